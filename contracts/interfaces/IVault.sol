@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+/// @title The only holder of tokens
+/// @notice Credit, stake, unbonding and one total per module and token. No prices, no signatures, no clock but
+/// unbonding. A module can move only what it holds; nobody can move what it does not hold.
+/// Warning: tokens must be plain ERC-20 (no fee on transfer, no rebasing, no transfer callbacks). The list and a cap
+/// per token are fixed at deployment; a deposit whose measured difference is not the amount is refused.
+interface IVault {
+    /// @dev Tokens came in and are now credit of `to`.
+    event Deposited(address indexed token, address indexed from, address indexed to, uint256 amount);
+    /// @dev Credit of `owner` left to `to`.
+    event Withdrawn(address indexed token, address indexed owner, address indexed to, uint256 amount);
+    event Staked(address indexed owner, uint256 amount);
+    event UnstakeRequested(address indexed owner, uint256 amount, uint256 exiting, uint256 readyAt);
+    event Unstaked(address indexed owner, uint256 amount);
+    /// @dev credit of `from` → held by `module`.
+    event Funded(address indexed module, address indexed token, address indexed from, uint256 amount);
+    /// @dev held by `module` → credit of `to`.
+    event Paid(address indexed module, address indexed token, address indexed to, uint256 amount);
+    /// @dev stake of `owner` → held by `module`.
+    event Bonded(address indexed module, address indexed owner, uint256 amount);
+    /// @dev held by `module` → stake of `owner`.
+    event Unbonded(address indexed module, address indexed owner, uint256 amount);
+    event Sealed(address[] modules);
+    event Deprecated();
+    event GuardianRenounced();
+
+    error NotGuardian(address caller);
+    error NotModule(address caller);
+    error NotSealed();
+    error AlreadySealed();
+    error AlreadyDeprecated();
+    error VaultDeprecated();
+    error ZeroAddress();
+    error ZeroAmount();
+    error TokenNotAllowed(address token);
+    error TooManyTokens(uint256 count, uint256 limit);
+    error CapExceeded(address token, uint256 total, uint256 cap);
+    error TokenAmountMismatch(address token, uint256 expected, uint256 received);
+    error InsufficientCredit(address token, address owner, uint256 has, uint256 needs);
+    error InsufficientStake(address owner, uint256 has, uint256 needs);
+    error InsufficientHeld(address module, address token, uint256 has, uint256 needs);
+    error NothingExiting(address owner);
+    error ExitNotReady(address owner, uint256 readyAt);
+    error UnbondingTooShort(uint256 window, uint256 minimum);
+
+    // --- anyone
+
+    /// @notice Moves `amount` of `token` from the caller into credit of `to`.
+    /// Requirements: sealed, not deprecated, token allowed, cap not exceeded, measured difference equals amount.
+    function deposit(address token, address to, uint256 amount) external;
+    /// @notice Sends `amount` of the caller's own credit to `to`. Never pausable.
+    function withdraw(address token, address to, uint256 amount) external;
+    /// @notice Turns the caller's credit of the stake token into stake.
+    function stake(uint256 amount) external;
+    /// @notice Moves stake of the caller into its exit; a later request restarts the window of the caller's whole exit.
+    function requestUnstake(uint256 amount) external;
+    /// @notice Turns a ready exit of `owner` into credit of `owner`. Anyone may call it; only `owner` gains.
+    function finishUnstake(address owner) external;
+
+    // --- modules only
+
+    /// @notice Takes `amount` from credit of `from`, topped up by an allowance to the vault (or an ERC-2612 permit).
+    /// `permit` is empty or abi.encode(uint256 value, uint256 deadline, uint8 v, bytes32 r, bytes32 s); a permit that
+    /// was already used by a front-runner is harmless: the allowance it set is used.
+    /// Warning: the module must be sure that `from` called it or signed for it.
+    function fund(address token, address from, uint256 amount, bytes calldata permit) external;
+    function bond(address owner, uint256 amount) external;
+    function pay(address token, address to, uint256 amount) external;
+    function unbond(address owner, uint256 amount) external;
+
+    // --- guardian: two one-way moves, then nothing
+
+    /// @notice Fixes the set of modules for ever. Before it, nothing can be deposited.
+    function seal(address[] calldata modules) external;
+    /// @notice No new deposit, stake, fund or bond; pay, unbond, unstake and withdraw go on for ever.
+    function deprecate() external;
+    /// @notice Gives up the guardian's role; only after sealing.
+    function renounceGuardian() external;
+
+    // --- views
+
+    function guardian() external view returns (address);
+    function stakeToken() external view returns (address);
+    /// @return seconds between requestUnstake and finishUnstake
+    function unbondingWindow() external view returns (uint256);
+    function isSealed() external view returns (bool);
+    function isDeprecated() external view returns (bool);
+    function isModule(address account) external view returns (bool);
+    function cap(address token) external view returns (uint256);
+    function total(address token) external view returns (uint256);
+    function credit(address token, address owner) external view returns (uint256);
+    function staked(address owner) external view returns (uint256);
+    function exits(address owner) external view returns (uint256 amount, uint256 readyAt);
+    function held(address module, address token) external view returns (uint256);
+    /// @notice Tokens on the list, in the order of deployment.
+    function tokens() external view returns (address[] memory);
+}

@@ -1,0 +1,1 @@
+"""What client and provider must agree on: types, hashes, signatures, money, the model's arithmetic, the chain."""
