@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import struct
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -99,7 +100,7 @@ def unpack_stop_tokens(packed: bytes) -> tuple[int, ...]:
         raise ValueError("stopTokens is one 32-byte word")
     ids = struct.unpack(">8I", packed)
     used = tuple(token for token in ids if token != UNUSED_TOKEN)
-    if ids[: len(used)] != used or any(a >= b for a, b in zip(used, used[1:], strict=False)):
+    if ids[: len(used)] != used or any(a >= b for a, b in itertools.pairwise(used)):
         raise ValueError("stop tokens are ascending, unused ones last")
     return used
 
@@ -140,6 +141,4 @@ def _type_hash(cls: type[Struct]) -> bytes:
 
 def job_id(chain_id: int, jobs: str, client: str, client_nonce: int) -> bytes:
     """keccak256(abi.encode(chainId, jobs, client, clientNonce)): known before the job is posted."""
-    return keccak256(
-        encode(["uint256", "address", "address", "uint256"], [chain_id, jobs, client, client_nonce])
-    )
+    return keccak256(encode(["uint256", "address", "address", "uint256"], [chain_id, jobs, client, client_nonce]))

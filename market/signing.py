@@ -14,9 +14,7 @@ from eth_keys.exceptions import ValidationError
 from market.errors import BadSignature
 from market.hashing import Struct, keccak256
 
-_DOMAIN_TYPE_HASH = keccak256(
-    b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
-)
+_DOMAIN_TYPE_HASH = keccak256(b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)")
 SIGNATURE_BYTES = 65
 
 
@@ -69,9 +67,7 @@ def recover(domain: Domain, value: Struct, signature: bytes) -> str:
     if s > SECPK1_N // 2:
         raise BadSignature("The signature is malleable (high s) and therefore refused.")
     try:
-        public = keys.Signature(vrs=(signature[64] - 27, r, s)).recover_public_key_from_msg_hash(
-            domain.digest(value)
-        )
+        public = keys.Signature(vrs=(signature[64] - 27, r, s)).recover_public_key_from_msg_hash(domain.digest(value))
     except (InvalidSignature, ValidationError):
         raise BadSignature("The signature does not recover to any address.") from None
     return str(public.to_checksum_address())

@@ -1,0 +1,61 @@
+# One rule: every target does its own set-up, is safe to repeat, and survives a kill.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+RUN := .venv/bin/python
+export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/node_modules/@foundry-rs/anvil-linux-amd64/bin:$(CURDIR)/node_modules/@foundry-rs/forge-linux-amd64/bin:$(CURDIR)/tools:$(PATH)
+NAME ?=
+
+.PHONY: help
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F':.*?## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+.PHONY: setup-run setup-dev
+setup-run: # what running needs: packages, anvil, the model pack
+	@$(PYTHON) tools/setup.py run
+setup-dev: # what building and testing needs besides
+	@$(PYTHON) tools/setup.py dev
+
+.PHONY: demo
+demo: setup-run ## a whole job on a local chain with three providers, then one with a liar
+	@$(RUN) -m assay demo
+
+.PHONY: test
+test: setup-dev ## all default tests
+	@$(RUN) -m pytest
+
+.PHONY: test-slow
+test-slow: setup-dev ## long sweeps: deep state machine, big vectors
+	@$(RUN) -m pytest -m slow
+
+.PHONY: test-readme
+test-readme: setup-dev ## the whole README in a fresh clone
+	@$(RUN) -m pytest -m readme
+
+.PHONY: lint
+lint: setup-dev ## ruff, mypy strict, forge fmt, generated files up to date
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m mypy
+	@forge fmt --check contracts
+	@$(RUN) -m tools.build_contracts --check
+
+.PHONY: format
+format: setup-dev ## format Python and Solidity
+	@$(RUN) -m ruff check --fix .
+	@$(RUN) -m ruff format .
+	@forge fmt contracts
+
+.PHONY: contracts
+contracts: setup-dev ## compile the contracts and rewrite market/abi
+	@$(RUN) -m tools.build_contracts
+
+.PHONY: bench
+bench: setup-dev ## measure everything, or one table: make bench NAME=gas
+	@$(RUN) -m bench $(NAME)
+
+.PHONY: clean
+clean: ## stop the local network and remove all that make made
+	@if [ -x .venv/bin/assay ] && [ -d build/network ]; then .venv/bin/assay down || true; fi
+	@rm -rf .venv node_modules build .solcx out cache .build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

