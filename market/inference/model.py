@@ -1,6 +1,7 @@
 """What an engine computes with: shapes, integer weights, integer tables. Data only, no arithmetic.
 
-Every array comes from a pack (market.models.pack) and is treated as read-only, usually a memory map shared by several processes.
+Every array comes from a pack (market.models.pack) and is treated as read-only, usually a memory map shared by
+several processes.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """The forward pass in plain numpy int64: the executable form of docs/numerics.md, written to be read.
 
-No cache, no batch, no speed: ``forward`` runs a whole sequence at once and returns the logits of the positions asked for.
-It shares no arithmetic with the torch engine; the two are compared to the last bit by the tests.
-T = positions, D = hidden, H = heads, G = kv heads, S = head size, F = feed-forward width, V = vocabulary.
+No cache, no batch, no speed: ``forward`` runs a whole sequence at once and returns the logits of the
+positions asked for. It shares no arithmetic with the torch engine; the two are compared to the last bit by
+the tests. T = positions, D = hidden, H = heads, G = kv heads, S = head size, F = feed-forward width, V =
+vocabulary.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -42,7 +43,9 @@ def forward(model: IntegerModel, ids: Sequence[int], first: int = 0) -> Int64Arr
 
 
 def greedy(model: IntegerModel, ids: Sequence[int], max_output_tokens: int, stop_tokens: Sequence[int]) -> list[int]:
-    """Greedy continuation of ``ids``; the stop token is the last id returned. Recomputes everything for each token."""
+    """Greedy continuation of ``ids``; the stop token is the last id returned. Recomputes everything for each
+    token.
+    """
     output: list[int] = []
     while len(output) < max_output_tokens and (not output or output[-1] not in stop_tokens):
         output.append(argmax(forward(model, [*ids, *output], first=len(ids) + len(output) - 1)[0]))
@@ -61,7 +64,9 @@ def embed(table: Linear, tokens: Int64Array) -> Int64Array:
 
 
 def linear(matrix: Linear, activation: Int64Array, shift: Int64Array) -> Int64Array:
-    """[T, K] int16-valued activations with a shift per row [T, 1] → [T, N] in Q16. The sum over K is one exact integer."""
+    """[T, K] int16-valued activations with a shift per row [T, 1] → [T, N] in Q16. The sum over K is one
+    exact integer.
+    """
     total = np.einsum("tk,nk->tn", activation, matrix.weight.astype(np.int64))
     return shift_round(total * matrix.multiplier.astype(np.int64), matrix.exponent - shift)
 
@@ -77,7 +82,9 @@ def normalise(x: Int64Array, gain: Int32Array, epsilon: int) -> Int64Array:
 
 
 def quantise(y: Int64Array) -> tuple[Int64Array, Int64Array]:
-    """Each row of Q16 values as int16-valued integers and one power-of-two shift: y is about q * 2^shift. [T, K] → [T, K], [T, 1]."""
+    """Each row of Q16 values as int16-valued integers and one power-of-two shift: y is about q * 2^shift. [T,
+    K] → [T, K], [T, 1].
+    """
     shift = bit_length(np.maximum(np.abs(y).max(axis=-1, keepdims=True), 1)) - 15
     return np.clip(shift_round(y, shift), -ACTIVATION_LIMIT, ACTIVATION_LIMIT), shift
 
@@ -119,21 +126,24 @@ def silu(x: Int64Array, tables: Tables) -> Int64Array:
     """x * sigmoid(x), Q16 → Q16."""
     power = exp2_negative((np.abs(x) * LOG2_E_Q16) >> 16, tables)  # e^-|x| in Q30
     sigmoid = 2**60 // (2**30 + power)  # Q30
-    return (x * np.where(x < 0, 2**30 - sigmoid, sigmoid) + 2**29) >> 30
+    result: Int64Array = (x * np.where(x < 0, 2**30 - sigmoid, sigmoid) + 2**29) >> 30
+    return result
 
 
 def exp2_negative(d: Int64Array, tables: Tables) -> Int64Array:
     """2^-d for d >= 0 in Q16 → Q30."""
     high = tables.exp2_high[(d >> 8) & 255].astype(np.int64)
     low = tables.exp2_low[d & 255].astype(np.int64)
-    return ((high * low) >> 30) >> np.minimum(d >> 16, 40)
+    result: Int64Array = ((high * low) >> 30) >> np.minimum(d >> 16, 31)
+    return result
 
 
 def shift_round(x: Int64Array, shift: Int64Array | int) -> Int64Array:
     """x / 2^shift to the nearest integer, halves upward; a negative shift multiplies."""
     right = np.maximum(shift, 0)
     left = np.maximum(-np.asarray(shift), 0)
-    return ((x << left) + ((np.int64(1) << right) >> 1)) >> right
+    result: Int64Array = ((x << left) + ((np.int64(1) << right) >> 1)) >> right
+    return result
 
 
 def bit_length(x: Int64Array) -> Int64Array:
@@ -141,7 +151,6 @@ def bit_length(x: Int64Array) -> Int64Array:
     return elementwise(int.bit_length, x)
 
 
-def elementwise(function: object, x: AnyArray) -> Int64Array:
+def elementwise(function: Callable[[int], int], x: AnyArray) -> Int64Array:
     """``function`` of Python's unbounded integers on every element."""
-    assert callable(function)
     return np.array([function(int(value)) for value in x.flat], dtype=np.int64).reshape(x.shape)

@@ -1,0 +1,65 @@
+"""What an engine refuses, and why.
+
+AssayError
+└── InferenceError
+    ├── PromptError          empty, too long, or with ids outside the vocabulary
+    ├── SelfTestError        the fast arithmetic of this machine is not exact
+    └── BackendError         the device or matmul path asked for does not exist here
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from market.errors import AssayError
+
+
+class InferenceError(AssayError):
+    """Base of everything an engine raises on purpose."""
+
+
+class PromptError(InferenceError):
+    """The request cannot be run on this model; nothing was computed.
+
+    ``limit`` names the limit that was broken (``empty``, ``vocabulary``, ``context``, ``outputTokens``,
+    ``stopTokens``), ``value`` what came, ``allowed`` the most (or least) that is allowed.
+    """
+
+    exit_code: ClassVar[int] = 2
+
+    def __init__(self, limit: str, value: int, allowed: int, message: str, hint: str = "") -> None:
+        self.limit, self.value, self.allowed = limit, value, allowed
+        super().__init__(
+            f"{message} Nothing was computed or charged.",
+            hint=hint,
+            limit=limit,
+            value=value,
+            allowed=allowed,
+        )
+
+
+class SelfTestError(InferenceError):
+    """A fast product differs from the exact one. ``check`` names the failed check."""
+
+    def __init__(self, check: str) -> None:
+        self.check = check
+        super().__init__(
+            f"Self-test failed: {check} differs from the exact integer product. This machine would give wrong answers, "
+            "so nothing was served.",
+            hint="Choose another matmul path (float32) or another machine.",
+            check=check,
+        )
+
+
+class BackendError(InferenceError):
+    """``setting`` is a device or matmul path that this machine lacks."""
+
+    exit_code: ClassVar[int] = 2
+
+    def __init__(self, setting: str, reason: str) -> None:
+        self.setting = setting
+        super().__init__(
+            f"Cannot use {setting}: {reason}. Nothing was started.",
+            hint="Change the engine's configuration.",
+            setting=setting,
+        )

@@ -1,0 +1,124 @@
+"""Exact integer matrix products on fast hardware paths, and the self-test that must pass before any of them
+serves.
+
+An int16 activation is split into two signed bytes, q = 256*high + low, and each byte plane is multiplied by
+the int8 weights. A plane's sum is at most 128 * L1(row), which packing proves to be below 2^24
+(docs/numerics.md, section 6): every partial sum in any order is then an integer that float32 holds exactly,
+and int32 has room to spare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from market.inference.errors import BackendError, SelfTestError
+
+
+class PlaneProduct(Protocol):
+    """One way to multiply a byte plane by a weight matrix. ``name`` appears in errors and in `assay doctor`."""
+
+    name: str
+
+    def prepare(self, weight: torch.Tensor) -> torch.Tensor:
+        """int8 [N, K] → whatever ``multiply`` wants as its second operand."""
+
+    def multiply(self, plane: torch.Tensor, prepared: torch.Tensor) -> torch.Tensor:
+        """Integer-valued plane [M, K] in -128..127 (any dtype) → exact int32 sums [M, N]."""
+
+
+class Int8Product:
+    """oneDNN's int8 product. Wrong without any warning on processors without VNNI (int16 saturation): hence
+    the self-test.
+    """
+
+    name = "int8"
+
+    def prepare(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight.t()  # a view: the weights stay in the shared memory map
+
+    def multiply(self, plane: torch.Tensor, prepared: torch.Tensor) -> torch.Tensor:
+        return torch._int_mm(plane.to(torch.int8), prepared)
+
+
+class Float32Product:
+    """IEEE float32 product of integers; exact because every partial sum is below 2^24. Costs four bytes a
+    weight.
+    """
+
+    name = "float32"
+
+    def prepare(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight.float()
+
+    def multiply(self, plane: torch.Tensor, prepared: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(plane.float(), prepared).to(torch.int32)
+
+
+def forbid_reduced_precision() -> None:
+    """Switch TF32 and every other silent loss of float32 bits off, on every device of this process."""
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def choose(name: str, device: torch.device, weights: Iterable[torch.Tensor]) -> PlaneProduct:
+    """The product called ``name`` (``auto``, ``int8``, ``float32``), proved right on these weights.
+
+    ``auto`` takes int8 where it passes and float32 otherwise. Raises SelfTestError naming the check that
+    failed, BackendError for an unknown name or for int8 on a device other than the CPU (CUDA's int8 product
+    has shape limits).
+    """
+    samples = list(weights)
+    if name == "auto":
+        if device.type == "cpu":
+            try:
+                return proved(Int8Product(), device, samples)
+            except (SelfTestError, RuntimeError):  # not exact or not built for this processor
+                pass
+        return proved(Float32Product(), device, samples)
+    if name == "int8" and device.type != "cpu":
+        raise BackendError("matmul int8", f"it exists on cpu only, not on {device.type}")
+    products: dict[str, PlaneProduct] = {"int8": Int8Product(), "float32": Float32Product()}
+    if name not in products:
+        raise BackendError(f"matmul {name}", f"known paths are auto, {', '.join(products)}")
+    return proved(products[name], device, samples)
+
+
+def proved(product: PlaneProduct, device: torch.device, weights: Iterable[torch.Tensor]) -> PlaneProduct:
+    """``product``, after comparing it with numpy's int64 product on every weight shape; raises SelfTestError
+    at a difference.
+
+    Planes hold the extremes (127 and -128 against saturating hardware) and fixed random bytes, for one row,
+    for a few and for more than a vector register's worth; a matrix larger than 4,096 rows is tested on both
+    ends.
+    """
+    generator = np.random.default_rng(20240601)
+    seen: set[tuple[int, int]] = set()
+    for weight in weights:
+        rows, columns = weight.shape
+        if (rows, columns) in seen:
+            continue
+        seen.add((rows, columns))
+        prepared = product.prepare(weight)
+        kept = np.r_[0 : min(rows, 2048), max(rows - 2048, min(rows, 2048)) : rows]
+        exact_weight = weight.cpu().numpy()[kept].astype(np.int64)
+        extreme = np.where(
+            exact_weight[-1] < 0, -128, 127
+        )  # lines up with the signs of a real row: the largest sum it can make
+        planes = np.concatenate(
+            [
+                np.stack([extreme, -1 - extreme, np.full(columns, -128), np.full(columns, 127)]),
+                generator.integers(-128, 128, (33, columns)),
+            ]
+        )
+        expected = np.einsum("mk,nk->mn", planes, exact_weight)
+        for count in (1, 2, len(planes)):
+            plane = torch.from_numpy(planes[:count].astype(np.int8)).to(device)
+            got = product.multiply(plane, prepared).cpu().numpy()[:, kept]
+            if not np.array_equal(got, expected[:count]):
+                raise SelfTestError(f"matmul {product.name} of {count}x{columns} by {columns}x{rows} on {device}")
+    return product
