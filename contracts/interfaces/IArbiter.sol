@@ -6,7 +6,9 @@ import {ISubject} from "./ISubject.sol";
 /// @title Decides disputes about a subject
 /// @notice The one address a subject trusts to call `freeze` and `resolve`.
 interface IArbiter {
-    event DisputeOpened(ISubject indexed subject, bytes32 indexed subjectId, address indexed provider, address challenger);
+    event DisputeOpened(
+        ISubject indexed subject, bytes32 indexed subjectId, address indexed provider, address challenger
+    );
     event DisputeResolved(ISubject indexed subject, bytes32 indexed subjectId, address indexed provider, bool guilty);
 
     /// @notice Whether this arbiter can re-execute every step of the program; only such models can be slashed on.

@@ -120,6 +120,8 @@ interface IJobs is ISubject {
     event MissFeesShared(bytes32 indexed jobId, uint256 share, uint256 burnt);
     event BondReleased(bytes32 indexed jobId, address indexed provider, uint256 amount);
     event BondFrozen(bytes32 indexed jobId, address indexed provider);
+    /// @dev The dispute ended without fault; the bond is locked until its window is over.
+    event BondUnfrozen(bytes32 indexed jobId, address indexed provider);
     event BondSlashed(
         bytes32 indexed jobId,
         address indexed provider,
@@ -129,6 +131,9 @@ interface IJobs is ISubject {
         uint256 burnt
     );
 
+    // deployment
+    error UnbondingTooShort(uint256 window, uint256 minimum);
+    error ShareOutOfRange(uint256 shareBps, uint256 minimum, uint256 maximum);
     // post
     error ModeNotBuilt(Mode mode);
     error BadQuorum(uint256 quorum, uint256 replicas);
@@ -138,7 +143,8 @@ interface IJobs is ISubject {
     error BadSampler(uint8 sampler);
     error InputMismatch(bytes32 expected, bytes32 got);
     error InputLengthMismatch(uint256 expected, uint256 got);
-    error QuoteExpired(address provider, uint256 validUntil, uint256 at);
+    error InputFillerMismatch(uint256 inputTokens);
+    error QuoteExpired(address provider, uint256 validUntil, uint256 timestamp);
     error QuoteMismatch(address provider, bytes32 field);
     error QuoteLimit(address provider, bytes32 field, uint256 has, uint256 needs);
     error QuoteUsed(address provider, bytes32 quoteDigest);
@@ -158,8 +164,8 @@ interface IJobs is ISubject {
     error WrongBondState(bytes32 jobId, address provider, BondState has, BondState needs);
     error AlreadyCommitted(bytes32 jobId, uint256 committed);
     error EmptyCommitment(bytes32 jobId);
-    error TooEarly(bytes32 jobId, uint256 at, uint256 opensAt);
-    error TooLate(bytes32 jobId, uint256 at, uint256 deadline);
+    error TooEarly(bytes32 jobId, uint256 timestamp, uint256 opensAt);
+    error TooLate(bytes32 jobId, uint256 timestamp, uint256 deadline);
     error BadReveal(bytes32 jobId, address provider, bytes32 expected, bytes32 got);
     error BadOutput(bytes32 jobId, uint256 outputTokens, uint8 finish);
     error LateAndNotAgreed(bytes32 jobId, address provider);
@@ -183,7 +189,8 @@ interface IJobs is ISubject {
     function settle(bytes32 jobId) external;
     /// @notice Takes the job back before the first commit; each assigned replica gets its kill fee. Only the client.
     function cancel(bytes32 jobId) external;
-    /// @notice Returns the bond of a replica that revealed to its stake once the dispute window is over. Anyone.
+    /// @notice Returns the bond of a replica that revealed to its stake once the dispute window is over, or, where
+    /// it is disputed and the arbiter let its deadline pass, once that is over. Anyone.
     function releaseBond(bytes32 jobId, address provider) external;
 
     function job(bytes32 jobId) external view returns (JobView memory);
@@ -209,4 +216,7 @@ interface IJobs is ISubject {
     function MAX_REPLICAS() external view returns (uint256);
     function MIN_WINDOW() external view returns (uint256);
     function MAX_WINDOW() external view returns (uint256);
+    /// @return seconds after the dispute window by which the arbiter must have resolved; later the bond is released
+    function DISPUTE_DEADLINE() external view returns (uint256);
+    function MAX_CHALLENGER_SHARE_BPS() external view returns (uint256);
 }

@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+/// @notice A token the vault takes, and the most of it that it may ever owe (base units).
+struct TokenCap {
+    address token;
+    uint256 cap;
+}
+
 /// @title The only holder of tokens
 /// @notice Credit, stake, unbonding and one total per module and token. No prices, no signatures, no clock but
 /// unbonding. A module can move only what it holds; nobody can move what it does not hold.
@@ -36,6 +42,7 @@ interface IVault {
     error ZeroAmount();
     error TokenNotAllowed(address token);
     error TooManyTokens(uint256 count, uint256 limit);
+    error DuplicateToken(address token);
     error CapExceeded(address token, uint256 total, uint256 cap);
     error TokenAmountMismatch(address token, uint256 expected, uint256 received);
     error InsufficientCredit(address token, address owner, uint256 has, uint256 needs);
@@ -43,7 +50,8 @@ interface IVault {
     error InsufficientHeld(address module, address token, uint256 has, uint256 needs);
     error NothingExiting(address owner);
     error ExitNotReady(address owner, uint256 readyAt);
-    error UnbondingTooShort(uint256 window, uint256 minimum);
+    error UnbondingTooLong(uint256 window, uint256 maximum);
+    error MalformedPermit(uint256 length, uint256 expected);
 
     // --- anyone
 
@@ -85,6 +93,8 @@ interface IVault {
     function stakeToken() external view returns (address);
     /// @return seconds between requestUnstake and finishUnstake
     function unbondingWindow() external view returns (uint256);
+    function MAX_TOKENS() external view returns (uint256);
+    function MAX_UNBONDING_WINDOW() external view returns (uint256);
     function isSealed() external view returns (bool);
     function isDeprecated() external view returns (bool);
     function isModule(address account) external view returns (bool);

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {BondState, IJobs, JobState, JobView, ReplicaState} from "../interfaces/IJobs.sol";
+import {Mode, Quote} from "../interfaces/Wire.sol";
+
+uint256 constant MAX_REPLICAS = 7;
+
+/// @dev What a quote promised, as long as money depends on it. Three slots.
+struct Terms {
+    uint128 baseFee;
+    uint128 killFee;
+    uint128 pricePerMInput;
+    uint128 pricePerMOutput;
+    uint128 missFee;
+    uint128 bond;
+}
+
+/// @dev Five slots: everything that changes is in the first and the last.
+struct Replica {
+    address provider;
+    ReplicaState state;
+    BondState bondState;
+    uint8 finish;
+    uint32 outputTokens;
+    Terms terms;
+    bytes32 digest; // first the commitment, then the output hash: once opened nobody needs the former
+}
+
+/// @dev Four slots and the replicas. The escrow is not stored: it is the sum of the terms' highest prices. The agreed
+/// output is named by a replica that revealed it. Seconds in 40 bits last 34,000 years.
+struct Job {
+    address client;
+    JobState state;
+    Mode mode;
+    uint8 quorum;
+    uint8 replicaCount;
+    uint8 committed;
+    uint8 revealed; // in time
+    uint8 agreedBy; // index + 1 of the replica whose reveal completed the quorum, 0 = none
+    uint40 finalAt;
+    uint64 commitDeadline;
+    uint64 revealDeadline;
+    uint32 revealWindow;
+    uint32 inputTokens;
+    uint32 maxOutputTokens;
+    bytes32 modelId;
+    bytes32 requestHash;
+    Replica[MAX_REPLICAS] replicas;
+}
+
+/// @title Reading and writing the records of a job; no rules, no money
+library JobRecords {
+    function termsOf(Quote calldata quote) internal pure returns (Terms memory) {
+        return Terms({
+            baseFee: quote.baseFee,
+            killFee: quote.killFee,
+            pricePerMInput: quote.pricePerMInput,
+            pricePerMOutput: quote.pricePerMOutput,
+            missFee: quote.missFee,
+            bond: quote.bond
+        });
+    }
+
+    /// @return index of the provider's replica
+    function indexOf(Job storage job, bytes32 jobId, address provider) internal view returns (uint256 index) {
+        for (uint256 count = job.replicaCount; index < count; ++index) {
+            if (job.replicas[index].provider == provider) return index;
+        }
+        revert IJobs.NotReplica(jobId, provider);
+    }
+
+    /// @return replicas a copy in memory, in the order of the quotes
+    function load(Job storage job) internal view returns (Replica[] memory replicas) {
+        replicas = new Replica[](job.replicaCount);
+        for (uint256 i; i < replicas.length; ++i) {
+            replicas[i] = job.replicas[i];
+        }
+    }
+
+    /// @return 0 before agreement
+    function agreedOutput(Job storage job) internal view returns (bytes32) {
+        uint256 by = job.agreedBy;
+        return by == 0 ? bytes32(0) : job.replicas[by - 1].digest;
+    }
+
+    /// @return last second in which a reveal is in time: fixed by the last commit, else it follows the commit window
+    function revealEnd(Job storage job) internal view returns (uint256) {
+        return job.state == JobState.OPEN ? uint256(job.commitDeadline) + job.revealWindow : job.revealDeadline;
+    }
+
+    function toView(Job storage job, uint256 escrow) internal view returns (JobView memory) {
+        return JobView({
+            client: job.client,
+            state: job.state,
+            mode: job.mode,
+            quorum: job.quorum,
+            replicas: job.replicaCount,
+            committed: job.committed,
+            revealed: job.revealed,
+            inputTokens: job.inputTokens,
+            maxOutputTokens: job.maxOutputTokens,
+            revealWindow: job.revealWindow,
+            commitDeadline: job.commitDeadline,
+            revealDeadline: job.revealDeadline,
+            finalAt: job.finalAt,
+            escrow: uint128(escrow), // post refused more than the client's own uint128 cap
+            modelId: job.modelId,
+            requestHash: job.requestHash,
+            outputHash: agreedOutput(job)
+        });
+    }
+}

@@ -1,0 +1,129 @@
+"""Compiles Solidity with py-solc-x and the executable tools/solc, and keeps what it compiled under build/contracts.
+
+The settings here are those of ape-config.yaml and foundry.toml (a test compares them).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+CONTRACTS = ROOT / "contracts"
+CACHE = ROOT / "build" / "contracts"
+SOLC_VERSION = "0.8.37"
+OPENZEPPELIN = "node_modules/@openzeppelin/contracts"
+SETTINGS: dict[str, Any] = {
+    "evmVersion": "cancun",
+    "viaIR": False,
+    "optimizer": {"enabled": True, "runs": 200},
+    "remappings": [f"@openzeppelin/contracts={OPENZEPPELIN}"],
+    # A comment is no reason for other bytecode: leave the hash of the sources out.
+    "metadata": {"bytecodeHash": "none"},
+    "outputSelection": {"*": {"*": ["abi", "evm.bytecode.object", "evm.deployedBytecode.object"]}},
+}
+
+Artefact = dict[str, Any]
+"""`{"contractName", "abi", "bytecode", "deployedBytecode"}`, bytecode as 0x-prefixed hex."""
+
+
+class CompilationFailed(Exception):
+    """The compiler reported an error or a warning of our own sources; the message is the compiler's."""
+
+
+def read_sources() -> dict[str, str]:
+    """Path from the repository root → text, of every Solidity file under contracts/."""
+    return {
+        path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in sorted(CONTRACTS.rglob("*.sol"))
+    }
+
+
+def compile_sources(
+    sources: Mapping[str, str], selection: Mapping[str, list[str]] | None = None
+) -> dict[str, dict[str, Artefact]]:
+    """Compiles sources (path → text) unless the same ones were compiled before.
+
+    Args:
+        sources: imports not among them are read from the repository.
+        selection: path → contract names wanted; all contracts of all sources by default.
+
+    Returns:
+        path → contract name → artefact.
+
+    Raises:
+        CompilationFailed: the compiler reported an error, or a warning about a file under contracts/.
+    """
+    wanted = {path: list(names) for path, names in (selection or {path: ["*"] for path in sources}).items()}
+    key = json.dumps([SOLC_VERSION, _dependencies(), SETTINGS, wanted, sorted(sources.items())])
+    cached = CACHE / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    if cached.exists():
+        result: dict[str, dict[str, Artefact]] = json.loads(cached.read_text(encoding="utf-8"))
+        return result
+    compiled = _compile(sources, wanted)
+    _write_whole(cached, json.dumps(compiled))
+    return compiled
+
+
+def _dependencies() -> str:
+    """Version of OpenZeppelin: part of what decides the bytecode."""
+    package = json.loads((ROOT / OPENZEPPELIN / "package.json").read_text(encoding="utf-8"))
+    return str(package["version"])
+
+
+def _compile(sources: Mapping[str, str], wanted: dict[str, list[str]]) -> dict[str, dict[str, Artefact]]:
+    os.environ.setdefault("SOLCX_BINARY_PATH", str(link_compiler()))
+    import solcx  # reads SOLCX_BINARY_PATH
+
+    outputs = SETTINGS["outputSelection"]["*"]["*"]
+    selection = {path: dict.fromkeys(names, outputs) for path, names in wanted.items()}
+    data = {
+        "language": "Solidity",
+        "sources": {path: {"content": text} for path, text in sources.items()},
+        "settings": SETTINGS | {"outputSelection": selection},
+    }
+    try:
+        output = solcx.compile_standard(data, base_path=str(ROOT), solc_version=SOLC_VERSION)
+    except solcx.exceptions.SolcError as error:
+        raise CompilationFailed(str(error)) from error
+    ours = [e for e in output.get("errors", []) if e["sourceLocation"]["file"] in sources]
+    if ours:
+        raise CompilationFailed("\n".join(e["formattedMessage"] for e in ours))
+    return {
+        path: {name: _artefact(name, contract) for name, contract in contracts.items()}
+        for path, contracts in output["contracts"].items()
+        if path in wanted
+    }
+
+
+def _artefact(name: str, contract: dict[str, Any]) -> Artefact:
+    return {
+        "contractName": name,
+        "abi": contract["abi"],
+        "bytecode": "0x" + contract["evm"]["bytecode"]["object"],
+        "deployedBytecode": "0x" + contract["evm"]["deployedBytecode"]["object"],
+    }
+
+
+def link_compiler() -> Path:
+    """Links tools/solc where py-solc-x looks for it. Returns the folder for SOLCX_BINARY_PATH."""
+    folder = ROOT / ".solcx"
+    folder.mkdir(exist_ok=True)
+    link = folder / f"solc-v{SOLC_VERSION}"
+    target = ROOT / "tools" / "solc"
+    if not link.is_symlink() or link.resolve() != target:
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+    return folder
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Writes beside and renames, so that a killed or a concurrent run leaves no half file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+        file.write(text)
+    os.replace(file.name, path)
