@@ -5,6 +5,7 @@ AssayError
     ├── SourceError     the model file cannot be packed (unknown architecture, missing or odd tensor)
     ├── RecipeError     the recipe does not belong to this source, or its result differs from what it promises
     ├── BoundError      an intermediate could leave its integer type; such a model is never packed
+    ├── FetchError      a source file cannot be had from its package
     ├── PackError       a part of a pack is missing, corrupted or contradictory
     └── TextError       messages that the chat template cannot render, text that is no text
 """
@@ -72,6 +73,20 @@ class PackError(ModelError):
         super().__init__(
             f"Pack {path}: {part} {reason}. Nothing of it was used.",
             hint="Pack the model again, or fetch the pack again.",
+            part=part,
+        )
+
+
+class FetchError(ModelError):
+    """``part`` (a package or a file in it) could not be fetched; what was fetched before is kept."""
+
+    exit_code: ClassVar[int] = 3
+
+    def __init__(self, part: str, reason: str) -> None:
+        self.part = part
+        super().__init__(
+            f"Cannot fetch {part}: {reason}. Nothing was lost.",
+            hint="Check the connection to the package index and run the same command again.",
             part=part,
         )
 

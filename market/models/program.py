@@ -44,7 +44,16 @@ class Kind(IntEnum):
     ARGMAX = 21
 
 
-_MATRICES: tuple[Kind, ...] = (Kind.EMBEDDING, Kind.QUERY, Kind.KEY, Kind.VALUE, Kind.ATTENTION_OUTPUT, Kind.GATE, Kind.UP, Kind.DOWN)
+_MATRICES: tuple[Kind, ...] = (
+    Kind.EMBEDDING,
+    Kind.QUERY,
+    Kind.KEY,
+    Kind.VALUE,
+    Kind.ATTENTION_OUTPUT,
+    Kind.GATE,
+    Kind.UP,
+    Kind.DOWN,
+)
 _MATRICES += (Kind.LOGITS,)
 
 
