@@ -1,0 +1,165 @@
+"""`assay doctor`: what is missing on this machine, and how to get it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from market.errors import AssayError
+
+app = typer.Typer(add_completion=False)
+
+GIB = 1 << 30
+MEMORY_GIB = 3  # three agents that serve the 135M model and the chain
+DISK_GIB = 3
+PYTHON_MINIMUM = (3, 11)
+NODE_MINIMUM = 20
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check. `needed_for` names what does not work while `ok` is false; `fix` says what to do about it."""
+
+    check: str
+    ok: bool
+    found: str
+    needed_for: str
+    fix: str = ""
+
+
+Check = Callable[[], Finding]
+
+
+def check_python() -> Finding:
+    found = platform.python_version()
+    wanted = ".".join(map(str, PYTHON_MINIMUM))
+    return Finding("python", sys.version_info >= PYTHON_MINIMUM, found, "everything", f"install Python {wanted} or newer")
+
+
+def check_platform() -> Finding:
+    found = f"{platform.system()} {platform.machine()}"
+    ok = platform.system() == "Linux" and platform.machine() == "x86_64"
+    return Finding("platform", ok, found, "the anvil that npm installs", "put an anvil for this platform on PATH")
+
+
+def check_node() -> Finding:
+    path = shutil.which("node")
+    if path is None:
+        return Finding("node", False, "not found", "make demo, make test", f"install Node {NODE_MINIMUM} or newer")
+    version = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    major = version.lstrip("v").split(".")[0]
+    ok = major.isdigit() and int(major) >= NODE_MINIMUM
+    return Finding("node", ok, version, "make demo, make test", f"install Node {NODE_MINIMUM} or newer")
+
+
+def check_anvil() -> Finding:
+    from market.anvil import find_anvil
+
+    try:
+        path = find_anvil()
+    except AssayError as error:
+        return Finding("anvil", False, "not found", "assay up, assay demo", str(error))
+    version = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout.split("\n")[0]
+    return Finding("anvil", bool(version), version or "does not run", "assay up, assay demo", "run make demo once")
+
+
+def check_module(module: str, needed_for: str, fix: str) -> Finding:
+    found = importlib.util.find_spec(module) is not None
+    return Finding(module, found, "installed" if found else "not installed", needed_for, fix)
+
+
+def check_memory() -> Finding:
+    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
+    return Finding("memory", size >= MEMORY_GIB, f"{size:.0f} GiB", "three agents at once", f"{MEMORY_GIB} GiB")
+
+
+def check_disk(directory: Path) -> Finding:
+    free = shutil.disk_usage(directory).free / GIB
+    return Finding("disk", free >= DISK_GIB, f"{free:.0f} GiB free", "packages and the model", f"free {DISK_GIB} GiB")
+
+
+def check_pack(path: Path) -> Finding:
+    from market.models.pack import load_pack
+
+    fix = "run make demo, or: assay model pack SOURCE --recipe RECIPE --out DIR"
+    try:
+        pack = load_pack(path)
+    except AssayError as error:
+        return Finding("model pack", False, error.message, "serving a model", error.hint or fix)
+    return Finding("model pack", True, f"{pack.name} 0x{pack.model_id.hex()[:8]}…", "serving a model")
+
+
+def check_network(directory: Path) -> Finding:
+    from assay.network import NetworkInfo
+    from market.chain import Chain
+    from market.deployment import Deployment
+
+    info = NetworkInfo.load(directory)
+    if info is None:
+        return Finding("local network", True, "never started (assay up starts one)", "trying things out")
+    try:
+        Deployment.load(Path(info.deployment)).check(Chain(info.rpc_url, expected_chain_id=info.chain_id, timeout=2.0))
+    except AssayError:
+        return Finding("local network", True, "not running (assay up starts it)", "trying things out")
+    return Finding("local network", True, f"running at {info.rpc_url}", "trying things out")
+
+
+@app.command()
+def doctor(
+    pack: Path = typer.Option(Path("build/models/smollm2-135m-instruct"), help="A model pack to check."),
+    as_json: bool = typer.Option(False, "--json", help="One JSON document on standard output."),
+) -> None:
+    """Check this machine: what is there, what is missing, how to get it.
+
+    Changes nothing. Exits with 0 if everything needed is there, else with 1.
+
+    Examples:
+
+        assay doctor
+
+        assay doctor --pack ~/packs/my-model --json
+    """
+    from assay.network_cli import default_directory
+
+    checks: list[Check] = [
+        check_python,
+        check_platform,
+        check_node,
+        check_anvil,
+        lambda: check_module("torch", "serving models (assay provider run)", "pip install 'assay[provider]'"),
+        lambda: check_module("coincurve", "signing quotes fast", "pip install coincurve"),
+        check_memory,
+        lambda: check_disk(Path.cwd()),
+        lambda: check_pack(pack),
+        lambda: check_network(default_directory()),
+    ]
+    findings = [check() for check in checks]
+    healthy = all(finding.ok for finding in findings)
+    if as_json:
+        typer.echo(json.dumps({"ok": healthy, "checks": [asdict(finding) for finding in findings]}, indent=1))
+    else:
+        show(findings)
+    if not healthy:
+        raise typer.Exit(1)
+
+
+def show(findings: list[Finding]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("", "check", "found", "needed for", "what to do"):
+        table.add_column(column)
+    for finding in findings:
+        mark = "[green]✓[/]" if finding.ok else "[red]✗[/]"
+        table.add_row(mark, finding.check, finding.found, finding.needed_for, "" if finding.ok else finding.fix)
+    Console().print(table)
