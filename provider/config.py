@@ -1,0 +1,201 @@
+"""The agent's configuration: one TOML file, every field with its unit and its default.
+
+Amounts are integers in base units of the payment token (numbers, or strings of digits where TOML's 64 bits end), times
+are seconds. Relative paths are relative to the folder of the file. Unknown keys are refused. Only the file counts: a
+stray environment variable never changes a price.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from market.errors import ConfigError
+from market.types import Mode
+
+BUILT_MODES = (Mode.NONE, Mode.QUORUM)
+_MOST = 2**96  # so that no price, fee or bond made of it leaves uint128
+
+
+def _digits(value: Any) -> Any:
+    """Strings of digits become integers; anything else is left to pydantic's strict check."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,39}", value.replace("_", "")):
+        return int(value.replace("_", ""))
+    return value
+
+
+Amount = Annotated[int, BeforeValidator(_digits), Field(strict=True, ge=0, le=_MOST)]
+Seconds = Annotated[int, Field(strict=True, ge=0, le=10**9)]
+Count = Annotated[int, Field(strict=True, ge=1, le=10**9)]
+BasisPoints = Annotated[int, Field(strict=True, ge=0, le=10_000)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Prices(Section):
+    """What one job costs: base_fee + ceil((in · per_m_input + out · per_m_output) / 1,000,000)."""
+
+    base_fee: Amount = 0
+    per_m_input: Amount = 0  # per million prompt tokens
+    per_m_output: Amount = 0  # per million output tokens
+
+
+class Terms(Section):
+    """What stands beside the price in every quote."""
+
+    bond: Amount = 0  # least bond of a job; raised to what the contract demands
+    kill_fee_bps: BasisPoints = 1_000  # of the price: paid for a cancelled job and for a late but agreed answer
+    miss_fee_bps: Annotated[int, Field(strict=True, ge=10_000, le=1_000_000)] = 10_000  # of the price: cost of silence
+    valid_seconds: Annotated[int, Field(strict=True, ge=5, le=3600)] = 60  # how long a quote binds and reserves stake
+
+
+class Gas(Section):
+    """Refusing what costs more gas than it earns. Off while token_per_coin is 0."""
+
+    token_per_coin: Amount = 0  # base units of the token that one whole gas coin (10^18 wei) is worth
+    commit_gas: Count = 160_000
+    reveal_gas: Count = 130_000
+
+
+class Limits(Section):
+    """Every resource that somebody else can use up."""
+
+    max_input_tokens: Count = 4_096
+    max_output_tokens: Count = 2_048
+    open_quotes: Count = 256  # in all
+    open_quotes_per_client: Count = 32
+    stored_requests: Count = 1_024
+    stored_request_seconds: Seconds = 3_600  # a request nobody posted a job for is forgotten
+    acceptances_per_request: Count = 8
+    queue: Count = 8  # jobs waiting for the engine or in it
+    http_concurrency: Count = 64
+    output_seconds: Seconds = 7 * 86_400  # how long a settled output can be fetched
+
+
+class Timing(Section):
+    """Windows a job must leave, and when the agent acts on its own."""
+
+    min_reveal_window: Seconds = 30
+    min_commit_seconds: Seconds = 5  # left to the commit deadline when inference would start
+    settle_grace: Seconds = 15  # after a job could be settled and nobody did, this provider pays for it
+    settle_stagger: Seconds = 5  # more for each replica before this one in the job
+    release_grace: Seconds = 2  # after a bond came free
+    poll_seconds: Annotated[float, Field(ge=0.05, le=60)] = 1.0  # between looks at the chain
+    transaction_seconds: Count = 120  # one wait for a receipt
+
+
+class ProviderConfig(Section):
+    """Everything `assay provider run` needs to know; see `assay provider init` for a commented file."""
+
+    rpc_url: str
+    ws_url: str | None = None  # None: wake up every poll_seconds
+    deployment: Path  # manifest of the contracts
+    keystore: Path
+    data_dir: Path
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(strict=True, ge=0, le=65_535)] = 8_700  # 0 = any free one
+    endpoint: str | None = None  # public URL announced on chain; None: http://host:port
+    label: Annotated[str, Field(max_length=31)] = ""  # region or privacy class, announced on chain
+    packs: Annotated[tuple[Path, ...], Field(min_length=1)]
+    modes: tuple[str, ...] = ("quorum", "none")
+    device: str = "cpu"
+    threads: Annotated[int, Field(strict=True, ge=1, le=1024)] | None = None  # None: what the engine finds best
+    confirmations: Annotated[int, Field(strict=True, ge=0, le=1000)] = 0  # blocks on top of a job before it is believed
+    stake: Amount = 0  # target: `run` deposits and stakes up to it from the wallet; 0 = leave the stake alone
+    prices: Prices = Prices()
+    model_prices: dict[str, Prices] = Field(default_factory=dict)  # by modelId (0x…) or model name
+    terms: Terms = Terms()
+    gas: Gas = Gas()
+    limits: Limits = Limits()
+    timing: Timing = Timing()
+
+    @field_validator("rpc_url", "ws_url", "endpoint")
+    @classmethod
+    def _url(cls, value: str | None, info: Any) -> str | None:
+        schemes = {"ws_url": ("ws", "wss")}.get(info.field_name, ("http", "https"))
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in schemes or not parts.hostname:
+            raise ValueError(f"must be a URL that starts with {' or '.join(schemes)}://")
+        return value.rstrip("/")
+
+    @field_validator("modes")
+    @classmethod
+    def _modes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        built = {mode.name.lower() for mode in BUILT_MODES}
+        odd = sorted(set(value) - built)
+        if odd or not value:
+            raise ValueError(f"must be some of {', '.join(sorted(built))}")
+        return value
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        if self.endpoint is None and self.host in ("0.0.0.0", "::", ""):  # noqa: S104 - refused, not used
+            raise ValueError("endpoint must be set when host is a wildcard address: nobody can call that")
+        return self
+
+    @property
+    def offered_modes(self) -> tuple[Mode, ...]:
+        return tuple(mode for mode in BUILT_MODES if mode.name.lower() in self.modes)
+
+    def prices_of(self, model_id: bytes, name: str) -> Prices:
+        """The prices of one model: by its id, else by its name, else the general ones."""
+        by_id = {key.lower(): prices for key, prices in self.model_prices.items()}
+        return by_id.get("0x" + model_id.hex()) or self.model_prices.get(name) or self.prices
+
+    @property
+    def journal_path(self) -> Path:
+        return self.data_dir / "journal.sqlite"
+
+    @property
+    def transactions_path(self) -> Path:
+        return self.data_dir / "transactions.sqlite"
+
+    @classmethod
+    def load(cls, path: Path) -> ProviderConfig:
+        """Reads the file.
+
+        Raises:
+            ConfigError: it is missing, no TOML, or a field is wrong; the message names the field.
+        """
+        try:
+            data = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(
+                f"There is no configuration at {path}.", hint="Write one: assay provider init.", path=str(path)
+            ) from None
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"The configuration {path} cannot be read: {error}.", path=str(path)) from None
+        return cls.of(data, path)
+
+    @classmethod
+    def of(cls, data: dict[str, Any], path: Path) -> ProviderConfig:
+        """Checks parsed TOML; `path` is where it stands, for relative paths and messages."""
+        try:
+            config = cls.model_validate(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise ConfigError(
+                f"{path}: {field or 'the file'}: {first['msg']}. Nothing was started.",
+                hint="See `assay provider init --help` and the comments in the file.",
+                path=str(path),
+                field=field,
+            ) from None
+        folder = path.resolve().parent
+        return config.model_copy(
+            update={
+                "deployment": folder / config.deployment.expanduser(),
+                "keystore": folder / config.keystore.expanduser(),
+                "data_dir": folder / config.data_dir.expanduser(),
+                "packs": tuple(folder / pack.expanduser() for pack in config.packs),
+            }
+        )

@@ -1,0 +1,198 @@
+"""The commented file that `assay provider init` writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from market.errors import ConfigError
+from provider.config import Prices, ProviderConfig, Terms
+
+_TEMPLATE = """\
+# Configuration of one Assay provider. Amounts are integers in base units of the payment token (a token with 6
+# decimals: 1000000 = one token); amounts above 2^63 are written as strings of digits. Times are seconds.
+# Relative paths start at the folder of this file. Unknown keys are refused.
+
+# --- chain
+rpc_url = {rpc_url}
+{ws_line}
+# Manifest of the contracts. Their code is checked against it at every start.
+deployment = {deployment}
+# Blocks on top of a job before this provider believes it. 0 only where blocks are never taken back.
+confirmations = {confirmations}
+
+# --- identity and storage
+# The encrypted key. Its password is asked for, or comes from ASSAY_PASSWORD or --password-file.
+keystore = {keystore}
+# Journal (answers and salts of open jobs: never delete it while a bond is locked) and transaction queue.
+data_dir = {data_dir}
+
+# --- server
+host = {host}
+# 0 = any free port.
+port = {port}
+{endpoint_line}
+# Region or privacy class, announced on chain (up to 31 characters).
+label = {label}
+
+# --- models
+# Folders of model packs; each is checked file by file at start.
+packs = {packs}
+# Ways to verify that are offered: quorum, none.
+modes = {modes}
+# cpu, cuda or cuda:<n>.
+device = {device}
+{threads_line}
+
+# --- stake
+# `assay provider run` deposits and stakes from the wallet until this much is staked. 0 = leave the stake alone.
+stake = {stake}
+
+# price = base_fee + ceil((prompt tokens * per_m_input + output tokens * per_m_output) / 1000000)
+[prices]
+base_fee = {base_fee}
+per_m_input = {per_m_input}
+per_m_output = {per_m_output}
+
+# One model at another price, by modelId or name:
+# [model_prices."0x…"]
+# base_fee = 0
+# per_m_input = 0
+# per_m_output = 0
+
+[terms]
+# Stake locked for a job, at least; the contract's own rule (a refund and the challenger's share fit in) raises it.
+bond = {bond}
+# Of the price: what a cancelled job or a late, agreed answer pays (1000 = 10 %).
+kill_fee_bps = {kill_fee_bps}
+# Of the price: what silence after a commitment costs (at least 10000 = the price).
+miss_fee_bps = {miss_fee_bps}
+# How long a quote binds this provider. It reserves its bond for so long.
+valid_seconds = {valid_seconds}
+
+[gas]
+# What one whole gas coin is worth in base units of the token; a job that earns less than its two transactions cost is
+# refused. 0 = never refuse for gas.
+token_per_coin = {token_per_coin}
+# commit_gas = 160000
+# reveal_gas = 130000
+
+[limits]
+# max_input_tokens = 4096
+# max_output_tokens = 2048
+# open_quotes = 256
+# open_quotes_per_client = 32
+# stored_requests = 1024
+# stored_request_seconds = 3600
+# acceptances_per_request = 8
+# queue = 8
+# http_concurrency = 64
+# output_seconds = 604800
+
+[timing]
+# Shorter reveal windows are refused: a stuck transaction must fit in.
+min_reveal_window = {min_reveal_window}
+# min_commit_seconds = 5
+# When nobody settles a job, this provider does after settle_grace, and collects its pay without asking.
+settle_grace = {settle_grace}
+# settle_stagger = 5
+# release_grace = 2
+# poll_seconds = 1.0
+# transaction_seconds = 120
+"""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What `init` was told; everything else keeps its default."""
+
+    rpc_url: str
+    deployment: str
+    keystore: str
+    data_dir: str
+    packs: Sequence[str]
+    ws_url: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8_700
+    endpoint: str | None = None
+    label: str = ""
+    modes: Sequence[str] = ("quorum", "none")
+    device: str = "cpu"
+    threads: int | None = None
+    confirmations: int = 0
+    stake: int = 0
+    prices: Prices = field(default_factory=Prices)
+    terms: Terms = field(default_factory=Terms)
+    token_per_coin: int = 0
+    min_reveal_window: int = 30
+    settle_grace: int = 15
+
+
+def render(choices: Choices) -> str:
+    """The file's text. Strings are written as JSON strings, which TOML reads the same."""
+    return _TEMPLATE.format(
+        rpc_url=json.dumps(choices.rpc_url),
+        ws_line=_optional(
+            "ws_url", choices.ws_url, "New blocks wake the agent over this; without it, it looks every poll_seconds."
+        ),
+        deployment=json.dumps(choices.deployment),
+        confirmations=choices.confirmations,
+        keystore=json.dumps(choices.keystore),
+        data_dir=json.dumps(choices.data_dir),
+        host=json.dumps(choices.host),
+        port=choices.port,
+        endpoint_line=_optional(
+            "endpoint", choices.endpoint, "Public URL, announced on chain. Left out: http://host:port."
+        ),
+        label=json.dumps(choices.label),
+        packs=json.dumps(list(choices.packs)),
+        modes=json.dumps(list(choices.modes)),
+        device=json.dumps(choices.device),
+        threads_line=_optional("threads", choices.threads, "CPU threads. Left out: what the engine finds best."),
+        stake=_amount(choices.stake),
+        base_fee=_amount(choices.prices.base_fee),
+        per_m_input=_amount(choices.prices.per_m_input),
+        per_m_output=_amount(choices.prices.per_m_output),
+        bond=_amount(choices.terms.bond),
+        kill_fee_bps=choices.terms.kill_fee_bps,
+        miss_fee_bps=choices.terms.miss_fee_bps,
+        valid_seconds=choices.terms.valid_seconds,
+        token_per_coin=_amount(choices.token_per_coin),
+        min_reveal_window=choices.min_reveal_window,
+        settle_grace=choices.settle_grace,
+    )
+
+
+def write(path: Path, choices: Choices) -> ProviderConfig:
+    """Writes a new file (mode 0600) and reads it back.
+
+    Raises:
+        ConfigError: the path exists (it is left as it is), cannot be written, or a choice is wrong.
+    """
+    text = render(choices)
+    config = ProviderConfig.of(tomllib.loads(text), path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise ConfigError(
+            f"{path} exists and was left as it is.", hint="Name another file with --config.", path=str(path)
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}.", path=str(path)) from None
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    return config
+
+
+def _amount(value: int) -> str:
+    return str(value) if value < 2**63 else f'"{value}"'
+
+
+def _optional(key: str, value: str | int | None, comment: str) -> str:
+    shown = f"# {key} = …" if value is None else f"{key} = {json.dumps(value)}"
+    return f"# {comment}\n{shown}"

@@ -1,0 +1,436 @@
+"""The agent's memory: one SQLite file, written and synced to disk before every transaction it speaks of.
+
+Write-ahead log with synchronous=FULL (https://www.sqlite.org/pragma.html#pragma_synchronous): what a call has returned
+from survives kill -9 and power loss. One connection behind a lock; `Journal.read_only` opens a second one beside a
+running agent. Amounts are decimal text (uint128 outgrows SQLite's 64 bits). Prompts and answers lie here in the clear,
+in a file of mode 0600, until `forget` drops them; they are never logged.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from market.hashing import pack_tokens, unpack_tokens
+from market.types import Acceptance, Output, Quote, Request
+from provider.errors import JournalError
+from provider.records import JobRow, QuoteRow, Reserved, Stage, StoredRequest
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE quotes (
+    digest BLOB PRIMARY KEY, nonce TEXT NOT NULL UNIQUE, client TEXT NOT NULL, model_id BLOB NOT NULL,
+    request_hash BLOB NOT NULL, body TEXT NOT NULL, signature BLOB NOT NULL, bond TEXT NOT NULL,
+    issued_at INTEGER NOT NULL, valid_until INTEGER NOT NULL, job_id BLOB);
+CREATE INDEX quotes_by_request ON quotes (request_hash, valid_until);
+CREATE INDEX quotes_by_expiry ON quotes (valid_until) WHERE job_id IS NULL;
+CREATE TABLE requests (
+    request_hash BLOB PRIMARY KEY, body TEXT NOT NULL, ids BLOB NOT NULL, keep_until INTEGER NOT NULL);
+CREATE TABLE acceptances (
+    subject_id BLOB NOT NULL, request_hash BLOB NOT NULL, accepted_at INTEGER NOT NULL, signature BLOB NOT NULL,
+    PRIMARY KEY (subject_id, request_hash));
+CREATE INDEX acceptances_by_request ON acceptances (request_hash);
+CREATE TABLE jobs (
+    job_id BLOB PRIMARY KEY, client TEXT NOT NULL, model_id BLOB NOT NULL, request_hash BLOB NOT NULL,
+    quote_digest BLOB NOT NULL, bond TEXT NOT NULL, commit_deadline INTEGER NOT NULL, public INTEGER NOT NULL,
+    stage TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '', detail TEXT NOT NULL DEFAULT '',
+    salt BLOB, ids BLOB, output TEXT, inference_ms INTEGER, attempts INTEGER NOT NULL DEFAULT 0,
+    outcome TEXT NOT NULL DEFAULT '', paid TEXT NOT NULL DEFAULT '0', final_at INTEGER NOT NULL DEFAULT 0,
+    release_at INTEGER NOT NULL DEFAULT 0, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL);
+CREATE INDEX jobs_by_stage ON jobs (stage);
+CREATE TABLE history (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, job_id BLOB NOT NULL, stage TEXT NOT NULL, at INTEGER NOT NULL);
+CREATE INDEX history_by_job ON history (job_id);
+CREATE VIEW open_jobs AS SELECT * FROM jobs WHERE stage NOT IN ('CLOSED', 'REFUSED');
+CREATE VIEW unbonded_jobs AS SELECT * FROM jobs WHERE stage IN ('SEEN', 'RUNNING', 'ANSWERED', 'COMMITTING');
+CREATE TABLE marks (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+
+
+class Journal:
+    """See the module. Safe to call from many threads; every method is one transaction.
+
+    Raises (every method):
+        JournalError: the disk is full, the file is locked for too long or damaged. Nothing was written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Opens or creates the journal.
+
+        Raises:
+            JournalError: another schema version, or not a journal.
+        """
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.touch(mode=0o600)
+        self._lock = threading.RLock()
+        with self._mapped():
+            self._db = _connect(f"file:{path}?mode=rw")
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("PRAGMA secure_delete = ON")
+        version = self._version()
+        if version == 0:
+            with self._write() as db:
+                for statement in _SCHEMA.split(";\n"):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        elif version != SCHEMA_VERSION:
+            self._db.close()
+            raise _wrong_version(path, version)
+
+    @classmethod
+    def read_only(cls, path: Path) -> Journal:
+        """Opens an existing journal for reading, also while an agent writes it.
+
+        Raises:
+            JournalError: there is none, or it is of another version.
+        """
+        if not path.exists():
+            raise JournalError(f"There is no journal at {path}: this provider has not run yet.", path=str(path))
+        self = cls.__new__(cls)
+        self.path, self._lock = path, threading.RLock()
+        with self._mapped():
+            self._db = _connect(f"file:{path}?mode=ro")
+        version = self._version()
+        if version != SCHEMA_VERSION:
+            self._db.close()
+            raise _wrong_version(path, version)
+        return self
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    # ------------------------------------------------------------------------------------------------ quotes
+
+    def add_quote(self, digest: bytes, quote: Quote, signature: bytes, now: int) -> None:
+        """Records a quote before it is given out. Its nonce was never used before.
+
+        Raises:
+            JournalError: the nonce was used.
+        """
+        with self._write() as db:
+            db.execute(
+                "INSERT INTO quotes VALUES (?,?,?,?,?,?,?,?,?,?,NULL)",
+                (
+                    digest,
+                    str(quote.nonce),
+                    quote.client.lower(),
+                    quote.model_id,
+                    quote.request_hash,
+                    json.dumps(quote.to_json()),
+                    signature,
+                    str(quote.bond),
+                    now,
+                    quote.valid_until,
+                ),
+            )
+
+    def quote(self, digest: bytes) -> QuoteRow | None:
+        row = self._one("SELECT * FROM quotes WHERE digest = ?", digest)
+        if row is None:
+            return None
+        return QuoteRow(
+            digest=row["digest"],
+            quote=Quote.from_json(json.loads(row["body"])),
+            signature=row["signature"],
+            issued_at=row["issued_at"],
+            job_id=row["job_id"],
+        )
+
+    def covers(self, request: Request, since: int) -> bool:
+        """Whether a quote that was valid at or after `since` names this request, or its model with room for it."""
+        rows = self._all(
+            "SELECT body FROM quotes WHERE request_hash IN (?, zeroblob(32)) AND model_id = ? AND valid_until >= ?",
+            request.request_hash,
+            request.model_id,
+            since,
+        )
+        quotes = (Quote.from_json(json.loads(row["body"])) for row in rows)
+        return any(
+            quote.max_input_tokens >= request.input_tokens and quote.max_output_tokens >= request.max_output_tokens
+            for quote in quotes
+        )
+
+    def reserved(self, now: int, client: str) -> Reserved:
+        """Bonds that open quotes and unbonded jobs tie up, and how many quotes are open in all and for `client`."""
+        with self._lock:
+            quotes = self._all("SELECT client, bond FROM quotes WHERE job_id IS NULL AND valid_until >= ?", now)
+            jobs = self._all("SELECT bond FROM unbonded_jobs")
+        return Reserved(
+            bonds=sum(int(row["bond"]) for row in [*quotes, *jobs]),
+            quotes=len(quotes),
+            client_quotes=sum(row["client"] == client.lower() for row in quotes),
+        )
+
+    # ---------------------------------------------------------------------------------------------- requests
+
+    def put_request(self, request: Request, ids: Sequence[int], keep_until: int) -> None:
+        """Stores a request with its prompt; one that is there already is kept the longer."""
+        with self._write() as db:
+            db.execute(
+                "INSERT INTO requests VALUES (?,?,?,?) ON CONFLICT (request_hash) DO UPDATE SET "
+                "keep_until = max(keep_until, excluded.keep_until)",
+                (request.request_hash, json.dumps(request.to_json()), pack_tokens(ids), keep_until),
+            )
+
+    def request(self, request_hash: bytes) -> StoredRequest | None:
+        row = self._one("SELECT body, ids FROM requests WHERE request_hash = ?", request_hash)
+        if row is None:
+            return None
+        request = Request.from_json(json.loads(row["body"]))
+        return StoredRequest(request, tuple(unpack_tokens(row["ids"], request.input_tokens)))
+
+    def request_count(self) -> int:
+        return int(self._number("SELECT count(*) FROM requests"))
+
+    def acceptance(self, subject_id: bytes, request_hash: bytes) -> tuple[Acceptance, bytes] | None:
+        row = self._one(
+            "SELECT accepted_at, signature FROM acceptances WHERE subject_id = ? AND request_hash = ?",
+            subject_id,
+            request_hash,
+        )
+        return None if row is None else (Acceptance(subject_id, request_hash, row["accepted_at"]), row["signature"])
+
+    def add_acceptance(self, acceptance: Acceptance, signature: bytes) -> None:
+        with self._write() as db:
+            db.execute(
+                "INSERT OR IGNORE INTO acceptances VALUES (?,?,?,?)",
+                (acceptance.subject_id, acceptance.request_hash, acceptance.accepted_at, signature),
+            )
+
+    def acceptance_count(self, request_hash: bytes) -> int:
+        return int(self._number("SELECT count(*) FROM acceptances WHERE request_hash = ?", request_hash))
+
+    def forget(self, now: int, outputs_before: int) -> None:
+        """Drops prompts nobody can need: past their time and not of an open job; answers of jobs that became final
+        before `outputs_before`; quotes a day past their expiry that no job used."""
+        with self._write() as db:
+            db.execute(
+                "DELETE FROM requests WHERE keep_until < ? "
+                "AND request_hash NOT IN (SELECT request_hash FROM open_jobs)",
+                (now,),
+            )
+            db.execute("DELETE FROM acceptances WHERE request_hash NOT IN (SELECT request_hash FROM requests)")
+            db.execute("DELETE FROM quotes WHERE job_id IS NULL AND valid_until < ?", (now - 86_400,))
+            db.execute(
+                "UPDATE jobs SET ids = NULL WHERE ids IS NOT NULL AND stage = 'CLOSED' AND final_at < ?",
+                (outputs_before,),
+            )
+
+    # -------------------------------------------------------------------------------------------------- jobs
+
+    def add_job(
+        self,
+        job_id: bytes,
+        *,
+        client: str,
+        model_id: bytes,
+        request_hash: bytes,
+        quote_digest: bytes,
+        bond: int,
+        commit_deadline: int,
+        now: int,
+    ) -> bool:
+        """Records an assignment and ties its quote to it. False, and nothing changes, when the job is known."""
+        with self._write() as db:
+            inserted = db.execute(
+                "INSERT OR IGNORE INTO jobs (job_id, client, model_id, request_hash, quote_digest, bond, "
+                "commit_deadline, public, stage, created_at, updated_at) VALUES (?,?,?,?,?,?,?,0,?,?,?)",
+                (job_id, client, model_id, request_hash, quote_digest, str(bond), commit_deadline, "SEEN", now, now),
+            ).rowcount
+            if inserted:
+                db.execute("UPDATE quotes SET job_id = ? WHERE digest = ?", (job_id, quote_digest))
+                db.execute("INSERT INTO history (job_id, stage, at) VALUES (?,?,?)", (job_id, Stage.SEEN, now))
+        return bool(inserted)
+
+    def job(self, job_id: bytes) -> JobRow | None:
+        row = self._one("SELECT * FROM jobs WHERE job_id = ?", job_id)
+        return None if row is None else _job(row)
+
+    def open_jobs(self) -> list[JobRow]:
+        """Jobs with something left to do, oldest first."""
+        return [_job(row) for row in self._all("SELECT * FROM open_jobs ORDER BY created_at, job_id")]
+
+    def jobs(self, limit: int = 1_000) -> list[JobRow]:
+        """The latest jobs, newest first."""
+        return [_job(row) for row in self._all("SELECT * FROM jobs ORDER BY created_at DESC, job_id LIMIT ?", limit)]
+
+    def jobs_of_request(self, request_hash: bytes) -> list[bytes]:
+        """Ids of the open jobs that wait for this request."""
+        rows = self._all("SELECT job_id FROM open_jobs WHERE request_hash = ?", request_hash)
+        return [row["job_id"] for row in rows]
+
+    def earned(self) -> int:
+        """Escrow paid to this provider in all jobs of this journal."""
+        return sum(int(row["paid"]) for row in self._all("SELECT paid FROM jobs WHERE paid != '0'"))
+
+    def advance(
+        self,
+        job_id: bytes,
+        stage: Stage,
+        now: int,
+        *,
+        reason: str | None = None,
+        detail: str | None = None,
+        attempts: int | None = None,
+        outcome: str | None = None,
+        paid: int | None = None,
+        final_at: int | None = None,
+        release_at: int | None = None,
+    ) -> JobRow:
+        """Moves a job to a stage, with what is now known about it, and returns its row."""
+        with self._write() as db:
+            row = db.execute(
+                "UPDATE jobs SET stage = ?, updated_at = ?, "
+                "reason = coalesce(?, reason), detail = coalesce(?, detail), "
+                "attempts = coalesce(?, attempts), outcome = coalesce(?, outcome), paid = coalesce(?, paid), "
+                "final_at = coalesce(?, final_at), release_at = coalesce(?, release_at) WHERE job_id = ? RETURNING *",
+                (
+                    stage,
+                    now,
+                    reason,
+                    detail,
+                    attempts,
+                    outcome,
+                    None if paid is None else str(paid),
+                    final_at,
+                    release_at,
+                    job_id,
+                ),
+            ).fetchone()
+            if row is None:
+                raise JournalError(f"Job 0x{job_id.hex()} is not in the journal.", job_id="0x" + job_id.hex())
+            db.execute(
+                "INSERT INTO history (job_id, stage, at) SELECT ?1, ?2, ?3 WHERE ?2 IS NOT "
+                "(SELECT stage FROM history WHERE job_id = ?1 ORDER BY id DESC LIMIT 1)",
+                (job_id, stage, now),
+            )
+        return _job(row)
+
+    def mark_public(self, job_id: bytes) -> None:
+        """Notes that the job's request stands on chain, so that anyone may read the answer."""
+        with self._write() as db:
+            db.execute("UPDATE jobs SET public = 1 WHERE job_id = ?", (job_id,))
+
+    def record_answer(
+        self, job_id: bytes, ids: Sequence[int], output: Output, salt: bytes, inference_ms: int, now: int
+    ) -> JobRow:
+        """Writes answer and salt, once: a job that has them keeps the first ones. Returns the row as it stands."""
+        with self._write() as db:
+            db.execute(
+                "UPDATE jobs SET ids = ?, output = ?, salt = ?, inference_ms = ? WHERE job_id = ? AND salt IS NULL",
+                (pack_tokens(ids), json.dumps(output.to_json()), salt, inference_ms, job_id),
+            )
+            return self.advance(job_id, Stage.ANSWERED, now)
+
+    def history(self, job_id: bytes) -> list[Stage]:
+        """The stages a job went through, in order."""
+        rows = self._all("SELECT stage FROM history WHERE job_id = ? ORDER BY id", job_id)
+        return [Stage(row["stage"]) for row in rows]
+
+    # ------------------------------------------------------------------------------------------------- marks
+
+    def mark(self, name: str) -> str | None:
+        """A named note, such as how far the events of a contract were read."""
+        row = self._one("SELECT value FROM marks WHERE name = ?", name)
+        return None if row is None else str(row["value"])
+
+    def set_mark(self, name: str, value: str) -> None:
+        with self._write() as db:
+            db.execute("INSERT OR REPLACE INTO marks VALUES (?,?)", (name, value))
+
+    # ----------------------------------------------------------------------------------------------- plumbing
+
+    def _version(self) -> int:
+        return int(self._number("PRAGMA user_version"))
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise JournalError(
+                f"The journal {self.path} cannot be used: {error}. The last change was not made.",
+                hint="Check the disk's space and that no other program holds the file.",
+                path=str(self.path),
+            ) from None
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        """One transaction; joins the one that is open on this thread."""
+        with self._lock, self._mapped():
+            if self._db.in_transaction:
+                yield self._db
+                return
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.OperationalError):  # a failed COMMIT may have ended the transaction
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _all(self, statement: str, *values: object) -> list[sqlite3.Row]:
+        with self._lock, self._mapped():
+            return self._db.execute(statement, values).fetchall()
+
+    def _one(self, statement: str, *values: object) -> sqlite3.Row | None:
+        rows = self._all(statement, *values)
+        return rows[0] if rows else None
+
+    def _number(self, statement: str, *values: object) -> Any:
+        return self._all(statement, *values)[0][0]
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5.0)
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+def _wrong_version(path: Path, version: int) -> JournalError:
+    return JournalError(
+        f"The journal {path} has schema version {version}, this program writes version {SCHEMA_VERSION}. "
+        "It was left as it is.",
+        hint="Run the version of Assay that wrote it until its jobs are closed, then start with a new data_dir.",
+        path=str(path),
+        has=version,
+        needs=SCHEMA_VERSION,
+    )
+
+
+def _job(row: sqlite3.Row) -> JobRow:
+    output = None if row["output"] is None else Output.from_json(json.loads(row["output"]))
+    ids = None if row["ids"] is None or output is None else tuple(unpack_tokens(row["ids"], output.output_tokens))
+    return JobRow(
+        job_id=row["job_id"],
+        client=row["client"],
+        model_id=row["model_id"],
+        request_hash=row["request_hash"],
+        quote_digest=row["quote_digest"],
+        commit_deadline=row["commit_deadline"],
+        reason=row["reason"],
+        detail=row["detail"],
+        salt=row["salt"],
+        inference_ms=row["inference_ms"],
+        attempts=row["attempts"],
+        outcome=row["outcome"],
+        final_at=row["final_at"],
+        release_at=row["release_at"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        stage=Stage(row["stage"]),
+        ids=ids,
+        output=output,
+        bond=int(row["bond"]),
+        paid=int(row["paid"]),
+        public=bool(row["public"]),
+    )

@@ -1,0 +1,235 @@
+"""What a job costs here and what it puts at stake: pure, from an ask and a situation to a quote or a refusal.
+
+Rules of the contract that a quote must obey (contracts/libraries/QuoteRules.sol): bond · (1 − challengerShare) ≥
+price(maxInput, maxOutput); killFee ≤ price of the request; price of the request ≤ missFee ≤ bond.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from market.hashing import ZERO32, unpack_stop_tokens
+from market.settlement import BPS, minimum_bond, price
+from market.settlement import Terms as JobTerms
+from market.types import Mode, Quote, Request
+from provider.config import Gas, Limits, Prices, Terms
+from provider.errors import Refusal
+
+COIN = 10**18  # wei in one gas coin
+
+
+@dataclass(frozen=True)
+class Product:
+    """One model on sale."""
+
+    model_id: bytes
+    name: str
+    context: int  # most tokens of prompt and answer together
+    vocabulary: int
+    prices: Prices
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request for quote: exactly one of `request` and `model_id`. `client` zero = a quote for anyone."""
+
+    client: str
+    mode: int
+    request: Request | None = None
+    model_id: bytes = ZERO32
+
+    @property
+    def wanted(self) -> bytes:
+        return self.model_id if self.request is None else self.request.model_id
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What the quote depends on besides the ask. Money in base units, times in unix seconds.
+
+    Attributes:
+        stake: staked in the vault and not locked.
+        reserved: bonds promised by open quotes and by jobs that are not committed yet.
+        open_quotes, client_quotes: unexpired, unused quotes in all, and those of this client.
+        load: jobs in the engine or waiting for it.
+        fee_per_gas: wei, what a transaction would cost now.
+    """
+
+    now: int
+    stake: int
+    reserved: int
+    open_quotes: int
+    client_quotes: int
+    load: int
+    fee_per_gas: int
+
+
+@dataclass(frozen=True)
+class Shop:
+    """What one provider sells, to whom and how: everything that does not change between two quotes."""
+
+    provider: str
+    token: str
+    challenger_share_bps: int
+    products: Mapping[bytes, Product]
+    modes: tuple[Mode, ...]
+    terms: Terms
+    gas: Gas
+    limits: Limits
+
+    def quote(self, ask: Ask, situation: Situation, nonce: int) -> Quote:
+        """The quote for an ask.
+
+        Raises:
+            Refusal: with the code and the numbers; nothing was promised.
+        """
+        product = self._product(ask.wanted)
+        if ask.mode not in self.modes:
+            offered = [mode.name.lower() for mode in self.modes]
+            raise Refusal(
+                "MODE_NOT_OFFERED",
+                f"This provider does not sell verification mode {ask.mode}, only: {', '.join(offered)}.",
+                mode=ask.mode,
+                offered=[int(mode) for mode in self.modes],
+            )
+        if ask.request is None:
+            most_input = min(self.limits.max_input_tokens, product.context - 1)
+            most_output = min(self.limits.max_output_tokens, product.context - 1)
+            request_hash, smallest = ZERO32, (1, 1)
+        else:
+            check_request(ask.request, product, self.limits)
+            most_input, most_output = ask.request.input_tokens, ask.request.max_output_tokens
+            request_hash, smallest = ask.request.request_hash, (most_input, most_output)
+        self._check_load(situation)
+
+        prices = product.prices
+        plain = JobTerms(prices.base_fee, prices.per_m_input, prices.per_m_output, 0, 0, 0)
+        highest, lowest = price(plain, most_input, most_output), price(plain, *smallest)
+        miss_fee = -(-highest * self.terms.miss_fee_bps // BPS)
+        least_bond = minimum_bond(plain, most_input, most_output, self.challenger_share_bps)
+        bond = max(self.terms.bond, least_bond, miss_fee)
+        free = situation.stake - situation.reserved
+        if bond > free:
+            raise Refusal(
+                "INSUFFICIENT_STAKE",
+                f"The job needs a bond of {bond}, this provider has {max(free, 0)} of stake free.",
+                hint="Ask again later, ask for less, or ask another provider.",
+                bond=str(bond),
+                free=str(max(free, 0)),
+                stake=str(situation.stake),
+            )
+        self.check_profit(lowest, situation.fee_per_gas)
+        return Quote(
+            provider=self.provider,
+            client=ask.client,
+            model_id=product.model_id,
+            request_hash=request_hash,
+            mode=ask.mode,
+            token=self.token,
+            base_fee=prices.base_fee,
+            price_per_m_input=prices.per_m_input,
+            price_per_m_output=prices.per_m_output,
+            kill_fee=lowest * self.terms.kill_fee_bps // BPS,
+            miss_fee=miss_fee,
+            bond=bond,
+            max_input_tokens=most_input,
+            max_output_tokens=most_output,
+            valid_until=situation.now + self.terms.valid_seconds,
+            nonce=nonce,
+        )
+
+    def check_profit(self, earns: int, fee_per_gas: int) -> None:
+        """Raises Refusal UNPROFITABLE where `earns` base units do not cover the gas of commit and reveal."""
+        spent = self.gas_cost(fee_per_gas)
+        if earns < spent:
+            raise Refusal(
+                "UNPROFITABLE",
+                f"The job pays {earns}, its two transactions cost {spent} at the present gas price.",
+                hint="Ask again when gas is cheaper, or ask for more tokens at once.",
+                price=str(earns),
+                gas=str(spent),
+            )
+
+    def gas_cost(self, fee_per_gas: int) -> int:
+        """Base units of the token that commit and reveal cost; 0 while no exchange rate is configured."""
+        wei = (self.gas.commit_gas + self.gas.reveal_gas) * fee_per_gas
+        return -(-wei * self.gas.token_per_coin // COIN)
+
+    def _product(self, model_id: bytes) -> Product:
+        product = self.products.get(model_id)
+        if product is None:
+            raise unknown_model(model_id)
+        return product
+
+    def _check_load(self, situation: Situation) -> None:
+        for count, limit, what in (
+            (situation.load, self.limits.queue, "jobs"),
+            (situation.open_quotes, self.limits.open_quotes, "open quotes"),
+            (situation.client_quotes, self.limits.open_quotes_per_client, "open quotes of this client"),
+        ):
+            if count >= limit:
+                raise Refusal(
+                    "OVERLOADED",
+                    f"This provider has {count} {what}, its limit is {limit}.",
+                    hint="Ask again later, or ask another provider.",
+                    status=429,
+                    retry_after=self.terms.valid_seconds if "quotes" in what else 5,
+                    count=count,
+                    limit=limit,
+                )
+
+
+def check_request(request: Request, product: Product, limits: Limits) -> None:
+    """Raises Refusal unless this model can run the request inside the provider's limits."""
+    if not request.is_plain_greedy:
+        raise Refusal(
+            "SAMPLER_NOT_OFFERED",
+            "This provider samples greedily only: sampler, temperatureQ16, topK, topPQ16 and seed must be 0.",
+            sampler=request.sampler,
+            offered=[0],
+        )
+    if request.input_tokens == 0:
+        raise Refusal("EMPTY_INPUT", "The request has no prompt tokens.", inputTokens=0)
+    if request.max_output_tokens == 0:
+        raise Refusal("NO_OUTPUT_ASKED", "The request asks for no output tokens.", maxOutputTokens=0)
+    most_input = min(limits.max_input_tokens, product.context - 1)
+    if request.input_tokens > most_input:
+        raise Refusal(
+            "INPUT_TOO_LONG",
+            f"The prompt has {request.input_tokens} tokens, this provider takes {most_input}.",
+            hint="Shorten the prompt.",
+            inputTokens=request.input_tokens,
+            limit=most_input,
+        )
+    most_output = min(limits.max_output_tokens, product.context - request.input_tokens)
+    if request.max_output_tokens > most_output:
+        raise Refusal(
+            "OUTPUT_TOO_LONG",
+            f"{request.max_output_tokens} output tokens are asked for, this provider gives {most_output} after "
+            f"{request.input_tokens} prompt tokens.",
+            hint="Ask for fewer output tokens or shorten the prompt.",
+            maxOutputTokens=request.max_output_tokens,
+            limit=most_output,
+        )
+    try:
+        stop_tokens = unpack_stop_tokens(request.stop_tokens)
+    except ValueError as error:
+        raise Refusal("BAD_STOP_TOKENS", f"stopTokens: {error}.") from None
+    if stop_tokens and stop_tokens[-1] >= product.vocabulary:
+        raise Refusal(
+            "BAD_STOP_TOKENS",
+            f"Stop token {stop_tokens[-1]} is outside the vocabulary of {product.vocabulary}.",
+            token=stop_tokens[-1],
+            limit=product.vocabulary - 1,
+        )
+
+
+def unknown_model(model_id: bytes) -> Refusal:
+    """The refusal for a model that is not on sale here."""
+    return Refusal(
+        "UNKNOWN_MODEL",
+        f"This provider does not serve model 0x{model_id.hex()}.",
+        hint="GET /v1/models lists what it serves.",
+        modelId="0x" + model_id.hex(),
+    )

@@ -1,0 +1,92 @@
+"""The rows of the journal, as frozen dataclasses, and the stages a job goes through."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from market.types import Output, Quote, Request
+
+
+class Stage(enum.StrEnum):
+    """How far this provider is with a job. A stage that ends in -ING was written before its transaction was sent.
+
+    SEEN → RUNNING → ANSWERED → COMMITTING → COMMITTED → REVEALING → REVEALED → SETTLING → FINAL → RELEASING → CLOSED,
+    or REFUSED from SEEN and RUNNING, or from ANSWERED when the commit window is missed.
+    """
+
+    SEEN = "SEEN"  # assigned on chain; waits for the request or for the engine
+    RUNNING = "RUNNING"  # with the engine
+    ANSWERED = "ANSWERED"  # answer and salt are on disk
+    COMMITTING = "COMMITTING"
+    COMMITTED = "COMMITTED"
+    REVEALING = "REVEALING"
+    REVEALED = "REVEALED"
+    SETTLING = "SETTLING"
+    FINAL = "FINAL"  # settled, cancelled or expired on chain; the bond may still be locked
+    RELEASING = "RELEASING"
+    CLOSED = "CLOSED"  # nothing is left to do
+    REFUSED = "REFUSED"  # not worked on; `reason` says why
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """One job this provider was assigned to. Money in base units, times in unix seconds.
+
+    Attributes:
+        public: the request stands on chain, so anyone may read the answer.
+        salt, ids, output, inference_ms: None until the answer is there; written once.
+        attempts: how often a commit or reveal was given up after a chain reorganisation; part of idempotency keys.
+        paid: escrow paid to this provider; outcome: the chain's final state in words.
+    """
+
+    job_id: bytes
+    client: str
+    model_id: bytes
+    request_hash: bytes
+    quote_digest: bytes
+    bond: int
+    commit_deadline: int
+    public: bool
+    stage: Stage
+    reason: str
+    detail: str
+    salt: bytes | None
+    ids: tuple[int, ...] | None
+    output: Output | None
+    inference_ms: int | None
+    attempts: int
+    outcome: str
+    paid: int
+    final_at: int
+    release_at: int
+    created_at: int
+    updated_at: int
+
+
+@dataclass(frozen=True)
+class QuoteRow:
+    """A quote this provider signed; job_id None while no job used it."""
+
+    digest: bytes
+    quote: Quote
+    signature: bytes
+    issued_at: int
+    job_id: bytes | None
+
+
+@dataclass(frozen=True)
+class StoredRequest:
+    """A request with its prompt, as delivered."""
+
+    request: Request
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Reserved:
+    """What open promises tie up at one moment."""
+
+    bonds: int  # base units
+    quotes: int
+    client_quotes: int

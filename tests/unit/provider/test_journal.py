@@ -1,0 +1,239 @@
+"""The journal keeps what it was told, once, in the order it was told."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from market.hashing import keccak256, tokens_root
+from market.types import Acceptance, Finish, Mode, Output, Quote
+from provider.errors import JournalError
+from provider.journal import Journal
+from provider.pricing import Ask
+from provider.records import Reserved, Stage
+from tests.unit.provider import samples
+
+NOW = samples.NOW
+JOB = keccak256(b"job")
+SALT = keccak256(b"salt")
+ANSWER = (7, 8, 2)
+OUTPUT = Output(tokens_root(ANSWER), len(ANSWER), Finish.STOP)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    journal = Journal(tmp_path / "data" / "journal.sqlite")
+    yield journal
+    journal.close()
+
+
+def quote(nonce: int = 7, **fields: object) -> Quote:
+    made = samples.shop().quote(Ask(samples.CLIENT, Mode.QUORUM, samples.request()), samples.situation(), nonce)
+    return replace(made, **fields)  # type: ignore[arg-type]
+
+
+def add_job(journal: Journal, job_id: bytes = JOB, digest: bytes = b"d" * 32) -> bool:
+    return journal.add_job(
+        job_id,
+        client=samples.CLIENT,
+        model_id=samples.MODEL_ID,
+        request_hash=samples.request().request_hash,
+        quote_digest=digest,
+        bond=2**100,
+        commit_deadline=NOW + 60,
+        now=NOW,
+    )
+
+
+def test_journal_is_readable_by_its_owner_alone(journal: Journal) -> None:
+    assert stat.S_IMODE(journal.path.stat().st_mode) == 0o600
+
+
+def test_journal_syncs_every_transaction_to_disk(journal: Journal) -> None:
+    assert journal._number("PRAGMA synchronous") == 2  # FULL
+    assert journal._number("PRAGMA journal_mode") == "wal"
+
+
+def test_quote_is_read_back_as_it_was_signed(journal: Journal) -> None:
+    journal.add_quote(b"d" * 32, quote(), b"s" * 65, NOW)
+    row = journal.quote(b"d" * 32)
+    assert row is not None
+    assert (row.quote.to_json(), row.signature, row.job_id) == (quote().to_json(), b"s" * 65, None)
+    assert journal.quote(b"e" * 32) is None
+
+
+def test_quote_with_a_used_nonce_is_refused(journal: Journal) -> None:
+    journal.add_quote(b"d" * 32, quote(), b"s" * 65, NOW)
+    with pytest.raises(JournalError):
+        journal.add_quote(b"e" * 32, quote(), b"s" * 65, NOW)
+    assert journal.quote(b"e" * 32) is None
+
+
+def test_request_is_covered_by_its_quote_or_one_for_the_model_until_they_are_old(journal: Journal) -> None:
+    request = samples.request()
+    assert not journal.covers(request, NOW)
+    journal.add_quote(b"d" * 32, quote(), b"s" * 65, NOW)
+    assert journal.covers(request, NOW + 60)
+    assert not journal.covers(request, NOW + 61)
+    longer = samples.request(max_output_tokens=17)
+    assert not journal.covers(longer, NOW)
+    journal.add_quote(b"e" * 32, quote(8, request_hash=bytes(32), max_output_tokens=17), b"s" * 65, NOW)
+    assert journal.covers(longer, NOW)
+    assert not journal.covers(samples.request(max_output_tokens=18), NOW)
+
+
+def test_reserved_counts_open_quotes_and_unbonded_jobs_once(journal: Journal) -> None:
+    journal.add_quote(b"d" * 32, quote(), b"s" * 65, NOW)
+    journal.add_quote(b"e" * 32, quote(8, client="0x" + "44" * 20), b"s" * 65, NOW)
+    assert journal.reserved(NOW, samples.CLIENT.upper().replace("0X", "0x")) == Reserved(2_000, 2, 1)
+    assert journal.reserved(NOW + 61, samples.CLIENT) == Reserved(0, 0, 0)
+    add_job(journal)  # uses the first quote
+    assert journal.reserved(NOW, samples.CLIENT) == Reserved(1_000 + 2**100, 1, 0)
+    journal.advance(JOB, Stage.COMMITTED, NOW)  # the bond is locked in the vault now
+    assert journal.reserved(NOW, samples.CLIENT) == Reserved(1_000, 1, 0)
+
+
+def test_request_is_read_back_with_its_prompt(journal: Journal) -> None:
+    request = samples.request()
+    assert journal.request(request.request_hash) is None
+    journal.put_request(request, samples.IDS, NOW)
+    stored = journal.request(request.request_hash)
+    assert stored is not None
+    assert (stored.request, stored.ids) == (request, samples.IDS)
+    assert journal.request_count() == 1
+
+
+def test_acceptance_is_kept_as_it_was_first_given(journal: Journal) -> None:
+    first = Acceptance(JOB, samples.request().request_hash, NOW)
+    journal.add_acceptance(first, b"a" * 65)
+    journal.add_acceptance(replace(first, accepted_at=NOW + 9), b"b" * 65)
+    assert journal.acceptance(JOB, first.request_hash) == (first, b"a" * 65)
+    assert journal.acceptance_count(first.request_hash) == 1
+
+
+def test_job_is_added_once(journal: Journal) -> None:
+    assert add_job(journal)
+    journal.advance(JOB, Stage.RUNNING, NOW + 1)
+    assert not add_job(journal)
+    row = journal.job(JOB)
+    assert row is not None
+    assert (row.stage, row.bond, row.client) == (Stage.RUNNING, 2**100, samples.CLIENT)
+
+
+def test_answer_and_salt_are_written_once(journal: Journal) -> None:
+    add_job(journal)
+    row = journal.record_answer(JOB, ANSWER, OUTPUT, SALT, 12, NOW)
+    assert (row.stage, row.ids, row.output, row.salt, row.inference_ms) == (Stage.ANSWERED, ANSWER, OUTPUT, SALT, 12)
+    again = journal.record_answer(JOB, (1,), Output(tokens_root((1,)), 1, Finish.STOP), bytes(32), 99, NOW + 1)
+    assert (again.ids, again.output, again.salt, again.inference_ms) == (ANSWER, OUTPUT, SALT, 12)
+
+
+def test_advance_keeps_what_it_is_not_told(journal: Journal) -> None:
+    add_job(journal)
+    journal.advance(JOB, Stage.FINAL, NOW + 1, paid=2**100, outcome="SETTLED", final_at=5, release_at=6)
+    row = journal.advance(JOB, Stage.CLOSED, NOW + 2, reason="done")
+    assert (row.paid, row.outcome, row.final_at, row.release_at, row.reason) == (2**100, "SETTLED", 5, 6, "done")
+    assert journal.earned() == 2**100
+    assert journal.history(JOB) == [Stage.SEEN, Stage.FINAL, Stage.CLOSED]
+    assert journal.open_jobs() == []
+
+
+def test_advance_of_an_unknown_job_is_refused(journal: Journal) -> None:
+    with pytest.raises(JournalError):
+        journal.advance(JOB, Stage.RUNNING, NOW)
+
+
+def test_forget_drops_prompts_but_not_those_of_open_jobs(journal: Journal) -> None:
+    request = samples.request()
+    journal.put_request(request, samples.IDS, NOW)
+    journal.add_acceptance(Acceptance(JOB, request.request_hash, NOW), b"a" * 65)
+    add_job(journal)
+    journal.record_answer(JOB, ANSWER, OUTPUT, SALT, 12, NOW)
+    journal.forget(NOW + 1, outputs_before=NOW)
+    assert journal.request(request.request_hash) is not None
+    journal.advance(JOB, Stage.CLOSED, NOW, final_at=NOW)
+    journal.forget(NOW + 1, outputs_before=NOW)
+    assert journal.request(request.request_hash) is None
+    assert journal.acceptance(JOB, request.request_hash) is None
+    row = journal.job(JOB)
+    assert row is not None
+    assert row.ids == ANSWER
+    journal.forget(NOW + 1, outputs_before=NOW + 1)
+    row = journal.job(JOB)
+    assert row is not None
+    assert (row.ids, row.output) == (None, OUTPUT)
+
+
+def test_journal_survives_a_writer_that_never_closed(journal: Journal) -> None:
+    add_job(journal)
+    journal.record_answer(JOB, ANSWER, OUTPUT, SALT, 12, NOW)
+    again = Journal(journal.path)
+    row = again.job(JOB)
+    again.close()
+    assert row is not None
+    assert row.salt == SALT
+
+
+def test_read_only_journal_sees_what_the_writer_wrote_and_writes_nothing(journal: Journal) -> None:
+    reader = Journal.read_only(journal.path)
+    add_job(journal)
+    assert reader.job(JOB) is not None
+    with pytest.raises(JournalError):
+        reader.set_mark("a", "b")
+    reader.close()
+
+
+def test_read_only_journal_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(JournalError, match="has not run yet"):
+        Journal.read_only(tmp_path / "none.sqlite")
+
+
+def test_journal_of_another_version_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(JournalError) as caught:
+        Journal(path)
+    assert (caught.value.details["has"], caught.value.details["needs"]) == (99, 1)
+
+
+def test_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    path.write_bytes(b"not a database, but long enough to be looked at" * 40)
+    with pytest.raises(JournalError):
+        Journal(path)
+
+
+def test_failed_write_leaves_nothing_behind(journal: Journal) -> None:
+    add_job(journal)
+
+    def half_a_write() -> None:
+        with journal._write() as db:
+            db.execute("UPDATE jobs SET stage = 'CLOSED'")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        half_a_write()
+    row = journal.job(JOB)
+    assert row is not None
+    assert row.stage is Stage.SEEN
+    journal.set_mark("cursor", "5")
+    assert journal.mark("cursor") == "5"
+
+
+def test_many_threads_write_without_loss(journal: Journal) -> None:
+    threads = [
+        Thread(target=lambda n=n: [add_job(journal, keccak256(bytes([n, i]))) for i in range(5)]) for n in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(journal.open_jobs()) == 40

@@ -1,0 +1,152 @@
+"""Quotes obey the contract's rules; refusals carry a code and the numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from market.hashing import ZERO32, keccak256
+from market.settlement import Terms as JobTerms
+from market.settlement import minimum_bond, price
+from market.types import Mode, Sampler
+from provider.config import Gas, Limits, Prices, Terms
+from provider.errors import Refusal
+from provider.pricing import Ask
+from tests.unit.provider import samples
+
+ASK = Ask(client=samples.CLIENT, mode=Mode.QUORUM, request=samples.request())
+
+
+def refusal(ask: Ask = ASK, *, shop: Any = None, **situation: int) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        (shop or samples.shop()).quote(ask, samples.situation(**situation), 7)
+    return caught.value
+
+
+def test_quote_for_a_request_binds_it_with_its_own_limits() -> None:
+    quote = samples.shop().quote(ASK, samples.situation(), nonce=7)
+    assert ASK.request is not None
+    assert quote.request_hash == ASK.request.request_hash
+    assert (quote.max_input_tokens, quote.max_output_tokens) == (4, 16)
+    assert (quote.provider, quote.client, quote.token) == (samples.PROVIDER, samples.CLIENT, samples.TOKEN)
+    assert (quote.base_fee, quote.price_per_m_input, quote.price_per_m_output) == (10, 50_000, 200_000)
+    assert quote.miss_fee == 14  # 10 + ceil(3.4)
+    assert quote.kill_fee == 1  # a tenth, rounded down
+    assert quote.bond == 1_000
+    assert quote.valid_until == samples.NOW + 60
+    assert quote.nonce == 7
+
+
+def test_quote_for_a_model_takes_the_limits_of_the_provider() -> None:
+    quote = samples.shop().quote(Ask(samples.CLIENT, Mode.QUORUM, model_id=samples.MODEL_ID), samples.situation(), 7)
+    assert quote.request_hash == ZERO32
+    assert (quote.max_input_tokens, quote.max_output_tokens) == (100, 64)
+
+
+@given(
+    base=st.integers(0, 2**96),
+    per_input=st.integers(0, 2**96),
+    per_output=st.integers(0, 2**96),
+    kill=st.integers(0, 10_000),
+    miss=st.integers(10_000, 1_000_000),
+    bond=st.integers(0, 2**96),
+    share=st.integers(1, 3_000),
+    tokens=st.tuples(st.integers(1, 100), st.integers(1, 64)),
+    bound=st.booleans(),
+)
+def test_every_quote_obeys_the_rules_of_the_contract(
+    base: int,
+    per_input: int,
+    per_output: int,
+    kill: int,
+    miss: int,
+    bond: int,
+    share: int,
+    tokens: tuple[int, int],
+    bound: bool,
+) -> None:
+    product = replace(samples.PRODUCT, prices=Prices(base_fee=base, per_m_input=per_input, per_m_output=per_output))
+    shop = samples.shop(
+        products={samples.MODEL_ID: product},
+        terms=Terms(bond=bond, kill_fee_bps=kill, miss_fee_bps=miss),
+        challenger_share_bps=share,
+    )
+    request = samples.request(tuple(range(tokens[0])), tokens[1])
+    ask = (
+        Ask(samples.CLIENT, Mode.QUORUM, request)
+        if bound
+        else Ask(samples.CLIENT, Mode.QUORUM, model_id=samples.MODEL_ID)
+    )
+    quote = shop.quote(ask, samples.situation(stake=2**140), 7)
+    # contracts/libraries/QuoteRules.sol checkAmounts, for this request or any the quote covers
+    of_job = price(JobTerms.of(quote), *tokens)
+    assert quote.bond >= minimum_bond(JobTerms.of(quote), quote.max_input_tokens, quote.max_output_tokens, share)
+    assert quote.kill_fee <= of_job
+    assert of_job <= quote.miss_fee <= quote.bond
+    assert max(quote.bond, quote.miss_fee, quote.kill_fee, of_job) < 2**128
+
+
+def test_quote_for_another_model_is_refused() -> None:
+    other = keccak256(b"other")
+    error = refusal(Ask(samples.CLIENT, Mode.QUORUM, model_id=other))
+    assert (error.code, error.details) == ("UNKNOWN_MODEL", {"modelId": "0x" + other.hex()})
+
+
+def test_quote_for_a_mode_that_is_not_sold_is_refused() -> None:
+    error = refusal(replace(ASK, mode=Mode.PROOF))
+    assert (error.code, error.details) == ("MODE_NOT_OFFERED", {"mode": 3, "offered": [1]})
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "details"),
+    [
+        ({"sampler": Sampler.SEEDED_BY_REQUEST}, "SAMPLER_NOT_OFFERED", {"sampler": 1, "offered": [0]}),
+        ({"seed": keccak256(b"seed")}, "SAMPLER_NOT_OFFERED", {"sampler": 0, "offered": [0]}),
+        ({"temperature_q16": 1}, "SAMPLER_NOT_OFFERED", {"sampler": 0, "offered": [0]}),
+        ({"input_tokens": 0}, "EMPTY_INPUT", {"inputTokens": 0}),
+        ({"max_output_tokens": 0}, "NO_OUTPUT_ASKED", {"maxOutputTokens": 0}),
+        ({"input_tokens": 101}, "INPUT_TOO_LONG", {"inputTokens": 101, "limit": 100}),
+        ({"max_output_tokens": 65}, "OUTPUT_TOO_LONG", {"maxOutputTokens": 65, "limit": 64}),
+        ({"stop_tokens": bytes(32)}, "BAD_STOP_TOKENS", {}),
+        ({"stop_tokens": (512).to_bytes(4) + b"\xff" * 28}, "BAD_STOP_TOKENS", {"token": 512, "limit": 511}),
+    ],
+)
+def test_quote_for_a_request_that_cannot_run_is_refused(fields: dict[str, Any], code: str, details: Any) -> None:
+    error = refusal(replace(ASK, request=samples.request(**fields)))
+    assert (error.code, error.details) == (code, details)
+
+
+def test_quote_beyond_the_context_is_refused_with_what_is_left() -> None:
+    shop = samples.shop(limits=Limits(max_input_tokens=250, max_output_tokens=250))
+    error = refusal(replace(ASK, request=samples.request(tuple(range(200)), 57)), shop=shop)
+    assert (error.code, error.details) == ("OUTPUT_TOO_LONG", {"maxOutputTokens": 57, "limit": 56})
+
+
+@pytest.mark.parametrize(("field", "count"), [("load", 8), ("open_quotes", 256), ("client_quotes", 32)])
+def test_quote_of_an_overloaded_provider_is_refused_for_now(field: str, count: int) -> None:
+    error = refusal(**{field: count})
+    assert (error.code, error.status, error.details) == ("OVERLOADED", 429, {"count": count, "limit": count})
+    assert error.retry_after
+    samples.shop().quote(ASK, samples.situation(**{field: count - 1}), 7)
+
+
+def test_quote_without_free_stake_is_refused_with_the_numbers() -> None:
+    error = refusal(stake=5_000, reserved=4_001)
+    assert (error.code, error.details) == ("INSUFFICIENT_STAKE", {"bond": "1000", "free": "999", "stake": "5000"})
+    samples.shop().quote(ASK, samples.situation(stake=5_000, reserved=4_000), 7)
+
+
+def test_quote_that_does_not_pay_its_gas_is_refused() -> None:
+    gas = Gas(token_per_coin=10**6, commit_gas=100, reveal_gas=100)  # 200 gas at 70 gwei = 14e-6 coins = 14 units
+    shop = samples.shop(gas=gas)
+    shop.quote(ASK, samples.situation(fee_per_gas=7 * 10**10), 7)
+    error = refusal(shop=shop, fee_per_gas=7 * 10**10 + 1)
+    assert (error.code, error.details) == ("UNPROFITABLE", {"price": "14", "gas": "15"})
+
+
+def test_quote_without_an_exchange_rate_never_looks_at_gas() -> None:
+    samples.shop(gas=Gas(token_per_coin=0)).quote(ASK, samples.situation(fee_per_gas=10**18), 7)
