@@ -1,0 +1,321 @@
+"""One JSON-RPC endpoint of one chain: reads, simulation, broadcasting; transport errors become ours here.
+
+JSON-RPC goes through web3.py's HTTP provider (one pooled session per thread), so a Chain may be shared by threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from eth_utils.address import to_checksum_address
+from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+
+from market.errors import ChainError, ChainUnreachable, ConfigError, ContractError, WrongChain
+from market.reverts import decode as decode_revert
+
+if TYPE_CHECKING:
+    from web3 import HTTPProvider, Web3
+
+CREATE = ""
+"""`Call.to` of a transaction that creates a contract."""
+ATTEMPTS = 4
+"""How often one question is asked before the endpoint counts as unreachable."""
+_RETRIED_STATUS = (429, 500, 502, 503, 504)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call to a contract that nobody has sent yet. `label` is for people: "Jobs.commit"."""
+
+    to: str
+    data: bytes
+    label: str
+    value: int = 0  # wei
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block header; hashes are 0x-prefixed lower-case hex."""
+
+    number: int
+    hash: str
+    parent_hash: str
+    timestamp: int  # unix seconds
+    base_fee: int = 0  # wei per gas
+
+
+class RpcError(ChainError):
+    """The endpoint answered with a JSON-RPC error that is no revert; `details` has rpc_code and method."""
+
+
+class _Transient(Exception):
+    """A failure worth asking again: no connection, time-out, 429, 5xx."""
+
+
+class Chain:
+    """Reads one chain over HTTP.
+
+    Args:
+        rpc_url: http or https URL.
+        expected_chain_id: refuse any other chain.
+        timeout: seconds for one request.
+        attempts: how often a transient failure is tried, with waits of 0.1, 0.2, 0.4 … s (at most 2 s) between.
+
+    Raises (constructor and every method):
+        ChainUnreachable: no usable answer after all attempts.
+        WrongChain: (constructor) the endpoint serves another chain.
+        ConfigError: (constructor) the URL is none.
+    """
+
+    def __init__(
+        self,
+        rpc_url: str,
+        *,
+        expected_chain_id: int | None = None,
+        timeout: float = 10.0,
+        attempts: int = ATTEMPTS,
+    ) -> None:
+        if not rpc_url.startswith(("http://", "https://")):
+            raise ConfigError(f"{rpc_url!r} is no http or https URL of an RPC endpoint.", rpc_url=rpc_url)
+        self.rpc_url = rpc_url
+        self._timeout = timeout
+        self._attempts = attempts
+        self.chain_id = int(self.rpc("eth_chainId"), 16)
+        if expected_chain_id is not None and self.chain_id != expected_chain_id:
+            raise WrongChain(
+                f"{rpc_url} serves chain {self.chain_id}, but chain {expected_chain_id} is wanted; nothing was sent.",
+                hint="Check the RPC URL against the deployment manifest.",
+                expected=expected_chain_id,
+                got=self.chain_id,
+            )
+
+    @cached_property
+    def _provider(self) -> HTTPProvider:
+        from web3 import HTTPProvider  # half a second of imports that a command without a chain never pays
+
+        return HTTPProvider(self.rpc_url, request_kwargs={"timeout": self._timeout}, exception_retry_configuration=None)
+
+    @cached_property
+    def web3(self) -> Web3:
+        """web3.py on the same endpoint, for what this class does not offer."""
+        from web3 import Web3
+
+        return Web3(self._provider)
+
+    # ------------------------------------------------------------------------------------------------ questions
+
+    def head(self) -> Block:
+        """The newest block."""
+        return self.block("latest")
+
+    def block(self, number: int | str) -> Block:
+        """The block with this number ("latest" and the other tags are taken too).
+
+        Raises:
+            ChainError: code UnknownBlock where there is none (yet, or any more).
+        """
+        tag = hex(number) if isinstance(number, int) else number
+        raw = self.rpc("eth_getBlockByNumber", tag, False)
+        if raw is None:
+            raise ChainError(f"The chain has no block {number}.", code="UnknownBlock", block=number)
+        return _block(raw)
+
+    def balance(self, address: str) -> int:
+        """Wei of `address`."""
+        return int(self.rpc("eth_getBalance", address, "latest"), 16)
+
+    def code(self, address: str) -> bytes:
+        """Runtime code at `address`; empty where there is no contract."""
+        return _bytes(self.rpc("eth_getCode", address, "latest"))
+
+    def transaction_count(self, address: str, block: str = "latest") -> int:
+        """Transactions `address` has sent: its next nonce at `block` ("pending" counts the endpoint's pool)."""
+        return int(self.rpc("eth_getTransactionCount", address, block), 16)
+
+    def receipt(self, transaction_hash: str) -> dict[str, Any] | None:
+        """The receipt as JSON-RPC gives it, or None while the transaction is not in a block."""
+        receipt: dict[str, Any] | None = self.rpc("eth_getTransactionReceipt", transaction_hash)
+        return receipt if receipt and receipt.get("blockHash") else None
+
+    def is_known(self, transaction_hash: str) -> bool:
+        """Whether the endpoint has the transaction, in its pool or in a block."""
+        return self.rpc("eth_getTransactionByHash", transaction_hash) is not None
+
+    def call(self, call: Call, sender: str | None = None, block: int | str = "latest") -> bytes:
+        """Runs a call without sending it. Returns what the contract returns.
+
+        Raises:
+            ContractError: it reverts, decoded.
+        """
+        return _bytes(self._run("eth_call", call, sender, block))
+
+    def estimate_gas(self, call: Call, sender: str, block: int | str = "pending") -> int:
+        """Gas the call would take now; at the same time its simulation.
+
+        Raises:
+            ContractError: it reverts, decoded.
+        """
+        return int(self._run("eth_estimateGas", call, sender, block), 16)
+
+    def logs(
+        self,
+        addresses: Sequence[str],
+        from_block: int | None = None,
+        to_block: int | None = None,
+        *,
+        block_hash: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """Logs of these contracts as JSON-RPC gives them: of a range (both ends included), or of one block by hash.
+
+        A range that the endpoint refuses is asked in halves.
+        """
+        if block_hash is not None:
+            result: list[dict[str, Any]] = self.rpc(
+                "eth_getLogs", {"address": list(addresses), "blockHash": block_hash}
+            )
+            return result
+        if from_block is None or to_block is None:
+            raise ValueError("logs takes a range or a block hash")
+        if from_block > to_block:
+            return []
+        question = {"address": list(addresses), "fromBlock": hex(from_block), "toBlock": hex(to_block)}
+        try:
+            found: list[dict[str, Any]] = self.rpc("eth_getLogs", question)
+        except RpcError:
+            if from_block == to_block:
+                raise
+            middle = (from_block + to_block) // 2
+            return self.logs(addresses, from_block, middle) + self.logs(addresses, middle + 1, to_block)
+        return found
+
+    # --------------------------------------------------------------------------------------------- broadcasting
+
+    def broadcast(self, raw_transaction: bytes) -> str:
+        """Hands a signed transaction to the endpoint. Returns its hash. Safe to repeat.
+
+        Raises:
+            RpcError: the endpoint refused it ("already known" and the like included; the caller judges).
+        """
+        return str(self.rpc("eth_sendRawTransaction", "0x" + raw_transaction.hex()))
+
+    # -------------------------------------------------------------------------------------------------- the wire
+
+    def rpc(self, method: str, *parameters: Any) -> Any:
+        """Asks the endpoint; `result` as JSON. Transient failures are tried again.
+
+        Raises:
+            RpcError: the endpoint answered with an error; ContractError is made of it by `call` and `estimate_gas`.
+        """
+        answer = self._patiently(lambda: self._ask(method, parameters), method)
+        error = answer.get("error")
+        if error is None:
+            return answer.get("result")
+        message = str(error.get("message", error)) if isinstance(error, dict) else str(error)
+        failure = RpcError(
+            f"The RPC endpoint refused {method}: {message}.",
+            rpc_code=error.get("code") if isinstance(error, dict) else None,
+            method=method,
+            reason=message,
+        )
+        failure.details["data"] = _revert_data(error)
+        raise failure
+
+    def _ask(self, method: str, parameters: tuple[Any, ...]) -> dict[str, Any]:
+        import requests
+
+        try:
+            answer: Any = self._provider.make_request(method, list(parameters))
+        except requests.HTTPError as error:
+            status = error.response.status_code if error.response is not None else 0
+            if status in _RETRIED_STATUS:
+                raise _Transient(f"HTTP status {status}") from None
+            raise ChainUnreachable(
+                f"{self.rpc_url} answered {method} with HTTP status {status}; nothing was sent.",
+                hint="Check the RPC URL and its access key.",
+                rpc_url=self.rpc_url,
+                status=status,
+            ) from None
+        except requests.RequestException as error:
+            raise _Transient(type(error).__name__) from None
+        except (ValueError, TypeError):
+            raise _Transient("the answer is no JSON-RPC") from None
+        if not isinstance(answer, dict) or not answer.keys() & {"result", "error"}:
+            raise _Transient("the answer is no JSON-RPC")
+        return answer
+
+    def _patiently(self, ask: Callable[[], dict[str, Any]], method: str) -> dict[str, Any]:
+        retrying = Retrying(
+            retry=retry_if_exception_type(_Transient),
+            stop=stop_after_attempt(self._attempts),
+            wait=wait_exponential(multiplier=0.1, max=2.0),
+        )
+        try:
+            return retrying(ask)
+        except RetryError as error:
+            cause = error.last_attempt.exception()
+            raise ChainUnreachable(
+                f"No answer from the chain at {self.rpc_url} ({cause}) to {method}, asked {self._attempts} times.",
+                hint="Check that the node runs and the URL is right; whatever was sent before stays queued.",
+                rpc_url=self.rpc_url,
+                method=method,
+            ) from None
+
+    def _run(self, method: str, call: Call, sender: str | None, block: int | str) -> Any:
+        question: dict[str, Any] = {"data": "0x" + call.data.hex()}
+        if call.to != CREATE:
+            question["to"] = call.to
+        if call.value:
+            question["value"] = hex(call.value)
+        if sender is not None:
+            question["from"] = sender
+        try:
+            return self.rpc(method, question, hex(block) if isinstance(block, int) else block)
+        except RpcError as error:
+            data = error.details["data"]
+            if data is None and "revert" not in error.details["reason"].lower():
+                raise
+            raise _contract_error(data, error.details["reason"], call.label) from None
+
+
+def _contract_error(data: bytes | None, reason: str, label: str) -> ContractError:
+    if data:
+        return decode_revert(data, label)
+    error = decode_revert(b"", label)
+    if reason.lower() not in ("execution reverted", "reverted"):
+        error.details["reason"] = reason
+    return error
+
+
+def _revert_data(error: Any) -> bytes | None:
+    """Return data inside a JSON-RPC error: `data` is the hex itself, or an object that holds it one level down."""
+    data = error.get("data") if isinstance(error, dict) else None
+    if isinstance(data, dict):
+        data = next((value for value in data.values() if isinstance(value, str) and value.startswith("0x")), None)
+    if isinstance(data, str) and data.startswith("0x"):
+        try:
+            return bytes.fromhex(data[2:])
+        except ValueError:
+            return None
+    return None
+
+
+def _block(raw: dict[str, Any]) -> Block:
+    return Block(
+        number=int(raw["number"], 16),
+        hash=str(raw["hash"]),
+        parent_hash=str(raw["parentHash"]),
+        timestamp=int(raw["timestamp"], 16),
+        base_fee=int(raw.get("baseFeePerGas") or "0x0", 16),
+    )
+
+
+def _bytes(value: str) -> bytes:
+    return bytes.fromhex(value.removeprefix("0x"))
+
+
+def same_address(first: str, second: str) -> bool:
+    """Addresses are compared as bytes, whatever their case."""
+    return to_checksum_address(first) == to_checksum_address(second)

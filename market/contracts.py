@@ -1,0 +1,333 @@
+"""Typed clients, one per contract. Views ask the chain; writes only build a `Call` for market.transactions to send.
+
+Every view takes `block` ("latest", another tag or a number). Views raise ContractError for a revert (UnknownJob and
+the like), ChainUnreachable, and ChainError with code NotAContract where no contract answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, ClassVar, TypeAlias, cast
+
+from eth_abi.abi import encode
+from eth_abi.exceptions import DecodingError
+from eth_account.messages import encode_typed_data
+from eth_account.signers.local import LocalAccount
+from eth_utils.address import to_checksum_address
+
+from market.artefacts import Artefact, load
+from market.chain import Call, Chain
+from market.errors import ChainError
+from market.hashing import ZERO32
+from market.signing import Domain
+from market.types import Mode, Model, Output
+from market.views import BondState, Exit, JobParams, JobState, JobView, Offer, ProviderView, ReplicaState, ReplicaView
+
+BlockTag: TypeAlias = int | str
+
+
+class Contract:
+    """An address that is said to hold one of the shipped contracts."""
+
+    artefact_name: ClassVar[str]
+
+    def __init__(self, chain: Chain, address: str) -> None:
+        self.chain = chain
+        self.address = to_checksum_address(address)
+
+    @cached_property
+    def artefact(self) -> Artefact:
+        return load(self.artefact_name)
+
+    def _write(self, name: str, *arguments: Any) -> Call:
+        data = self.artefact.function(name).encode_input(arguments)
+        return Call(self.address, data, f"{self.artefact_name}.{name}")
+
+    def _read(self, name: str, *arguments: Any, block: BlockTag = "latest") -> Any:
+        """The single result, or a tuple of several."""
+        entry = self.artefact.function(name)
+        call = Call(self.address, entry.encode_input(arguments), f"{self.artefact_name}.{name}")
+        data = self.chain.call(call, block=block)
+        try:
+            values = entry.decode_output(data)
+        except DecodingError:
+            raise ChainError(
+                f"{self.address} does not answer like {self.artefact_name}.",
+                hint="Check the addresses in the deployment manifest and the chain.",
+                code="NotAContract",
+                address=self.address,
+                call=call.label,
+            ) from None
+        return values[0] if len(values) == 1 else values
+
+
+class Token(Contract):
+    """An ERC-20 token with ERC-2612 permits; `mint` exists on the development token only."""
+
+    artefact_name = "TestToken"
+
+    def balance_of(self, owner: str, block: BlockTag = "latest") -> int:
+        return cast(int, self._read("balanceOf", owner, block=block))
+
+    def allowance(self, owner: str, spender: str, block: BlockTag = "latest") -> int:
+        return cast(int, self._read("allowance", owner, spender, block=block))
+
+    def decimals(self) -> int:
+        return cast(int, self._read("decimals"))
+
+    def symbol(self) -> str:
+        return cast(str, self._read("symbol"))
+
+    def name(self) -> str:
+        return cast(str, self._read("name"))
+
+    def nonce(self, owner: str) -> int:
+        """The nonce of the owner's next permit."""
+        return cast(int, self._read("nonces", owner))
+
+    def approve(self, spender: str, amount: int) -> Call:
+        return self._write("approve", spender, amount)
+
+    def transfer(self, to: str, amount: int) -> Call:
+        return self._write("transfer", to, amount)
+
+    def mint(self, to: str, amount: int) -> Call:
+        """Development token only: anybody mints."""
+        return self._write("mint", to, amount)
+
+    def permit(self, account: LocalAccount, spender: str, value: int, deadline: int) -> bytes:
+        """Signs an ERC-2612 permit (https://eips.ethereum.org/EIPS/eip-2612) for exactly `value` until `deadline`.
+
+        Returns:
+            abi.encode(value, deadline, v, r, s), as `JobParams.permit` and `Vault.fund` take it. The domain is the
+            one the token states by EIP-5267; for a token without it, its name with version "1" is assumed.
+        """
+        name, version = self._permit_domain()
+        message = encode_typed_data(
+            domain_data={
+                "name": name,
+                "version": version,
+                "chainId": self.chain.chain_id,
+                "verifyingContract": self.address,
+            },
+            message_types={
+                "Permit": [
+                    {"name": "owner", "type": "address"},
+                    {"name": "spender", "type": "address"},
+                    {"name": "value", "type": "uint256"},
+                    {"name": "nonce", "type": "uint256"},
+                    {"name": "deadline", "type": "uint256"},
+                ]
+            },
+            message_data={
+                "owner": account.address,
+                "spender": to_checksum_address(spender),
+                "value": value,
+                "nonce": self.nonce(account.address),
+                "deadline": deadline,
+            },
+        )
+        signed = account.sign_message(message)
+        return encode(
+            ["uint256", "uint256", "uint8", "bytes32", "bytes32"],
+            [value, deadline, signed.v, signed.r.to_bytes(32), signed.s.to_bytes(32)],
+        )
+
+    def _permit_domain(self) -> tuple[str, str]:
+        try:
+            _, name, version, *_ = self._read("eip712Domain")
+        except ChainError:
+            return self.name(), "1"
+        return name, version
+
+
+class Vault(Contract):
+    """The only holder of tokens: credit, stake, unbonding. Amounts in base units."""
+
+    artefact_name = "Vault"
+
+    def deposit(self, token: str, to: str, amount: int) -> Call:
+        return self._write("deposit", token, to, amount)
+
+    def withdraw(self, token: str, to: str, amount: int) -> Call:
+        return self._write("withdraw", token, to, amount)
+
+    def stake(self, amount: int) -> Call:
+        return self._write("stake", amount)
+
+    def request_unstake(self, amount: int) -> Call:
+        return self._write("requestUnstake", amount)
+
+    def finish_unstake(self, owner: str) -> Call:
+        return self._write("finishUnstake", owner)
+
+    def seal(self, modules: Sequence[str]) -> Call:
+        return self._write("seal", list(modules))
+
+    def deprecate(self) -> Call:
+        return self._write("deprecate")
+
+    def renounce_guardian(self) -> Call:
+        return self._write("renounceGuardian")
+
+    def credit(self, token: str, owner: str, block: BlockTag = "latest") -> int:
+        return cast(int, self._read("credit", token, owner, block=block))
+
+    def staked(self, owner: str, block: BlockTag = "latest") -> int:
+        """Free stake: what is not locked in bonds."""
+        return cast(int, self._read("staked", owner, block=block))
+
+    def exit_of(self, owner: str, block: BlockTag = "latest") -> Exit:
+        return Exit(*self._read("exits", owner, block=block))
+
+    def held(self, module: str, token: str, block: BlockTag = "latest") -> int:
+        return cast(int, self._read("held", module, token, block=block))
+
+    def total(self, token: str, block: BlockTag = "latest") -> int:
+        return cast(int, self._read("total", token, block=block))
+
+    def cap(self, token: str) -> int:
+        """Most the vault ever takes of `token`; 0 where it is not listed."""
+        return cast(int, self._read("cap", token))
+
+    def tokens(self) -> list[str]:
+        return [to_checksum_address(token) for token in self._read("tokens")]
+
+    def stake_token(self) -> str:
+        return str(to_checksum_address(self._read("stakeToken")))
+
+    def unbonding_window(self) -> int:
+        """Seconds between request_unstake and finish_unstake."""
+        return cast(int, self._read("unbondingWindow"))
+
+    def guardian(self) -> str:
+        return str(to_checksum_address(self._read("guardian")))
+
+    def is_sealed(self) -> bool:
+        return bool(self._read("isSealed"))
+
+    def is_deprecated(self) -> bool:
+        return bool(self._read("isDeprecated"))
+
+    def is_module(self, account: str) -> bool:
+        return bool(self._read("isModule", account))
+
+
+class Registry(Contract):
+    """Who offers which model where."""
+
+    artefact_name = "Registry"
+
+    def set_provider(self, endpoint: str, labels: bytes = ZERO32) -> Call:
+        return self._write("setProvider", endpoint, labels)
+
+    def remove_provider(self) -> Call:
+        return self._write("removeProvider")
+
+    def publish_model(self, model: Model, name: str, uri: str = "") -> Call:
+        return self._write("publishModel", model.values(), name, uri)
+
+    def set_offer(self, model_id: bytes, offer: Offer) -> Call:
+        return self._write("setOffer", model_id, offer.values())
+
+    def remove_offer(self, model_id: bytes) -> Call:
+        return self._write("removeOffer", model_id)
+
+    def provider(self, address: str, block: BlockTag = "latest") -> ProviderView:
+        """The provider's announcement; endpoint "" where there is none."""
+        return ProviderView(*self._read("providers", address, block=block))
+
+    def model(self, model_id: bytes, block: BlockTag = "latest") -> Model:
+        """The roots of a published model; all zero where it was never published."""
+        return Model(*self._read("models", model_id, block=block))
+
+    def offer(self, provider: str, model_id: bytes, block: BlockTag = "latest") -> Offer:
+        """The provider's offer; `modes` is 0 where there is none."""
+        token, *rest = self._read("offers", provider, model_id, block=block)
+        return Offer(to_checksum_address(token), *rest)
+
+
+class Jobs(Contract):
+    """One request on chain, n replicas, one agreed answer."""
+
+    artefact_name = "Jobs"
+
+    @property
+    def domain(self) -> Domain:
+        """The EIP-712 domain of quotes, receipts, acceptances and commitments of this contract."""
+        return Domain(self.chain.chain_id, self.address)
+
+    def post(self, params: JobParams) -> Call:
+        return self._write("post", params.values())
+
+    def commit(self, job_id: bytes, commitment: bytes) -> Call:
+        """`commitment` = domain.digest(Commitment(job_id, provider, output_hash, salt))."""
+        return self._write("commit", job_id, commitment)
+
+    def reveal(self, job_id: bytes, output: Output, salt: bytes) -> Call:
+        return self._write("reveal", job_id, output.values(), salt)
+
+    def settle(self, job_id: bytes) -> Call:
+        return self._write("settle", job_id)
+
+    def cancel(self, job_id: bytes) -> Call:
+        return self._write("cancel", job_id)
+
+    def release_bond(self, job_id: bytes, provider: str) -> Call:
+        return self._write("releaseBond", job_id, provider)
+
+    def job(self, job_id: bytes, block: BlockTag = "latest") -> JobView:
+        """Raises ContractError UnknownJob where there is none."""
+        return job_view(self._read("job", job_id, block=block))
+
+    def replicas(self, job_id: bytes, block: BlockTag = "latest") -> list[ReplicaView]:
+        """In the order of the job's quotes."""
+        return [_replica_view(values) for values in self._read("replicas", job_id, block=block)]
+
+    def client_nonce(self, client: str, block: BlockTag = "latest") -> int:
+        """Jobs `client` posted so far: the nonce of its next job id (market.hashing.job_id)."""
+        return cast(int, self._read("clientNonce", client, block=block))
+
+    def job_id_of(self, client: str, nonce: int) -> bytes:
+        return cast(bytes, self._read("jobIdOf", client, nonce))
+
+    def quote_used(self, digest: bytes, client: str, block: BlockTag = "latest") -> bool:
+        return bool(self._read("quoteUsed", digest, client, block=block))
+
+    def vault(self) -> str:
+        return str(to_checksum_address(self._read("vault")))
+
+    def stake_token(self) -> str:
+        return str(to_checksum_address(self._read("stakeToken")))
+
+    def arbiter(self) -> str:
+        return str(to_checksum_address(self._read("arbiter")))
+
+    def dispute_window(self) -> int:
+        """Seconds a revealed bond stays locked after settlement."""
+        return cast(int, self._read("disputeWindow"))
+
+    def challenger_share_bps(self) -> int:
+        return cast(int, self._read("challengerShareBps"))
+
+    def min_window(self) -> int:
+        """Seconds: the shortest commit or reveal window."""
+        return cast(int, self._read("MIN_WINDOW"))
+
+    def max_window(self) -> int:
+        return cast(int, self._read("MAX_WINDOW"))
+
+    def max_replicas(self) -> int:
+        return cast(int, self._read("MAX_REPLICAS"))
+
+
+def job_view(values: Sequence[Any]) -> JobView:
+    """A JobView out of its Solidity fields in order (a view's result, or the values of JobPosted's `job`)."""
+    client, state, mode, *rest = values
+    return JobView(to_checksum_address(client), JobState(state), Mode(mode), *rest)
+
+
+def _replica_view(values: Sequence[Any]) -> ReplicaView:
+    provider, state, bond_state, *rest = values
+    return ReplicaView(to_checksum_address(provider), ReplicaState(state), BondState(bond_state), *rest)
