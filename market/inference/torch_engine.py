@@ -12,6 +12,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isqrt
+from typing import NamedTuple
 
 import torch
 
@@ -37,13 +39,12 @@ class Cache:
     length: int = 0
 
 
-@dataclass(frozen=True)
-class Projection:
+class Projection(NamedTuple):
     """Matrices that read the same activations, applied together."""
 
     prepared: tuple[torch.Tensor, ...]
-    multiplier: torch.Tensor  # [N] int64, rows of all matrices one after the other
-    exponent: torch.Tensor  # [N] int64
+    multipliers: tuple[torch.Tensor, ...]  # [N] int64 each
+    exponents: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ class Block:
     feed_forward_norm: torch.Tensor
     gate_up: Projection
     down: Projection
-    fractions: torch.Tensor  # [H + 2G, 1] right shift that takes each head from Q16 to its cache format
-    score_shift: int
+    cache_scale: torch.Tensor  # [H + 2G, 1] power of two that takes each head from Q16 to its cache format
+    score_scale: float  # power of two
     value_shift: int
 
 
@@ -112,13 +113,12 @@ class TorchEngine:
                 feed_forward_norm=self._tensor(layer.feed_forward_norm).long(),
                 gate_up=self._projection(layer.gate, layer.up),
                 down=self._projection(layer.down),
-                fractions=torch.tensor(
-                    [16 - layer.query_fraction] * c.heads
-                    + [16 - layer.key_fraction] * c.kv_heads
-                    + [16 - layer.value_fraction] * c.kv_heads,
-                    device=self.device,
-                )[:, None],
-                score_shift=layer.query_fraction + layer.key_fraction + 2,
+                cache_scale=self._column(
+                    [2.0 ** (layer.query_fraction - 16)] * c.heads
+                    + [2.0 ** (layer.key_fraction - 16)] * c.kv_heads
+                    + [2.0 ** (layer.value_fraction - 16)] * c.kv_heads
+                ),
+                score_scale=2.0 ** -(layer.query_fraction + layer.key_fraction + 2),
                 value_shift=16 - layer.value_fraction,
             )
             for layer in model.layers
@@ -127,8 +127,9 @@ class TorchEngine:
         self._cos = torch.cat([cos, cos], -1)[:, None]  # [context, 1, S]
         self._sin = torch.cat([-sin, sin], -1)[:, None]
         high, low = self._tensor(model.tables.exp2_high).long(), self._tensor(model.tables.exp2_low).long()
-        self._exp2 = ((high[:, None] * low) >> 30).reshape(-1)  # 2^-(i/65536) in Q30, the product of the two tables
-        self._one = torch.ones((), dtype=torch.int64, device=self.device)
+        self._exp2 = (
+            ((high[:, None] * low) >> 30).int().reshape(-1)
+        )  # 2^-(i/65536) in Q30, the product of the two tables
         self._check_attention_product()
 
     # ---- the seam (market.inference.engine.Engine) ----
@@ -202,23 +203,24 @@ class TorchEngine:
             future = positions[None, :] > positions[start:, None]  # [T, N]
         x = self._embed(ids.reshape(-1))  # [R, D]
         for index, block in enumerate(self._blocks):
-            joined = self._project(block.query_key_value, *self._quantise(self._normalise(x, block.attention_norm)))
-            heads = joined.view(batch, count, c.heads + 2 * c.kv_heads, c.head_size)
+            activation = self._quantise(self._normalise(x, block.attention_norm))
+            heads = torch.cat(self._project(block.query_key_value, *activation), -1).view(
+                batch, count, c.heads + 2 * c.kv_heads, c.head_size
+            )
             turning = heads[:, :, : c.heads + c.kv_heads]
-            turning.copy_(self._rotate(turning, cos, sin))
-            stored = self._shift_round(heads, block.fractions).clamp_(-CACHE_LIMIT, CACHE_LIMIT).double()
+            turning.copy_(_rotate(turning, cos, sin))
+            stored = (heads * block.cache_scale).add_(0.5).floor_().clamp_(-CACHE_LIMIT, CACHE_LIMIT)
             query, key, value = stored.transpose(1, 2).split([c.heads, c.kv_heads, c.kv_heads], dim=1)
             cache.keys[index, :, :, start:end] = key
             cache.values[index, :, :, start:end] = value
             mixed = self._attend(query, cache.keys[index, :, :, :end], cache.values[index, :, :, :end], block, future)
-            x = x + self._project(block.attention_output, *self._quantise(mixed))
-            joined = self._project(block.gate_up, *self._quantise(self._normalise(x, block.feed_forward_norm)))
-            gate, up = joined.split(c.feed_forward, dim=-1)
-            product = (self._silu(gate) * up).add_(1 << 15).bitwise_right_shift_(16)
-            x = x + self._project(block.down, *self._quantise(product))
+            x += self._project(block.attention_output, *self._quantise(mixed))[0]
+            gate, up = self._project(block.gate_up, *self._quantise(self._normalise(x, block.feed_forward_norm)))
+            product = self._silu(gate).mul_(up).add_(1 << 15).bitwise_right_shift_(16)
+            x += self._project(block.down, *self._quantise(product))[0]
         if last_only:
             x = x.view(batch, count, -1)[:, -1]
-        logits = self._project(self._head, *self._quantise(self._normalise(x, self._output_norm)))
+        logits = self._project(self._head, *self._quantise(self._normalise(x, self._output_norm)))[0]
         return logits.view(batch, -1, c.vocabulary)
 
     def argmax(self, logits: torch.Tensor) -> torch.Tensor:
@@ -227,77 +229,85 @@ class TorchEngine:
         indices = torch.arange(logits.shape[-1], device=logits.device)
         return torch.where(logits == largest, indices, logits.shape[-1]).amin(-1)
 
-    # ---- the operations, named as in docs/numerics.md ----
+    # ---- the operations, named as in docs/numerics.md; float64 is used only where it holds the exact integer ----
 
     def _embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """[R] → the residual stream [R, D] in Q16, integers below 2^52 held as float64."""
         product = self._embedding[ids].long() * self._embedding_multiplier[ids, None]
-        return _shift_round_by(product, self._embedding_shift)
-
-    def _project(self, matrices: Projection, activation: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-        """int64 [R, K] of int16 range and its shift [R, 1] → [R, N] Q16."""
-        high = (activation + 128) >> 8  # -127..127
-        low = (activation - (high << 8)).to(torch.int8)  # -128..127
-        high = high.to(torch.int8)
-        sums = [
-            torch.add(self.product.multiply(low, weight).long(), self.product.multiply(high, weight), alpha=256)
-            for weight in matrices.prepared
-        ]
-        total = sums[0] if len(sums) == 1 else torch.cat(sums, -1)
-        right = matrices.exponent - shift  # 1..62, proved at packing
-        return total.mul_(matrices.multiplier).add_(self._one << (right - 1)).bitwise_right_shift_(right)
+        return product.add_(1 << (self._embedding_shift - 1)).bitwise_right_shift_(self._embedding_shift).double()
 
     def _normalise(self, x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
-        shift = (_bit_length(x.abs().amax(-1, keepdim=True)) - 22).clamp_(min=0)
-        t = self._shift_round(x, shift)
-        mean = (t * t).sum(-1, keepdim=True).div_(x.shape[-1], rounding_mode="floor")
-        mean += (self._one * self.config.epsilon) >> (2 * shift)
-        root = _square_root(mean << 18).clamp_(min=1)
-        inverse = torch.div(self._one << 52, root, rounding_mode="floor")
-        return t.mul_(inverse).bitwise_right_shift_(23).mul_(gain).add_(1 << 15).bitwise_right_shift_(16)
+        """float64 [R, D] Q16 → int64 [R, D] Q16. One number a row is left to Python's unbounded integers."""
+        columns, epsilon = x.shape[-1], self.config.epsilon
+        shifts = [max(int(top).bit_length() - 22, 0) for top in x.abs().amax(-1).tolist()]
+        if any(shifts):
+            x = (x * self._column([2.0**-shift for shift in shifts])).add_(0.5).floor_()
+        t = x.long()
+        squares = (t * t).sum(-1).tolist()
+        means = (total // columns + (epsilon >> 2 * shift) for total, shift in zip(squares, shifts, strict=True))
+        t *= self._column([(1 << 52) // max(isqrt(mean << 18), 1) for mean in means])
+        return t.bitwise_right_shift_(23).mul_(gain).add_(1 << 15).bitwise_right_shift_(16)
 
     def _quantise(self, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        shift = _bit_length(y.abs().amax(-1, keepdim=True).clamp_(min=1)) - 15
-        left = (-shift).clamp_(min=0)
-        return self._shift_round(y << left, shift.clamp(min=0)).clamp_(-ACTIVATION_LIMIT, ACTIVATION_LIMIT), shift
+        """int64 [R, K] Q16 → byte planes int8 [2, R, K], low bytes first, and the shift [R, 1]."""
+        y = y.double()
+        top = y.abs().amax(-1, keepdim=True).clamp_(min=1)
+        mantissa, exponent = torch.frexp(top)  # top = mantissa * 2^bits, so mantissa / top is exactly 2^-bits
+        q = y.mul_(mantissa.div_(top).mul_(1 << 15)).add_(0.5).floor_().clamp_(-ACTIVATION_LIMIT, ACTIVATION_LIMIT)
+        short = q.to(torch.int16)
+        planes = torch.empty((2, *short.shape), dtype=torch.int8, device=short.device)
+        planes[0] = short  # the conversion keeps the low byte: -128..127
+        planes[1] = (short + 128).bitwise_right_shift_(8)  # -127..127
+        return planes, exponent.long() - 15
 
-    def _rotate(self, z: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        """[B, T, heads, S]; ``sin`` carries the sign of the first half."""
-        swapped = z.roll(z.shape[-1] // 2, -1)
-        return (z * cos).add_(swapped * sin).add_(1 << 14).bitwise_right_shift_(15)
+    def _project(self, matrices: Projection, planes: torch.Tensor, shift: torch.Tensor) -> list[torch.Tensor]:
+        """Byte planes [2, R, K] and the shift [R, 1] → int64 [R, N] Q16, one for each matrix."""
+        low, high = planes
+        results = []
+        for prepared, multiplier, exponent in zip(*matrices, strict=True):
+            total = self.product.multiply(low, prepared).long()
+            total.add_(self.product.multiply(high, prepared), alpha=256).mul_(multiplier)
+            # the last of the r = exponent - shift bits decides the rounding
+            results.append(total.bitwise_right_shift_(exponent - 1 - shift).add_(1).bitwise_right_shift_(1))
+        return results
 
     def _attend(
-        self,
-        query: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
-        block: Block,
-        future: torch.Tensor | None,
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, block: Block, future: torch.Tensor | None
     ) -> torch.Tensor:
-        """query [B, H, T, S], keys and values [B, G, N, S] → [R, H*S] Q16."""
+        """query [B, H, T, S], keys and values [B, G, N, S], all float64 → int64 [R, H*S] Q16."""
         batch, heads, count, size = query.shape
         groups, length = keys.shape[1], keys.shape[2]
         grouped = query.reshape(batch, groups, -1, size)  # [B, G, H/G*T, S]
-        dots = (grouped @ keys.transpose(-1, -2)).mul_(self.config.score_multiplier).long()  # below 2^53: exact
-        scores = _shift_round_by(dots, block.score_shift).view(batch, heads, count, length)
+        scores = (grouped @ keys.transpose(-1, -2)).mul_(self.config.score_multiplier)  # below 2^53: exact
+        scores = scores.mul_(block.score_scale).add_(0.5).floor_().view(batch, heads, count, length)
         if future is not None:
-            scores = scores.masked_fill_(future, -(1 << 60))  # so far below any score that its weight is 0
-        distance = (scores.amax(-1, keepdim=True) - scores).clamp_(max=31 << 16)
-        weight = self._exp2.take(distance & 0xFFFF) >> ((distance >> 16) + 10)  # Q20
-        total = weight.sum(-1, keepdim=True)
-        sums = weight.double().view(batch, groups, -1, length) @ values  # below 2^53: exact
-        numerator = sums.long().view(batch, heads, count, size).bitwise_left_shift_(block.value_shift + 1).add_(total)
+            scores.masked_fill_(future, -float(1 << 60))  # so far below any score that its weight is 0
+        distance = scores.sub_(scores.amax(-1, keepdim=True)).neg_().clamp_(max=31 << 16)
+        weight = self._exp2_negative(distance, 10).double()  # Q20
+        total = weight.sum(-1, keepdim=True).long()
+        sums = weight.view(batch, groups, -1, length) @ values  # below 2^53: exact
+        numerator = sums.long().view(batch, heads, count, size)
+        numerator = numerator.bitwise_left_shift_(block.value_shift + 1).add_(total)
         mixed = numerator.div_(2 * total, rounding_mode="floor")
         return mixed.transpose(1, 2).reshape(batch * count, heads * size)
 
     def _silu(self, x: torch.Tensor) -> torch.Tensor:
-        distance = ((x.abs() * 94548) >> 16).clamp_(max=31 << 16)
-        power = self._exp2.take(distance & 0xFFFF) >> (distance >> 16)
-        sigmoid = torch.div(self._one << 60, power.add_(1 << 30), rounding_mode="floor")
-        return torch.where(x < 0, (1 << 30) - sigmoid, sigmoid).mul_(x).add_(1 << 29).bitwise_right_shift_(30)
+        """int64 [R, F] Q16 → Q16. For x < 0, x * (1 - s) = x + |x| * s, which needs no second branch."""
+        size = x.abs()
+        power = self._exp2_negative((size * 94548).bitwise_right_shift_(16).clamp_(max=31 << 16), 0).long()
+        sigmoid = torch.div(1 << 60, power.add_(1 << 30), rounding_mode="floor")
+        return x.clamp(max=0).bitwise_left_shift_(30).add_(size.mul_(sigmoid)).add_(1 << 29).bitwise_right_shift_(30)
 
-    def _shift_round(self, x: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-        """x / 2^right, halves upward, for right >= 0 of any broadcastable shape."""
-        return (x + ((self._one << right) >> 1)).bitwise_right_shift_(right)
+    def _exp2_negative(self, distance: torch.Tensor, drop: int) -> torch.Tensor:
+        """2^-d for d in 0..31 in Q16, as int32 in Q30 without its lowest ``drop`` bits."""
+        d = distance.int()
+        power = self._exp2.index_select(0, (d & 0xFFFF).view(-1)).view(d.shape)
+        return power.bitwise_right_shift_((d >> 16).add_(drop).clamp_(max=31))
+
+    def _column(self, numbers: Sequence[float]) -> torch.Tensor:
+        """[R, 1] of Python numbers, int64 or float64."""
+        dtype = torch.float64 if isinstance(numbers[0], float) else torch.int64
+        return torch.tensor(numbers, dtype=dtype, device=self.device)[:, None]
 
     # ---- set-up ----
 
@@ -310,10 +320,8 @@ class TorchEngine:
     def _projection(self, *linears: Linear) -> Projection:
         return Projection(
             tuple(self.product.prepare(self._tensor(linear.weight)) for linear in linears),
-            torch.cat([self._tensor(linear.multiplier).long() for linear in linears]),
-            torch.cat(
-                [torch.full((len(linear.multiplier),), linear.exponent, device=self.device) for linear in linears]
-            ),
+            tuple(self._tensor(linear.multiplier).long() for linear in linears),
+            tuple(linear.exponent for linear in linears),
         )
 
     def _check_attention_product(self) -> None:
@@ -329,23 +337,10 @@ class TorchEngine:
                 raise SelfTestError(f"attention {name} product in float64 on {self.device}")
 
 
-def _shift_round_by(x: torch.Tensor, shift: int) -> torch.Tensor:
-    """x / 2^shift, halves upward; a negative shift multiplies. ``x`` is overwritten."""
-    if shift <= 0:
-        return x.bitwise_left_shift_(-shift)
-    return x.add_(1 << (shift - 1)).bitwise_right_shift_(shift)
-
-
-def _bit_length(x: torch.Tensor) -> torch.Tensor:
-    """Bits of each integer in 0..2^53 - 1, where float64 is exact."""
-    return torch.frexp(x.double())[1].long()
-
-
-def _square_root(n: torch.Tensor) -> torch.Tensor:
-    """floor(sqrt(n)) for 0 <= n < 2^63: float64's root is off by at most one, and integers put it right."""
-    root = n.double().sqrt_().long()
-    root -= (root * root > n).long()
-    return root + ((root + 1) * (root + 1) <= n).long()
+def _rotate(z: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """[B, T, heads, S]; ``sin`` carries the sign of the first half."""
+    swapped = z.roll(z.shape[-1] // 2, -1)
+    return (z * cos).add_(swapped.mul_(sin)).add_(1 << 14).bitwise_right_shift_(15)
 
 
 def _device(name: str) -> torch.device:
