@@ -1,0 +1,185 @@
+"""Contracts called by name on some chain, custom errors and events decoded. Backends: revm.py, tests/gas/anvil.py."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from eth_abi import decode, encode
+from eth_utils import to_checksum_address
+
+from market.hashing import keccak256
+from tools.compiler import Artefact
+
+CHAIN_ID = 31337
+START = 1_700_000_000
+GAS_LIMIT = 60_000_000
+_PLAIN = {"Error": ["string"], "Panic": ["uint256"]}
+
+
+class Revert(Exception):
+    """A call reverted. `name` is the custom error ("" where there is no data), `values` its arguments."""
+
+    def __init__(self, name: str, values: dict[str, Any]) -> None:
+        super().__init__(f"{name}({values})")
+        self.name = name
+        self.values = values
+
+
+@dataclass(frozen=True)
+class Event:
+    """A decoded log. `values` is by argument name; structs are tuples."""
+
+    address: str
+    name: str
+    values: dict[str, Any]
+
+
+@dataclass
+class Coverage:
+    """What was called and which custom errors came back, by contract name and function or error name."""
+
+    functions: Counter[tuple[str, str]] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+
+
+def abi_type(entry: dict[str, Any]) -> str:
+    """Canonical type of an ABI argument, tuples spelled out."""
+    kind: str = entry["type"]
+    if not kind.startswith("tuple"):
+        return kind
+    return f"({','.join(abi_type(part) for part in entry['components'])}){kind.removeprefix('tuple')}"
+
+
+def _signature(entry: dict[str, Any]) -> str:
+    return f"{entry['name']}({','.join(abi_type(part) for part in entry['inputs'])})"
+
+
+def _named(entry: dict[str, Any], value: Any) -> Any:
+    """A decoded value with addresses checksummed and tuples turned into dictionaries by member name."""
+    kind: str = entry["type"]
+    if kind.endswith("]"):
+        inner = {**entry, "type": kind[: kind.rindex("[")]}
+        return [_named(inner, item) for item in value]
+    if kind == "tuple":
+        return {part["name"]: _named(part, item) for part, item in zip(entry["components"], value, strict=True)}
+    return to_checksum_address(value) if kind == "address" else value
+
+
+class Contract:
+    """A deployed contract: `contract.name(*arguments, sender=…)` sends or calls and returns the decoded result."""
+
+    def __init__(self, chain: Chain, name: str, address: str, abi: Sequence[dict[str, Any]]) -> None:
+        self.chain = chain
+        self.name = name
+        self.address = address
+        self.functions = {entry["name"]: entry for entry in abi if entry["type"] == "function"}
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            entry = self.functions[name]
+        except KeyError:
+            raise AttributeError(f"{self.name} has no function {name}") from None
+
+        def call(*arguments: Any, sender: str | None = None) -> Any:
+            return self.chain.call(self, entry, arguments, sender)
+
+        return call
+
+    def encode(self, name: str, *arguments: Any) -> bytes:
+        """Calldata of a call."""
+        return encode_call(self.functions[name], arguments)
+
+
+def encode_call(entry: dict[str, Any], arguments: Sequence[Any]) -> bytes:
+    kinds = [abi_type(part) for part in entry["inputs"]]
+    return keccak256(_signature(entry).encode())[:4] + encode(kinds, list(arguments))
+
+
+class Chain(ABC):
+    """A chain's clock, the log and gas of the last transaction, and what was covered so far."""
+
+    def __init__(self, artefacts: Sequence[Artefact], coverage: Coverage | None = None) -> None:
+        self.coverage = coverage or Coverage()
+        self.logs: list[Event] = []
+        self.gas_used = 0
+        entries = [entry for artefact in artefacts for entry in artefact["abi"]]
+        plain = [
+            {"type": "error", "name": name, "inputs": [{"name": "value", "type": kind} for kind in kinds]}
+            for name, kinds in _PLAIN.items()
+        ]
+        self._errors = {
+            keccak256(_signature(e).encode())[:4]: e for e in [*entries, *plain] if e["type"] == "error"
+        }
+        self._events = {keccak256(_signature(e).encode()): e for e in entries if e["type"] == "event"}
+
+    @property
+    @abstractmethod
+    def now(self) -> int:
+        """Timestamp of the next transaction."""
+
+    @now.setter
+    @abstractmethod
+    def now(self, timestamp: int) -> None: ...
+
+    @abstractmethod
+    def run_deploy(self, sender: str, code: bytes) -> str:
+        """Deploys; raises what `reverted` makes of revert data. Returns the address."""
+
+    @abstractmethod
+    def run_call(self, sender: str, to: str, data: bytes, static: bool) -> bytes:
+        """Sends or calls, sets `logs` and `gas_used`; raises what `reverted` makes. Returns the call's data."""
+
+    def deploy(self, artefact: Artefact, *arguments: Any, sender: str) -> Contract:
+        """Deploys with constructor arguments.
+
+        Raises:
+            Revert: the constructor did.
+        """
+        constructor = next((e for e in artefact["abi"] if e["type"] == "constructor"), {"inputs": []})
+        tail = encode([abi_type(part) for part in constructor["inputs"]], list(arguments))
+        address = self.run_deploy(sender, bytes.fromhex(artefact["bytecode"][2:]) + tail)
+        return Contract(self, artefact["contractName"], to_checksum_address(address), artefact["abi"])
+
+    def call(
+        self, contract: Contract, entry: dict[str, Any], arguments: Sequence[Any], sender: str | None
+    ) -> Any:
+        """Runs a transaction, or a static call of a view.
+
+        Raises:
+            Revert: it did; nothing changed.
+        """
+        static = entry["stateMutability"] in ("view", "pure")
+        self.coverage.functions[contract.name, entry["name"]] += 1
+        data = encode_call(entry, arguments)
+        answer = self.run_call(sender or "0x" + "aa" * 20, contract.address, data, static)
+        values = decode([abi_type(part) for part in entry["outputs"]], answer)
+        named = [_named(part, value) for part, value in zip(entry["outputs"], values, strict=True)]
+        return named[0] if len(named) == 1 else tuple(named)
+
+    def reverted(self, data: bytes, message: str = "") -> Revert:
+        """Decodes revert data and counts the error as seen."""
+        entry = self._errors.get(data[:4])
+        if entry is None:
+            return Revert("", {"data": data, "message": message})
+        self.coverage.errors[entry["name"]] += 1
+        values = decode([abi_type(part) for part in entry["inputs"]], data[4:])
+        named = zip(entry["inputs"], values, strict=True)
+        return Revert(entry["name"], {part["name"]: _named(part, value) for part, value in named})
+
+    def event(self, address: str, topics: Sequence[bytes], data: bytes) -> Event | None:
+        """Decodes a log, None where no known contract declares it."""
+        entry = self._events.get(topics[0]) if topics else None
+        if entry is None:
+            return None
+        indexed = [part for part in entry["inputs"] if part["indexed"]]
+        plain = [part for part in entry["inputs"] if not part["indexed"]]
+        values: dict[str, Any] = {}
+        for part, topic in zip(indexed, topics[1:], strict=True):
+            values[part["name"]] = _named(part, decode([abi_type(part)], topic)[0])
+        for part, value in zip(plain, decode([abi_type(p) for p in plain], data), strict=True):
+            values[part["name"]] = _named(part, value)
+        return Event(to_checksum_address(address), entry["name"], values)

@@ -1,0 +1,233 @@
+"""Deployed contracts with actors who have money, and a job in as few words as a test needs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+
+from market.hashing import ZERO32, keccak256, pack_stop_tokens, tokens_root
+from market.settlement import BURNT_ADDRESS, Terms
+from market.signing import Domain, sign
+from market.types import ZERO_ADDRESS, Commitment, Mode, Output, Quote, Request
+from tests.unit.contracts.artefacts import artefacts
+from tests.unit.contracts.abi import CHAIN_ID, START, Chain, Contract, Event
+from tests.unit.contracts.revm import RevmChain
+from tools.compiler import Artefact
+
+DAY = 86_400
+DISPUTE_WINDOW = DAY
+DISPUTE_DEADLINE = 7 * DAY
+UNBONDING_WINDOW = 2 * DAY + DISPUTE_WINDOW + DISPUTE_DEADLINE
+SHARE_BPS = 2_000
+CAP = 10**15
+MONEY = 10**9
+STAKE = 5 * 10**8
+COMMIT_WINDOW = 60
+REVEAL_WINDOW = 90
+PROVIDERS = 7
+INPUT = [1, 2, 3]
+MAX_OUTPUT = 16
+MODEL_ID = keccak256(b"model")
+
+
+def account(label: str) -> LocalAccount:
+    """An account whose key is the hash of its label."""
+    made: LocalAccount = Account.from_key(keccak256(label.encode()))
+    return made
+
+
+DEPLOYER = account("deployer")
+GUARDIAN = account("guardian")
+CLIENT = account("client")
+OTHER_CLIENT = account("other client")
+STRANGER = account("stranger")
+REPLICAS = tuple(account(f"provider {i}") for i in range(PROVIDERS))
+
+
+def request(**changes: Any) -> Request:
+    """A greedy request for MODEL_ID with INPUT as its ids."""
+    plain = Request(
+        model_id=MODEL_ID,
+        input_root=tokens_root(INPUT),
+        input_tokens=len(INPUT),
+        max_output_tokens=MAX_OUTPUT,
+        stop_tokens=pack_stop_tokens([2]),
+        sampler=0,
+        temperature_q16=0,
+        top_k=0,
+        top_p_q16=0,
+        seed=ZERO32,
+        nonce=keccak256(b"nonce"),
+    )
+    return dataclasses.replace(plain, **changes)
+
+
+def answer(label: str = "right", tokens: int = 5, finish: int = 1) -> Output:
+    return Output(keccak256(label.encode()), tokens, finish)
+
+
+def salt_of(provider: LocalAccount) -> bytes:
+    return keccak256(b"salt of " + provider.address.encode())
+
+
+@dataclass(frozen=True)
+class PostedJob:
+    """A job on chain, and what it was posted with."""
+
+    id: bytes
+    request: Request
+    quotes: tuple[Quote, ...]
+
+    @property
+    def terms(self) -> tuple[Terms, ...]:
+        return tuple(Terms.of(quote) for quote in self.quotes)
+
+
+class World:
+    """Token, vault, registry, jobs and a toy arbiter on one chain; client and providers with credit and stake."""
+
+    def __init__(
+        self, compiled: Mapping[str, Artefact] | None = None, chain: Chain | None = None
+    ) -> None:
+        self.artefacts = dict(compiled or artefacts())
+        self.chain = chain or RevmChain(list(self.artefacts.values()))
+        self.token = self.deploy("TestToken")
+        self.vault = self.deploy(
+            "Vault", GUARDIAN.address, self.token.address, UNBONDING_WINDOW, [(self.token.address, CAP)]
+        )
+        self.registry = self.deploy("Registry")
+        self.arbiter = self.deploy("ToyArbiter")
+        self.jobs = self.deploy(
+            "Jobs", self.vault.address, self.arbiter.address, DISPUTE_WINDOW, SHARE_BPS
+        )
+        self.vault.seal([self.jobs.address], sender=GUARDIAN.address)
+        self.domain = Domain(CHAIN_ID, self.jobs.address)
+        self._nonce = 0
+        for actor in (CLIENT, OTHER_CLIENT, STRANGER, *REPLICAS):
+            self.token.mint(actor.address, MONEY, sender=actor.address)
+            self.token.approve(self.vault.address, MONEY, sender=actor.address)
+        for provider in REPLICAS:
+            self.vault.deposit(self.token.address, provider.address, STAKE, sender=provider.address)
+            self.vault.stake(STAKE, sender=provider.address)
+
+    def deploy(self, name: str, *arguments: Any) -> Contract:
+        return self.chain.deploy(self.artefacts[name], *arguments, sender=DEPLOYER.address)
+
+    # --- reading
+
+    def credit(self, owner: LocalAccount | str) -> int:
+        address = owner if isinstance(owner, str) else owner.address
+        return int(self.vault.credit(self.token.address, address))
+
+    def burnt(self) -> int:
+        return self.credit(BURNT_ADDRESS)
+
+    def staked(self, owner: LocalAccount) -> int:
+        return int(self.vault.staked(owner.address))
+
+    def held(self) -> int:
+        return int(self.vault.held(self.jobs.address, self.token.address))
+
+    def job(self, job: PostedJob) -> dict[str, Any]:
+        found: dict[str, Any] = self.jobs.job(job.id)
+        return found
+
+    def replica(self, job: PostedJob, index: int) -> dict[str, Any]:
+        found: dict[str, Any] = self.jobs.replicas(job.id)[index]
+        return found
+
+    def logs(self, name: str) -> list[Event]:
+        """Events of that name in the last transaction."""
+        return [event for event in self.chain.logs if event.name == name]
+
+    # --- a job
+
+    def quote(self, provider: LocalAccount, **changes: Any) -> Quote:
+        """A quote for anybody and any request of MODEL_ID. Its nonce is fresh."""
+        self._nonce += 1
+        plain = Quote(
+            provider=provider.address,
+            client=ZERO_ADDRESS,
+            model_id=MODEL_ID,
+            request_hash=ZERO32,
+            mode=Mode.QUORUM,
+            token=self.token.address,
+            base_fee=1_000,
+            price_per_m_input=500_000,
+            price_per_m_output=2_000_001,
+            kill_fee=100,
+            miss_fee=3_000,
+            bond=10_000,
+            max_input_tokens=1_024,
+            max_output_tokens=256,
+            valid_until=START + 100 * DAY,
+            nonce=self._nonce,
+        )
+        return dataclasses.replace(plain, **changes)
+
+    def signed(self, quote: Quote, signer: LocalAccount | None = None) -> tuple[tuple[Any, ...], bytes]:
+        """SignedQuote; by its provider, where that is one of ours, unless another signer is named."""
+        if signer is None:
+            signer = next(p for p in (*REPLICAS, CLIENT, OTHER_CLIENT) if p.address == quote.provider)
+        return quote.values(), sign(self.domain, quote, signer)
+
+    def params(
+        self,
+        quotes: Sequence[Any] | None = None,
+        *,
+        mode: int = Mode.QUORUM,
+        quorum: int = 2,
+        max_escrow: int = 10**8,
+        commit_window: int = COMMIT_WINDOW,
+        reveal_window: int = REVEAL_WINDOW,
+        asked: Request | None = None,
+        permit: bytes = b"",
+        inline: bytes = b"",
+    ) -> tuple[Any, ...]:
+        """JobParams; quotes are `Quote` (signed here) or already signed."""
+        offered = [self.quote(p) for p in REPLICAS[:3]] if quotes is None else quotes
+        signed = [self.signed(q) if isinstance(q, Quote) else q for q in offered]
+        values = (asked or request()).values()
+        return (mode, quorum, max_escrow, commit_window, reveal_window, values, signed, permit, inline)
+
+    def post(
+        self, replicas: int = 3, *, client: LocalAccount = CLIENT, terms: Mapping[str, Any] | None = None,
+        **changes: Any,
+    ) -> PostedJob:
+        """Posts a job with the first `replicas` providers."""
+        quotes = [self.quote(p, **(terms or {})) for p in REPLICAS[:replicas]]
+        asked = changes.pop("asked", None) or request()
+        identity = self.jobs.post(self.params(quotes, asked=asked, **changes), sender=client.address)
+        return PostedJob(identity, asked, tuple(quotes))
+
+    def commitment(self, job: PostedJob, provider: LocalAccount, output: Output) -> bytes:
+        value = Commitment(job.id, provider.address, output.output_hash, salt_of(provider))
+        return self.domain.digest(value)
+
+    def commit(self, job: PostedJob, *answers: tuple[LocalAccount, Output]) -> None:
+        for provider, output in answers:
+            self.jobs.commit(job.id, self.commitment(job, provider, output), sender=provider.address)
+
+    def reveal(self, job: PostedJob, *answers: tuple[LocalAccount, Output]) -> None:
+        for provider, output in answers:
+            self.jobs.reveal(job.id, output.values(), salt_of(provider), sender=provider.address)
+
+    def settle(self, job: PostedJob, sender: LocalAccount = STRANGER) -> None:
+        self.jobs.settle(job.id, sender=sender.address)
+
+    def settled(self, *outputs: Output) -> PostedJob:
+        """A job that as many providers as outputs committed to, revealed and settled."""
+        job = self.post(len(outputs))
+        answers = list(zip(REPLICAS, outputs, strict=False))
+        self.commit(job, *answers)
+        self.reveal(job, *answers)
+        self.settle(job)
+        return job
+
+    def warp(self, seconds: int) -> None:
+        self.chain.now += seconds
