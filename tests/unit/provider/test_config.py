@@ -76,7 +76,7 @@ def test_written_file_without_options_shows_the_defaults(tmp_path: Path) -> None
 def test_write_never_overwrites(tmp_path: Path) -> None:
     path = tmp_path / "provider.toml"
     path.write_text("mine", encoding="utf-8")
-    with pytest.raises(ConfigError, match="left as it was"):
+    with pytest.raises(ConfigError, match="left as it is"):
         config_file.write(path, CHOICES)
     assert path.read_text(encoding="utf-8") == "mine"
 

@@ -1,0 +1,370 @@
+"""The provider's part of a job. `step` looks at (chain, journal row, engine) and does the one next thing.
+
+Nothing is remembered between steps but in the journal (and in the engine's queue, which a crash empties): recovering
+from a crash is calling `step` again. What a transaction needs is on disk before it is sent, and each transaction has a
+key under which the transaction queue sends it at most once.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from market.errors import ContractError
+from market.hashing import tokens_root, unpack_stop_tokens
+from market.settlement import Terms, price
+from market.signing import Domain
+from market.types import ZERO_ADDRESS, Commitment, Output
+from market.views import BondState, JobState, JobView, ReplicaState, ReplicaView
+from provider.config import Timing
+from provider.errors import Refusal
+from provider.executor import Answer, Executor, Work
+from provider.journal import Journal
+from provider.pricing import Shop, check_request, unknown_model
+from provider.records import JobRow, Stage, StoredRequest
+
+log = structlog.get_logger(__name__)
+
+SETTLED_READS = 5  # seconds a freshly mined transaction may stay invisible to reads before it counts as taken back
+
+
+class JobChain(Protocol):
+    """What the node asks of the chain. Writes return once the transaction is mined.
+
+    Raises (every method): ChainError; ContractError where a contract refused and nothing was changed.
+    """
+
+    @property
+    def address(self) -> str: ...
+    @property
+    def domain(self) -> Domain: ...
+    @property
+    def dispute_window(self) -> int: ...
+    def now(self) -> int:
+        """What `block.timestamp` would be about now."""
+
+    def job(self, job_id: bytes) -> JobView | None: ...
+    def replicas(self, job_id: bytes) -> list[ReplicaView]: ...
+    def stake(self) -> int:
+        """Base units staked by this provider and not locked."""
+
+    def fee_per_gas(self) -> int: ...
+    def commit(self, job_id: bytes, commitment: bytes, key: str) -> None: ...
+    def reveal(self, job_id: bytes, output: Output, salt: bytes, key: str) -> None: ...
+    def settle(self, job_id: bytes, key: str) -> None: ...
+    def release_bond(self, job_id: bytes, key: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Next:
+    """When to call `step` again: at once, at a chain time (unix seconds), or (neither) when something happens."""
+
+    again: bool = False
+    at: int | None = None
+
+
+AGAIN = Next(again=True)
+IDLE = Next()
+
+
+class Node:
+    """See the module. `step` of one job must not run twice at the same time; of different jobs it may."""
+
+    def __init__(
+        self,
+        chain: JobChain,
+        journal: Journal,
+        executor: Executor,
+        shop: Shop,
+        timing: Timing,
+        *,
+        clock: Callable[[], float] = time.time,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self._chain = chain
+        self._journal = journal
+        self._executor = executor
+        self._shop = shop
+        self._timing = timing
+        self._clock = clock
+        self._random_bytes = random_bytes
+        self._settleable_since: dict[bytes, int] = {}
+
+    def step(self, job_id: bytes) -> Next:
+        """Does the one next thing for a job.
+
+        Raises:
+            ChainError: the chain could not be asked or told; nothing is lost, call again later.
+            JournalError: nothing was sent; call again once the disk works.
+        """
+        row = self._journal.job(job_id)
+        if row is None or row.stage in (Stage.CLOSED, Stage.REFUSED):
+            return IDLE
+        job = self._chain.job(job_id)
+        now = self._chain.now()
+        if job is None:  # not visible yet, or taken back by a reorganisation
+            return self._refuse(row, "JOB_VANISHED") if now > row.commit_deadline + 3_600 else Next(at=now + 1)
+        replicas = self._chain.replicas(job_id)
+        index = next((i for i, r in enumerate(replicas) if r.provider.lower() == self._chain.address.lower()), None)
+        if index is None:
+            return self._refuse(row, "NOT_REPLICA")
+        mine = replicas[index]
+        if job.state.is_final:
+            return self._after_the_end(row, job, mine, now)
+        if mine.state is ReplicaState.ASSIGNED:
+            return self._before_commit(row, job, mine, now)
+        if mine.state is ReplicaState.COMMITTED:
+            return self._before_reveal(row, job, index, now)
+        return self._before_settlement(row, job, index, now)
+
+    # ----------------------------------------------------------------------------------------- until committed
+
+    def _before_commit(self, row: JobRow, job: JobView, mine: ReplicaView, now: int) -> Next:
+        if job.state is not JobState.OPEN or now > job.commit_deadline:
+            missing = row.salt is None and self._journal.request(job.request_hash) is None
+            return self._refuse(row, "REQUEST_MISSING" if missing else "COMMIT_WINDOW_MISSED")
+        if row.salt is not None:
+            return self._commit(row, now)
+        outcome = self._executor.outcome(row.job_id)
+        if isinstance(outcome, Answer):
+            return self._record(row, outcome)
+        if outcome is not None:
+            return self._refuse(row, "ENGINE_FAILED", f"{outcome.code}: {outcome.message}")
+        if self._executor.holds(row.job_id):
+            return Next(at=job.commit_deadline + 1)
+        return self._start(row, job, mine, now)
+
+    def _start(self, row: JobRow, job: JobView, mine: ReplicaView, now: int) -> Next:
+        stored = self._journal.request(job.request_hash)
+        if stored is None:
+            return Next(at=job.commit_deadline + 1)
+        try:
+            self._check(row, job, mine, stored, now)
+        except Refusal as refusal:
+            return self._refuse(row, refusal.code, refusal.message)
+        work = Work(
+            job_id=row.job_id,
+            model_id=job.model_id,
+            ids=stored.ids,
+            max_output_tokens=stored.request.max_output_tokens,
+            stop_tokens=unpack_stop_tokens(stored.request.stop_tokens),
+        )
+        if not self._executor.submit(work):
+            return Next(at=now + 1)
+        if row.stage is not Stage.RUNNING:
+            self._journal.advance(row.job_id, Stage.RUNNING, self._wall())
+        return Next(at=job.commit_deadline + 1)
+
+    def _check(self, row: JobRow, job: JobView, mine: ReplicaView, stored: StoredRequest, now: int) -> None:
+        """Raises Refusal unless the job is one this provider promised to do, can do, and is paid for."""
+        product = self._shop.products.get(job.model_id)
+        if product is None:
+            raise unknown_model(job.model_id)
+        request = stored.request
+        if (
+            request.request_hash != job.request_hash
+            or tokens_root(stored.ids) != request.input_root
+            or len(stored.ids) != request.input_tokens
+        ):
+            raise Refusal("HASH_MISMATCH", "The delivered prompt does not hash to the request on chain.")
+        check_request(request, product, self._shop.limits)
+        self._check_terms(row, job, mine)
+        if job.reveal_window < self._timing.min_reveal_window:
+            raise Refusal(
+                "REVEAL_WINDOW_TOO_SHORT",
+                f"The reveal window is {job.reveal_window} s, this provider needs {self._timing.min_reveal_window} s.",
+            )
+        left = job.commit_deadline - now
+        if left < self._timing.min_commit_seconds:
+            raise Refusal(
+                "TOO_LITTLE_TIME",
+                f"{left} s are left to commit, this provider needs {self._timing.min_commit_seconds} s.",
+            )
+        stake = self._chain.stake()
+        if stake < mine.bond:
+            raise Refusal("STAKE_TOO_SMALL", f"The bond is {mine.bond}, {stake} of the stake is free.")
+        earns = price(
+            Terms(mine.base_fee, mine.price_per_m_input, mine.price_per_m_output, 0, 0, 0),
+            job.input_tokens,
+            job.max_output_tokens,
+        )
+        self._shop.check_profit(earns, self._chain.fee_per_gas())
+
+    def _check_terms(self, row: JobRow, job: JobView, mine: ReplicaView) -> None:
+        found = self._journal.quote(row.quote_digest)
+        if found is None:
+            raise Refusal("TERMS_NOT_OURS", "The job names a quote that is not in this provider's journal.")
+        quote = found.quote
+        on_chain = (
+            mine.base_fee,
+            mine.price_per_m_input,
+            mine.price_per_m_output,
+            mine.kill_fee,
+            mine.miss_fee,
+            mine.bond,
+        )
+        signed = (
+            quote.base_fee,
+            quote.price_per_m_input,
+            quote.price_per_m_output,
+            quote.kill_fee,
+            quote.miss_fee,
+            quote.bond,
+        )
+        if on_chain != signed or quote.mode != job.mode or quote.model_id != job.model_id:
+            raise Refusal("TERMS_NOT_OURS", "The job's terms differ from the quote this provider signed.")
+        if quote.client not in (ZERO_ADDRESS, job.client):
+            raise Refusal("TERMS_NOT_OURS", f"The quote was made for {quote.client}, not for {job.client}.")
+
+    def _record(self, row: JobRow, answer: Answer) -> Next:
+        output = Output(tokens_root(answer.ids), len(answer.ids), int(answer.finish))
+        self._journal.record_answer(
+            row.job_id, answer.ids, output, self._random_bytes(32), answer.milliseconds, self._wall()
+        )
+        self._executor.drop(row.job_id)
+        return AGAIN
+
+    def _commit(self, row: JobRow, now: int) -> Next:
+        if row.stage not in (Stage.ANSWERED, Stage.COMMITTING):  # the journal is ahead of the chain
+            return self._taken_back(row, Stage.ANSWERED, now)
+        output, salt = _answered(row)
+        commitment = Commitment(row.job_id, self._chain.address, output.output_hash, salt)
+        self._journal.advance(row.job_id, Stage.COMMITTING, self._wall())
+        try:
+            self._chain.commit(row.job_id, self._chain.domain.digest(commitment), _key("commit", row))
+        except ContractError as error:
+            if error.code == "InsufficientStake":
+                return self._refuse(row, "STAKE_TOO_SMALL", error.message)
+            return self._retry(row, "commit", error, now)
+        self._journal.advance(row.job_id, Stage.COMMITTED, self._wall())
+        return AGAIN
+
+    # ------------------------------------------------------------------------------------------ until revealed
+
+    def _before_reveal(self, row: JobRow, job: JobView, index: int, now: int) -> Next:
+        output = row.output
+        if row.salt is None or output is None:
+            return self._refuse(row, "JOURNAL_LOST", "The commitment on chain is not in this journal.")
+        if row.stage in (Stage.ANSWERED, Stage.COMMITTING):
+            row = self._journal.advance(row.job_id, Stage.COMMITTED, self._wall())
+        if job.state is JobState.OPEN:
+            if now <= job.commit_deadline:
+                return Next(at=job.commit_deadline + 1)
+            if job.committed < job.quorum:
+                return self._settle(row, index, now)
+            reveal_end = job.commit_deadline + job.reveal_window
+        else:
+            reveal_end = job.reveal_deadline
+        if now <= reveal_end:
+            return self._reveal(row, "reveal", now)
+        if job.output_hash == output.output_hash:  # late, but equal: the kill fee is better than the miss fee
+            return self._reveal(row, "late-reveal", now)
+        return self._settle(row, index, now)
+
+    def _reveal(self, row: JobRow, kind: str, now: int) -> Next:
+        if row.stage is Stage.REVEALED:
+            return self._taken_back(row, Stage.COMMITTED, now)
+        output, salt = _answered(row)
+        self._journal.advance(row.job_id, Stage.REVEALING, self._wall())
+        try:
+            self._chain.reveal(row.job_id, output, salt, _key(kind, row))
+        except ContractError as error:
+            return self._retry(row, kind, error, now)
+        self._journal.advance(row.job_id, Stage.REVEALED, self._wall())
+        return AGAIN
+
+    # ----------------------------------------------------------------------------------- settling and releasing
+
+    def _before_settlement(self, row: JobRow, job: JobView, index: int, now: int) -> Next:
+        if row.stage in (Stage.COMMITTED, Stage.REVEALING):
+            row = self._journal.advance(row.job_id, Stage.REVEALED, self._wall())
+        if job.revealed < job.committed and now <= job.reveal_deadline:
+            return Next(at=job.reveal_deadline + 1)
+        return self._settle(row, index, now)
+
+    def _settle(self, row: JobRow, index: int, now: int) -> Next:
+        """Settles once others had their time to. Replicas wait one after the other, so that one pays the gas."""
+        since = self._settleable_since.setdefault(row.job_id, now)
+        due = since + self._timing.settle_grace + index * self._timing.settle_stagger
+        if now < due:
+            return Next(at=due)
+        self._journal.advance(row.job_id, Stage.SETTLING, self._wall())
+        try:
+            self._chain.settle(row.job_id, _key("settle", row))
+        except ContractError as error:
+            return self._retry(row, "settle", error, now)
+        return self._sent(row, Stage.SETTLING)
+
+    def _after_the_end(self, row: JobRow, job: JobView, mine: ReplicaView, now: int) -> Next:
+        self._executor.drop(row.job_id)
+        self._settleable_since.pop(row.job_id, None)
+        release_at = job.final_at + self._chain.dispute_window + 1
+        if row.stage not in (Stage.FINAL, Stage.RELEASING):
+            locked = mine.bond_state in (BondState.LOCKED, BondState.DISPUTED)
+            row = self._journal.advance(
+                row.job_id,
+                Stage.FINAL,
+                self._wall(),
+                outcome=job.state.name,
+                paid=mine.paid,
+                final_at=job.final_at,
+                release_at=release_at if locked else 0,
+            )
+            log.info("job_final", job_id="0x" + row.job_id.hex(), outcome=row.outcome, paid=str(row.paid))
+        if mine.bond_state is BondState.DISPUTED:
+            return Next(at=now + 60)
+        if mine.bond_state is not BondState.LOCKED:
+            self._journal.advance(row.job_id, Stage.CLOSED, self._wall(), detail=f"bond {mine.bond_state.name}")
+            return IDLE
+        if now < release_at + self._timing.release_grace:
+            return Next(at=release_at + self._timing.release_grace)
+        self._journal.advance(row.job_id, Stage.RELEASING, self._wall())
+        try:
+            self._chain.release_bond(row.job_id, _key("release", row))
+        except ContractError as error:
+            return self._retry(row, "releaseBond", error, now)
+        return self._sent(row, Stage.RELEASING)
+
+    # ------------------------------------------------------------------------------------------------- helpers
+
+    def _refuse(self, row: JobRow, reason: str, detail: str = "") -> Next:
+        self._executor.drop(row.job_id)
+        self._journal.advance(row.job_id, Stage.REFUSED, self._wall(), reason=reason, detail=detail)
+        log.warning("job_refused", job_id="0x" + row.job_id.hex(), reason=reason, detail=detail)
+        return IDLE
+
+    def _retry(self, row: JobRow, what: str, error: ContractError, now: int) -> Next:
+        """A contract refused: somebody was faster or a second is missing. The next step reads the chain again."""
+        log.info("transaction_refused", job_id="0x" + row.job_id.hex(), call=what, code=error.code)
+        return Next(at=now + 1)
+
+    def _sent(self, row: JobRow, stage: Stage) -> Next:
+        """Mined. Should a reorganisation take it back, the next attempt has a key of its own."""
+        self._journal.advance(row.job_id, stage, self._wall(), attempts=row.attempts + 1)
+        return AGAIN
+
+    def _taken_back(self, row: JobRow, stage: Stage, now: int) -> Next:
+        """The journal says mined, the chain says not: wait for reads to catch up, then send again under a new key."""
+        if self._clock() < row.updated_at + SETTLED_READS:
+            return Next(at=now + 1)
+        log.warning("transaction_taken_back", job_id="0x" + row.job_id.hex(), stage=row.stage)
+        self._journal.advance(row.job_id, stage, self._wall(), attempts=row.attempts + 1)
+        return AGAIN
+
+    def _wall(self) -> int:
+        return int(self._clock())
+
+
+def _answered(row: JobRow) -> tuple[Output, bytes]:
+    if row.output is None or row.salt is None:
+        raise ValueError("the journal's row has no answer")
+    return row.output, row.salt
+
+
+def _key(kind: str, row: JobRow) -> str:
+    return f"{kind}:{row.job_id.hex()}:{row.attempts}"

@@ -1,0 +1,384 @@
+"""`step` does the one next thing, whatever happened before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from market.errors import ContractError
+from market.hashing import ZERO32, keccak256, tokens_root
+from market.types import Commitment, Finish, Mode, Output
+from market.views import BondState, JobState, ReplicaState
+from provider.config import Gas, Timing
+from provider.executor import Answer, Failure
+from provider.journal import Journal
+from provider.node import Next, Node
+from provider.pricing import Ask
+from provider.records import JobRow, Stage
+from tests.unit.provider import samples
+from tests.unit.provider.fakes import DOMAIN, OTHER, Crash, FakeChain, FakeExecutor
+
+JOB = keccak256(b"job")
+DIGEST = keccak256(b"quote")
+NOW = samples.NOW
+ANSWER = Answer((7, 8, 2), Finish.STOP, 12)
+OUTPUT = Output(tokens_root(ANSWER.ids), 3, Finish.STOP)
+SALT = keccak256(b"salt")
+TIMING = Timing(settle_grace=10, settle_stagger=5, release_grace=2, min_commit_seconds=5, min_reveal_window=30)
+
+
+class Desk:
+    """A node with its fakes; `restart` builds it anew on the same journal, with an empty engine."""
+
+    def __init__(self, path: Path) -> None:
+        quote = samples.shop().quote(Ask(samples.CLIENT, Mode.QUORUM, samples.request()), samples.situation(), 7)
+        self.path = path
+        self.chain = FakeChain(quote)
+        self.clock = float(NOW)
+        self.shop = samples.shop()
+        self.salts = [SALT, keccak256(b"second salt")]
+        self.restart()
+        self.journal.add_quote(DIGEST, quote, b"s" * 65, NOW)
+        self.assign()
+
+    def restart(self) -> None:
+        self.journal = Journal(self.path)
+        self.executor = FakeExecutor()
+        self.node = Node(
+            self.chain,
+            self.journal,
+            self.executor,
+            self.shop,
+            TIMING,
+            clock=lambda: self.clock,
+            random_bytes=lambda count: self.salts.pop(0),
+        )
+
+    def assign(self, digest: bytes = DIGEST) -> None:
+        self.journal.add_job(
+            JOB,
+            client=samples.CLIENT,
+            model_id=samples.MODEL_ID,
+            request_hash=samples.request().request_hash,
+            quote_digest=digest,
+            bond=1_000,
+            commit_deadline=NOW + 60,
+            now=NOW,
+        )
+
+    def deliver(self) -> None:
+        self.journal.put_request(samples.request(), samples.IDS, NOW + 600)
+
+    def row(self) -> JobRow:
+        row = self.journal.job(JOB)
+        assert row is not None
+        return row
+
+    def run(self) -> Next:
+        """Steps while there is something to do at once."""
+        for _ in range(20):
+            following = self.node.step(JOB)
+            if not following.again:
+                return following
+        raise AssertionError("step never comes to rest")
+
+    def answered(self) -> None:
+        self.deliver()
+        self.run()
+        self.executor.outcomes[JOB] = ANSWER
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    desk = Desk(tmp_path / "journal.sqlite")
+    yield desk
+    desk.journal.close()
+
+
+def test_job_without_its_request_waits_and_is_refused_at_the_deadline(desk: Desk) -> None:
+    assert desk.run() == Next(at=NOW + 61)
+    assert desk.row().stage is Stage.SEEN
+    desk.chain.time = NOW + 61
+    assert desk.run() == Next()
+    assert (desk.row().stage, desk.row().reason) == (Stage.REFUSED, "REQUEST_MISSING")
+    assert desk.chain.sent == []
+
+
+def test_job_with_its_request_starts_inference_once(desk: Desk) -> None:
+    desk.deliver()
+    assert desk.run() == Next(at=NOW + 61)
+    assert desk.run() == Next(at=NOW + 61)
+    work = desk.executor.work[JOB]
+    assert (work.ids, work.max_output_tokens, work.stop_tokens) == (samples.IDS, 16, (2,))
+    assert desk.row().stage is Stage.RUNNING
+
+
+def test_full_engine_queue_is_tried_again_soon(desk: Desk) -> None:
+    desk.deliver()
+    desk.executor.full = True
+    assert desk.run() == Next(at=NOW + 1)
+    assert desk.row().stage is Stage.SEEN
+
+
+def test_honest_run_goes_through_every_stage_and_is_paid(desk: Desk) -> None:
+    desk.answered()
+    assert desk.run() == Next(at=NOW + 61)  # committed, the other replica has not
+    assert desk.chain.commitments == [DOMAIN.digest(Commitment(JOB, samples.PROVIDER, OUTPUT.output_hash, SALT))]
+    desk.chain.change(state=JobState.REVEALING, committed=2, reveal_deadline=NOW + 60)
+    assert desk.run() == Next(at=NOW + 61)
+    assert desk.chain.salts == [SALT]
+    desk.chain.change(revealed=2, output_hash=OUTPUT.output_hash)
+    assert desk.run() == Next(at=NOW + 10)  # somebody else may settle first
+    desk.chain.time = NOW + 10
+    assert desk.run() == Next(at=NOW + 10 + 100 + 1 + 2)
+    desk.chain.time = NOW + 113
+    assert desk.run() == Next()
+    assert desk.journal.history(JOB) == [stage for stage in Stage if stage is not Stage.REFUSED]
+    assert [what for what, _ in desk.chain.sent] == ["commit", "reveal", "settle", "release"]
+    assert (desk.row().outcome, desk.row().paid) == ("SETTLED", 13)
+
+
+def test_job_settled_by_somebody_else_costs_nothing(desk: Desk) -> None:
+    desk.answered()
+    desk.run()
+    desk.chain.change(state=JobState.REVEALING, committed=2, reveal_deadline=NOW + 60)
+    desk.run()
+    desk.chain.change(state=JobState.SETTLED, revealed=2, final_at=NOW)
+    desk.run()
+    assert [what for what, _ in desk.chain.sent] == ["commit", "reveal"]
+    assert desk.row().stage is Stage.FINAL
+
+
+@pytest.mark.parametrize("crash", ["commit", "reveal", "settle", "release"])
+def test_crash_after_a_transaction_goes_on_without_repeating_it(desk: Desk, crash: str) -> None:
+    desk.answered()
+    desk.chain.crash_after = crash
+    for _ in range(12):
+        try:
+            desk.run()
+        except Crash:
+            desk.journal.close()
+            desk.restart()
+        if desk.chain.mine.state is ReplicaState.COMMITTED:
+            desk.chain.change(state=JobState.REVEALING, committed=2, reveal_deadline=NOW + 60)
+        if desk.chain.mine.state is ReplicaState.REVEALED and not desk.chain.view.state.is_final:  # type: ignore[union-attr]
+            desk.chain.change(revealed=2, output_hash=OUTPUT.output_hash)
+        desk.chain.time += 15
+    assert [what for what, _ in desk.chain.sent] == ["commit", "reveal", "settle", "release"]
+    assert desk.chain.salts == [SALT]
+    assert desk.row().stage is Stage.CLOSED
+
+
+def test_restart_during_inference_runs_it_again(desk: Desk) -> None:
+    desk.deliver()
+    desk.run()
+    desk.journal.close()
+    desk.restart()
+    desk.run()
+    assert JOB in desk.executor.work
+    assert desk.row().stage is Stage.RUNNING
+
+
+def test_restart_with_an_answer_keeps_its_salt(desk: Desk) -> None:
+    desk.answered()
+    desk.node.step(JOB)  # the answer is on disk, nothing was sent
+    assert desk.chain.sent == []
+    desk.journal.close()
+    desk.restart()
+    desk.run()
+    assert desk.chain.commitments == [DOMAIN.digest(Commitment(JOB, samples.PROVIDER, OUTPUT.output_hash, SALT))]
+    assert desk.executor.work == {}
+
+
+def test_commit_taken_back_by_a_reorganisation_is_sent_again_with_the_same_salt(desk: Desk) -> None:
+    desk.answered()
+    desk.run()
+    desk.chain.mine = replace(desk.chain.mine, state=ReplicaState.ASSIGNED, bond_state=BondState.NONE, digest=ZERO32)
+    assert desk.run() == Next(at=NOW + 1)  # the read may only be late
+    assert len(desk.chain.sent) == 1
+    desk.clock += 5
+    desk.run()
+    assert [key.rsplit(":", 1)[1] for _, key in desk.chain.sent] == ["0", "1"]
+    assert len(set(desk.chain.commitments)) == 1
+
+
+def test_reveal_taken_back_by_a_reorganisation_is_sent_again(desk: Desk) -> None:
+    desk.answered()
+    desk.run()
+    desk.chain.change(state=JobState.REVEALING, committed=2, reveal_deadline=NOW + 60)
+    desk.run()
+    desk.chain.mine = replace(desk.chain.mine, state=ReplicaState.COMMITTED)
+    desk.clock += 5
+    desk.run()
+    assert desk.chain.salts == [SALT, SALT]
+
+
+def test_first_to_notice_the_end_of_the_commit_window_reveals(desk: Desk) -> None:
+    desk.answered()
+    desk.run()
+    desk.chain.change(committed=2, replicas=3)
+    assert desk.run() == Next(at=NOW + 61)
+    desk.chain.time = NOW + 61
+    desk.run()
+    assert desk.chain.salts == [SALT]
+
+
+def test_job_short_of_a_quorum_is_settled_to_free_the_bond(desk: Desk) -> None:
+    desk.answered()
+    desk.run()
+    desk.chain.change(committed=1)
+    desk.chain.time = NOW + 61
+    assert desk.run() == Next(at=NOW + 71)
+    desk.chain.time = NOW + 71
+    desk.run()
+    assert [what for what, _ in desk.chain.sent] == ["commit", "settle"]
+    assert desk.chain.salts == []
+
+
+@pytest.mark.parametrize(
+    ("agreed", "sent"), [(OUTPUT.output_hash, ["commit", "reveal"]), (keccak256(b"x"), ["commit"])]
+)
+def test_late_answer_is_revealed_only_where_it_is_the_agreed_one(desk: Desk, agreed: bytes, sent: list[str]) -> None:
+    desk.answered()
+    desk.run()
+    desk.chain.change(state=JobState.REVEALING, committed=2, revealed=1, reveal_deadline=NOW + 60, output_hash=agreed)
+    desk.chain.time = NOW + 61
+    desk.run()
+    assert [what for what, _ in desk.chain.sent] == sent
+
+
+def test_later_replica_waits_longer_to_settle(desk: Desk) -> None:
+    desk.answered()
+    desk.run()
+    desk.chain.change(state=JobState.REVEALING, committed=2, revealed=2, reveal_deadline=NOW + 60)
+    desk.chain.mine = replace(desk.chain.mine, state=ReplicaState.REVEALED)
+    desk.chain.replicas = lambda job_id: [replace(desk.chain.mine, provider=OTHER), desk.chain.mine]  # type: ignore[method-assign]
+    assert desk.run() == Next(at=NOW + 15)
+
+
+def test_cancelled_job_stops_the_engine(desk: Desk) -> None:
+    desk.deliver()
+    desk.run()
+    desk.chain.change(state=JobState.CANCELLED, final_at=NOW)
+    desk.chain.mine = replace(desk.chain.mine, paid=1)
+    desk.run()
+    assert desk.executor.work == {}
+    assert (desk.row().stage, desk.row().outcome, desk.row().paid) == (Stage.CLOSED, "CANCELLED", 1)
+
+
+def test_disputed_bond_is_left_alone(desk: Desk) -> None:
+    desk.chain.change(state=JobState.SETTLED, final_at=NOW)
+    desk.chain.mine = replace(desk.chain.mine, state=ReplicaState.REVEALED, bond_state=BondState.DISPUTED)
+    desk.chain.time = NOW + 500
+    assert desk.run() == Next(at=NOW + 560)
+    desk.chain.mine = replace(desk.chain.mine, bond_state=BondState.SLASHED)
+    desk.run()
+    assert (desk.row().stage, desk.row().detail) == (Stage.CLOSED, "bond SLASHED")
+
+
+def test_commit_that_the_contract_refuses_is_looked_at_again(desk: Desk) -> None:
+    desk.answered()
+    desk.chain.refuse_next = ContractError("not yet", code="TooEarly")
+    assert desk.run() == Next(at=NOW + 1)
+    assert desk.row().stage is Stage.COMMITTING
+    desk.run()
+    assert [what for what, _ in desk.chain.sent] == ["commit"]
+
+
+def refused(desk: Desk, reason: str) -> None:
+    desk.deliver()
+    desk.run()
+    assert (desk.row().stage, desk.row().reason) == (Stage.REFUSED, reason)
+    assert desk.executor.work == {}
+    assert desk.chain.sent == []
+
+
+def test_job_of_a_model_that_is_not_served_is_refused(desk: Desk) -> None:
+    desk.chain.change(model_id=keccak256(b"other"))
+    refused(desk, "UNKNOWN_MODEL")
+
+
+def test_job_whose_prompt_hashes_to_something_else_is_refused(desk: Desk) -> None:
+    desk.journal.put_request(samples.request(), (9, 9, 9, 9), NOW + 600)
+    refused(desk, "HASH_MISMATCH")
+
+
+def test_job_with_a_quote_this_provider_never_signed_is_refused(desk: Desk) -> None:
+    desk.journal._db.execute("DELETE FROM quotes")
+    refused(desk, "TERMS_NOT_OURS")
+
+
+@pytest.mark.parametrize("field", ["base_fee", "price_per_m_output", "kill_fee", "miss_fee", "bond"])
+def test_job_with_other_terms_than_signed_is_refused(desk: Desk, field: str) -> None:
+    desk.chain.mine = replace(desk.chain.mine, **{field: getattr(desk.chain.mine, field) + 1})
+    refused(desk, "TERMS_NOT_OURS")
+
+
+def test_job_of_another_client_than_quoted_is_refused(desk: Desk) -> None:
+    desk.chain.change(client=OTHER)
+    refused(desk, "TERMS_NOT_OURS")
+
+
+def test_job_with_a_short_reveal_window_is_refused(desk: Desk) -> None:
+    desk.chain.change(reveal_window=29)
+    refused(desk, "REVEAL_WINDOW_TOO_SHORT")
+
+
+def test_job_with_too_little_time_left_is_refused(desk: Desk) -> None:
+    desk.chain.time = NOW + 56
+    refused(desk, "TOO_LITTLE_TIME")
+
+
+def test_job_whose_bond_the_stake_does_not_cover_is_refused(desk: Desk) -> None:
+    desk.chain.staked = 999
+    refused(desk, "STAKE_TOO_SMALL")
+
+
+def test_job_that_no_longer_pays_its_gas_is_refused(desk: Desk) -> None:
+    desk.shop = samples.shop(gas=Gas(token_per_coin=10**18))
+    desk.restart()
+    desk.chain.gas_price = 10**9
+    refused(desk, "UNPROFITABLE")
+
+
+def test_job_the_engine_fails_on_is_refused(desk: Desk) -> None:
+    desk.deliver()
+    desk.run()
+    desk.executor.outcomes[JOB] = Failure("PromptError", "too long")
+    desk.run()
+    assert (desk.row().stage, desk.row().reason) == (Stage.REFUSED, "ENGINE_FAILED")
+
+
+def test_job_whose_commit_window_was_missed_is_refused(desk: Desk) -> None:
+    desk.answered()
+    desk.chain.time = NOW + 61
+    desk.run()
+    assert (desk.row().stage, desk.row().reason) == (Stage.REFUSED, "COMMIT_WINDOW_MISSED")
+
+
+def test_stake_that_vanished_before_the_commit_refuses_the_job(desk: Desk) -> None:
+    desk.answered()
+    desk.chain.refuse_next = ContractError("too little", code="InsufficientStake")
+    desk.run()
+    assert (desk.row().stage, desk.row().reason) == (Stage.REFUSED, "STAKE_TOO_SMALL")
+
+
+def test_commitment_that_the_journal_lost_is_not_guessed_at(desk: Desk) -> None:
+    desk.chain.mine = replace(desk.chain.mine, state=ReplicaState.COMMITTED)
+    desk.run()
+    assert (desk.row().stage, desk.row().reason) == (Stage.REFUSED, "JOURNAL_LOST")
+
+
+def test_job_that_vanished_from_the_chain_is_waited_for_then_dropped(desk: Desk) -> None:
+    desk.chain.view = None
+    assert desk.run() == Next(at=NOW + 1)
+    desk.chain.time = NOW + 60 + 3_601
+    desk.run()
+    assert (desk.row().stage, desk.row().reason) == (Stage.REFUSED, "JOB_VANISHED")
+
+
+def test_unknown_job_is_nothing_to_do(desk: Desk) -> None:
+    assert desk.node.step(keccak256(b"other")) == Next()
