@@ -105,6 +105,7 @@ def test_dropped_work_stops_and_leaves_nothing(bench: Bench) -> None:
     bench.executor.drop(work(2).job_id)
     bench.executor.drop(work(1).job_id)
     assert not bench.executor.holds(work(1).job_id)
+    assert bench.engine.started.get(timeout=TIMEOUT) == 3
     bench.engine.gate.release(2)
     assert bench.done.get(timeout=TIMEOUT) == work(3).job_id
     assert bench.executor.outcome(work(1).job_id) is None
