@@ -111,9 +111,7 @@ class Chain(ABC):
             {"type": "error", "name": name, "inputs": [{"name": "value", "type": kind} for kind in kinds]}
             for name, kinds in _PLAIN.items()
         ]
-        self._errors = {
-            keccak256(_signature(e).encode())[:4]: e for e in [*entries, *plain] if e["type"] == "error"
-        }
+        self._errors = {keccak256(_signature(e).encode())[:4]: e for e in [*entries, *plain] if e["type"] == "error"}
         self._events = {keccak256(_signature(e).encode()): e for e in entries if e["type"] == "event"}
 
     @property
@@ -144,9 +142,7 @@ class Chain(ABC):
         address = self.run_deploy(sender, bytes.fromhex(artefact["bytecode"][2:]) + tail)
         return Contract(self, artefact["contractName"], to_checksum_address(address), artefact["abi"])
 
-    def call(
-        self, contract: Contract, entry: dict[str, Any], arguments: Sequence[Any], sender: str | None
-    ) -> Any:
+    def call(self, contract: Contract, entry: dict[str, Any], arguments: Sequence[Any], sender: str | None) -> Any:
         """Runs a transaction, or a static call of a view.
 
         Raises:

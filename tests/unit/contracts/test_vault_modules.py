@@ -15,9 +15,7 @@ from tests.unit.contracts.world import CLIENT, REPLICAS, STRANGER, World
 A = CLIENT.address
 P = REPLICAS[0].address
 MODULE, OTHER_MODULE = REPLICAS[5].address, REPLICAS[6].address
-_PERMIT_TYPE = keccak256(
-    b"Permit(address owner,address spender,uint256 value,uint256 nonce,uint256 deadline)"
-)
+_PERMIT_TYPE = keccak256(b"Permit(address owner,address spender,uint256 value,uint256 nonce,uint256 deadline)")
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from market.hashing import ZERO32, keccak256, pack_stop_tokens, tokens_root
 from market.settlement import BURNT_ADDRESS, Terms
 from market.signing import Domain, sign
 from market.types import ZERO_ADDRESS, Commitment, Mode, Output, Quote, Request
-from tests.unit.contracts.artefacts import artefacts
 from tests.unit.contracts.abi import CHAIN_ID, START, Chain, Contract, Event
+from tests.unit.contracts.artefacts import artefacts
 from tests.unit.contracts.revm import RevmChain
 from tools.compiler import Artefact
 
@@ -91,9 +91,7 @@ class PostedJob:
 class World:
     """Token, vault, registry, jobs and a toy arbiter on one chain; client and providers with credit and stake."""
 
-    def __init__(
-        self, compiled: Mapping[str, Artefact] | None = None, chain: Chain | None = None
-    ) -> None:
+    def __init__(self, compiled: Mapping[str, Artefact] | None = None, chain: Chain | None = None) -> None:
         self.artefacts = dict(compiled or artefacts())
         self.chain = chain or RevmChain(list(self.artefacts.values()))
         self.token = self.deploy("TestToken")
@@ -102,9 +100,7 @@ class World:
         )
         self.registry = self.deploy("Registry")
         self.arbiter = self.deploy("ToyArbiter")
-        self.jobs = self.deploy(
-            "Jobs", self.vault.address, self.arbiter.address, DISPUTE_WINDOW, SHARE_BPS
-        )
+        self.jobs = self.deploy("Jobs", self.vault.address, self.arbiter.address, DISPUTE_WINDOW, SHARE_BPS)
         self.vault.seal([self.jobs.address], sender=GUARDIAN.address)
         self.domain = Domain(CHAIN_ID, self.jobs.address)
         self._nonce = 0
@@ -147,7 +143,7 @@ class World:
 
     # --- a job
 
-    def quote(self, provider: LocalAccount, **changes: Any) -> Quote:
+    def quote(self, provider: LocalAccount, /, **changes: Any) -> Quote:
         """A quote for anybody and any request of MODEL_ID. Its nonce is fresh."""
         self._nonce += 1
         plain = Quote(
@@ -196,7 +192,11 @@ class World:
         return (mode, quorum, max_escrow, commit_window, reveal_window, values, signed, permit, inline)
 
     def post(
-        self, replicas: int = 3, *, client: LocalAccount = CLIENT, terms: Mapping[str, Any] | None = None,
+        self,
+        replicas: int = 3,
+        *,
+        client: LocalAccount = CLIENT,
+        terms: Mapping[str, Any] | None = None,
         **changes: Any,
     ) -> PostedJob:
         """Posts a job with the first `replicas` providers."""
