@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 CREATE = ""
 """`Call.to` of a transaction that creates a contract."""
+DEVELOPMENT_CHAIN_IDS = frozenset({1337, 31337})
+"""Chains that hold nothing of value and may start again from nothing."""
 ATTEMPTS = 4
 """How often one question is asked before the endpoint counts as unreachable."""
 _RETRIED_STATUS = (429, 500, 502, 503, 504)

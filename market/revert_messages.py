@@ -103,7 +103,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
         _NEW_QUOTE,
     ),
     "MissFeeOutOfRange": (
-        "The quote of {provider} has a miss fee of {missFee}; it must lie between the price {price} and the bond {bond}.",
+        "The quote of {provider} has a miss fee of {missFee}; it must lie in {price} (price) … {bond} (bond).",
         _NEW_QUOTE,
     ),
     "ModeNotBuilt": (
