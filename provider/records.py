@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from market.types import Output, Quote, Request
 
@@ -62,6 +62,10 @@ class JobRow:
     release_at: int
     created_at: int
     updated_at: int
+
+    def with_payment(self, *, paid: int, final_at: int) -> JobRow:
+        """The row as it will be once the node has seen the job's settlement."""
+        return replace(self, paid=paid, final_at=final_at)
 
 
 @dataclass(frozen=True)

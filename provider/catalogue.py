@@ -1,0 +1,89 @@
+"""The models this provider serves: their packs' public parts, and how text becomes ids in each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from market.errors import ConfigError
+from market.inference.engine import Engine
+from market.models.pack import Pack, load_pack
+from market.models.text import Text
+from market.types import Model
+from provider.config import ProviderConfig
+from provider.pricing import Product
+
+
+@dataclass(frozen=True)
+class Served:
+    """One model on sale."""
+
+    product: Product
+    roots: Model
+    stop_tokens: tuple[int, ...]
+    tokenizer: bytes  # tokenizer.json
+    template: bytes  # template.jinja
+    text: Text
+    pack: Pack
+
+    @classmethod
+    def of(cls, pack: Pack, config: ProviderConfig) -> Served:
+        tokenizer, template = pack.read_file("tokenizer.json"), pack.read_file("template.jinja")
+        product = Product(
+            model_id=pack.model_id,
+            name=pack.name,
+            context=pack.limits.context,
+            vocabulary=pack.limits.vocabulary,
+            prices=config.prices_of(pack.model_id, pack.name),
+        )
+        return cls(
+            product=product,
+            roots=pack.roots,
+            stop_tokens=pack.limits.stop_tokens,
+            tokenizer=tokenizer,
+            template=template,
+            text=Text(tokenizer, template),
+            pack=pack,
+        )
+
+
+Catalogue = Mapping[bytes, Served]
+
+
+def load_catalogue(paths: Iterable[Path], config: ProviderConfig) -> Catalogue:
+    """Loads and checks every pack. Returns them by modelId.
+
+    Raises:
+        PackError: a file of a pack is missing or does not have the sha256 its manifest states; it is named.
+        ConfigError: two packs hold the same model.
+    """
+    catalogue: dict[bytes, Served] = {}
+    for path in paths:
+        served = Served.of(load_pack(path), config)
+        model_id = served.product.model_id
+        if model_id in catalogue:
+            raise ConfigError(
+                f"{path} and {catalogue[model_id].pack.path} hold the same model 0x{model_id.hex()}.",
+                hint="Name each model once in `packs`.",
+            )
+        catalogue[model_id] = served
+    return catalogue
+
+
+def load_engines(catalogue: Catalogue, device: str, threads: int | None) -> dict[bytes, Engine]:
+    """An engine per model; each tests its fast arithmetic against an exact one.
+
+    Raises:
+        ConfigError: torch is not installed.
+        InferenceError: this machine computes wrongly, or lacks the device.
+    """
+    from market.inference.engine import load_engine
+
+    try:
+        return {model_id: load_engine(served.pack, device, threads) for model_id, served in catalogue.items()}
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"The engine needs {error.name}, which is not installed.",
+            hint="Install the provider's packages: pip install 'assay[provider]'.",
+        ) from None

@@ -1,0 +1,112 @@
+"""The node's view of the chain: typed contracts, one transaction queue, and an idea of what time it is there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from market.chain import Block, Chain
+from market.contracts import Jobs, Vault
+from market.errors import ContractError
+from market.fees import FeePolicy
+from market.signing import Domain
+from market.transactions import Transactions
+from market.types import Output
+from market.views import JobState, JobView, ReplicaView
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What was true at one head. Money in base units, fee in wei per gas."""
+
+    head: Block
+    stake: int
+    fee_per_gas: int
+    seen: float  # monotonic seconds
+
+
+class ChainSide:
+    """Implements provider.node.JobChain. Thread-safe; reads are RPC calls unless they say otherwise.
+
+    Args:
+        clock: unix seconds of this machine; monotonic: seconds that never jump.
+        timeout: seconds one transaction may take until its receipt.
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        jobs: Jobs,
+        vault: Vault,
+        transactions: Transactions,
+        *,
+        timeout: float = 120.0,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._chain = chain
+        self._jobs = jobs
+        self._vault = vault
+        self._transactions = transactions
+        self._timeout = timeout
+        self._clock = clock
+        self._monotonic = monotonic
+        self._tip = FeePolicy().min_priority_fee
+        self.address = transactions.address
+        self.domain: Domain = jobs.domain
+        self.dispute_window = jobs.dispute_window()
+        self._outlook = self.look()
+
+    def look(self) -> Outlook:
+        """Reads head, stake and fee, and remembers them."""
+        head = self._chain.head()
+        outlook = Outlook(head, self._vault.staked(self.address), head.base_fee + self._tip, self._monotonic())
+        self._outlook = outlook
+        return outlook
+
+    @property
+    def outlook(self) -> Outlook:
+        """What `look` saw last; no RPC call."""
+        return self._outlook
+
+    def now(self) -> int:
+        """About the next block's timestamp; no RPC call.
+
+        The newest head's time plus what passed since it was seen, or this machine's clock where that is later: a chain
+        without transactions may have had no block for hours, and a development chain may be ahead.
+        """
+        outlook = self._outlook
+        return max(outlook.head.timestamp + int(self._monotonic() - outlook.seen), int(self._clock()))
+
+    def job(self, job_id: bytes) -> JobView | None:
+        try:
+            job = self._jobs.job(job_id)
+        except ContractError as error:
+            if error.code == "UnknownJob":
+                return None
+            raise
+        return None if job.state is JobState.NONE else job
+
+    def replicas(self, job_id: bytes) -> list[ReplicaView]:
+        return self._jobs.replicas(job_id)
+
+    def stake(self) -> int:
+        return self._vault.staked(self.address)
+
+    def fee_per_gas(self) -> int:
+        """Wei per gas at the newest head seen; no RPC call."""
+        return self._outlook.fee_per_gas
+
+    def commit(self, job_id: bytes, commitment: bytes, key: str) -> None:
+        self._transactions.send(self._jobs.commit(job_id, commitment), timeout=self._timeout, key=key)
+
+    def reveal(self, job_id: bytes, output: Output, salt: bytes, key: str) -> None:
+        self._transactions.send(self._jobs.reveal(job_id, output, salt), timeout=self._timeout, key=key)
+
+    def settle(self, job_id: bytes, key: str) -> None:
+        self._transactions.send(self._jobs.settle(job_id), timeout=self._timeout, key=key)
+
+    def release_bond(self, job_id: bytes, key: str) -> None:
+        call = self._jobs.release_bond(job_id, self.address)
+        self._transactions.send(call, timeout=self._timeout, key=key)

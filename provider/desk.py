@@ -1,0 +1,315 @@
+"""What a client can ask of this provider: a quote, that it takes a prompt, the answer of a settled job.
+
+No HTTP here: provider/app.py translates. Every method may block for a database write or an RPC call.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+from eth_account.signers.local import LocalAccount
+
+from market.errors import BadSignature, WireError
+from market.hashing import tokens_root
+from market.models.errors import TextError
+from market.signing import Domain, sign, verify
+from market.types import Acceptance, OutputAccess, Quote, Receipt, Request
+from market.views import JobState
+from provider.catalogue import Catalogue
+from provider.chainside import Outlook
+from provider.errors import Refusal
+from provider.journal import Journal
+from provider.node import JobChain
+from provider.pricing import Ask, Shop, Situation, check_request, unknown_model
+from provider.records import JobRow, Stage
+
+log = structlog.get_logger(__name__)
+
+ACCESS_SECONDS = 300
+"""How far ahead the time limit of an OutputAccess may lie."""
+
+
+class DeskChain(JobChain, Protocol):
+    """The node's chain, and what it last looked like."""
+
+    @property
+    def outlook(self) -> Outlook: ...
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """The answer of a job with its receipt, as it goes to the client."""
+
+    row: JobRow
+    receipt: Receipt
+    signature: bytes
+
+
+class Desk:
+    """See the module. Thread-safe.
+
+    Args:
+        load: jobs the engine has to do.
+        kick: called with the id of a job that may go on because its prompt arrived.
+    """
+
+    def __init__(
+        self,
+        chain: DeskChain,
+        journal: Journal,
+        shop: Shop,
+        catalogue: Catalogue,
+        account: LocalAccount,
+        *,
+        load: Callable[[], int],
+        kick: Callable[[bytes], None],
+    ) -> None:
+        self._chain = chain
+        self._journal = journal
+        self._shop = shop
+        self._catalogue = catalogue
+        self._account = account
+        self._domain: Domain = chain.domain
+        self._load = load
+        self._kick = kick
+
+    # ------------------------------------------------------------------------------------------------- quotes
+
+    def quote(self, ask: Ask) -> tuple[Quote, bytes]:
+        """A signed quote, recorded before it is given out.
+
+        Raises:
+            Refusal: with the code and the numbers.
+        """
+        now = self._chain.now()
+        outlook = self._chain.outlook
+        reserved = self._journal.reserved(now, ask.client)
+        situation = Situation(
+            now=now,
+            stake=outlook.stake,
+            reserved=reserved.bonds,
+            open_quotes=reserved.quotes,
+            client_quotes=reserved.client_quotes,
+            load=self._load(),
+            fee_per_gas=outlook.fee_per_gas,
+        )
+        quote = self._shop.quote(ask, situation, nonce=secrets.randbits(128))
+        signature = sign(self._domain, quote, self._account)
+        self._journal.add_quote(self._domain.digest(quote), quote, signature, now)
+        return quote, signature
+
+    # ------------------------------------------------------------------------------------------------ prompts
+
+    def accept(
+        self,
+        request_hash: bytes,
+        subject_id: bytes,
+        request: Request,
+        ids: Sequence[int],
+        messages: Sequence[dict[str, str]] | None,
+    ) -> tuple[Acceptance, bytes]:
+        """Takes a prompt for a job (that may not be posted yet). The same delivery again gives the same answer.
+
+        Raises:
+            Refusal: NOT_QUOTED (404), HASH_MISMATCH, TEMPLATE_MISMATCH, OVERLOADED and those of a quote.
+        """
+        self._check_hashes(request_hash, subject_id, request, ids)
+        known = self._journal.acceptance(subject_id, request_hash)
+        if known is not None and self._journal.request(request_hash) is not None:
+            return known
+        now = self._chain.now()
+        limits = self._shop.limits
+        if self._journal.job(subject_id) is None and not self._journal.covers(
+            request, now - limits.stored_request_seconds
+        ):
+            raise Refusal(
+                "NOT_QUOTED",
+                "This provider has not quoted this request.",
+                hint="POST /v1/quotes first.",
+                status=404,
+                requestHash="0x" + request_hash.hex(),
+            )
+        served = self._catalogue.get(request.model_id)
+        if served is None:
+            raise unknown_model(request.model_id)
+        check_request(request, served.product, limits)
+        _check_vocabulary(ids, served.product.vocabulary)
+        if messages is not None:
+            self._check_template(served.text.encode_chat, messages, ids)
+        self._check_room(request_hash)
+        acceptance = Acceptance(subject_id, request_hash, now)
+        signature = sign(self._domain, acceptance, self._account)
+        self._journal.put_request(request, ids, now + limits.stored_request_seconds)
+        self._journal.add_acceptance(acceptance, signature)
+        for job_id in self._journal.jobs_of_request(request_hash):
+            self._kick(job_id)
+        return acceptance, signature
+
+    def _check_hashes(self, request_hash: bytes, subject_id: bytes, request: Request, ids: Sequence[int]) -> None:
+        row = self._journal.job(subject_id)
+        expected = request_hash if row is None else row.request_hash
+        for what, promised, found in (
+            ("request", request_hash, request.request_hash),
+            ("job's request", expected, request_hash),
+            ("inputRoot", request.input_root, _root(ids)),
+        ):
+            if promised != found:
+                raise Refusal(
+                    "HASH_MISMATCH",
+                    f"The {what} should hash to 0x{promised.hex()} but hashes to 0x{found.hex()}.",
+                    hint="Send exactly what the quote was made for.",
+                    expected="0x" + promised.hex(),
+                    got="0x" + found.hex(),
+                )
+        if len(ids) != request.input_tokens:
+            raise Refusal(
+                "HASH_MISMATCH",
+                f"The request states {request.input_tokens} prompt tokens, {len(ids)} came.",
+                expected=request.input_tokens,
+                got=len(ids),
+            )
+
+    def _check_template(
+        self,
+        encode: Callable[[Sequence[dict[str, str]]], list[int]],
+        messages: Sequence[dict[str, str]],
+        ids: Sequence[int],
+    ) -> None:
+        try:
+            rendered = encode(messages)
+        except TextError as error:
+            raise Refusal("TEMPLATE_MISMATCH", error.message) from None
+        if rendered != list(ids):
+            raise Refusal(
+                "TEMPLATE_MISMATCH",
+                f"The messages render to {len(rendered)} tokens that differ from the {len(ids)} ids sent with them.",
+                hint="Render with the model's own tokenizer and template.",
+                rendered=len(rendered),
+                sent=len(ids),
+            )
+
+    def _check_room(self, request_hash: bytes) -> None:
+        limits = self._shop.limits
+        stored = self._journal.request_count()
+        if stored >= limits.stored_requests and self._journal.request(request_hash) is None:
+            raise Refusal(
+                "OVERLOADED",
+                f"This provider holds {stored} prompts, its limit is {limits.stored_requests}.",
+                status=429,
+                retry_after=60,
+                count=stored,
+                limit=limits.stored_requests,
+            )
+        accepted = self._journal.acceptance_count(request_hash)
+        if accepted >= limits.acceptances_per_request:
+            raise Refusal(
+                "OVERLOADED",
+                f"This prompt was accepted for {accepted} jobs already, the limit is {limits.acceptances_per_request}.",
+                hint="Give each job a request with a nonce of its own.",
+                status=429,
+                retry_after=limits.stored_request_seconds,
+                count=accepted,
+                limit=limits.acceptances_per_request,
+            )
+
+    # ------------------------------------------------------------------------------------------------- answers
+
+    def output(self, subject_id: bytes, access: OutputAccess | None, signature: bytes) -> Delivered:
+        """The answer of a settled job. `access` may be None where the job's request is public.
+
+        Raises:
+            Refusal: UNKNOWN_JOB (404), NOT_SETTLED, NO_OUTPUT (404), ACCESS_EXPIRED (401).
+            BadSignature: the access is missing, by somebody else, or for another job.
+        """
+        row = self._journal.job(subject_id)
+        if row is None:
+            raise Refusal(
+                "UNKNOWN_JOB",
+                "This provider has no part in that job.",
+                status=404,
+                subjectId="0x" + subject_id.hex(),
+            )
+        if not row.public:
+            self._check_access(row, access, signature)
+        row = self._settled(row)
+        if row.ids is None or row.output is None:
+            raise Refusal("NO_OUTPUT", "This provider has no answer to that job (any more).", status=404)
+        receipt = Receipt(
+            subject_id=row.job_id,
+            index=0,
+            request_hash=row.request_hash,
+            output_root=row.output.output_root,
+            output_tokens=row.output.output_tokens,
+            finish=row.output.finish,
+            charged=row.paid,
+            issued_at=row.final_at,
+        )
+        return Delivered(row, receipt, sign(self._domain, receipt, self._account))
+
+    def _settled(self, row: JobRow) -> JobRow:
+        """The row with what the chain paid; asks the chain where the node has not seen the end yet."""
+        if row.stage in (Stage.FINAL, Stage.RELEASING, Stage.CLOSED):
+            if row.outcome == JobState.SETTLED.name:
+                return row
+            raise _not_settled(row.outcome)
+        job = self._chain.job(row.job_id)
+        if job is None or job.state != JobState.SETTLED:
+            raise _not_settled("UNKNOWN" if job is None else job.state.name)
+        mine = next(r for r in self._chain.replicas(row.job_id) if r.provider.lower() == self._chain.address.lower())
+        self._kick(row.job_id)
+        return row.with_payment(paid=mine.paid, final_at=job.final_at)
+
+    def _check_access(self, row: JobRow, access: OutputAccess | None, signature: bytes) -> None:
+        if access is None:
+            raise BadSignature(
+                "This answer belongs to the client who posted the job; the request is not signed.",
+                hint="Send X-Assay-Client, X-Assay-Valid-Until and X-Assay-Signature.",
+            )
+        now = self._chain.now()
+        if not now <= access.valid_until <= now + ACCESS_SECONDS:
+            raise Refusal(
+                "ACCESS_EXPIRED",
+                f"The access is valid until {access.valid_until}; now is {now}, the limit {ACCESS_SECONDS} s ahead.",
+                hint="Sign a new one.",
+                status=401,
+                validUntil=str(access.valid_until),
+                now=str(now),
+            )
+        if access.client.lower() != row.client.lower():
+            raise BadSignature(
+                f"The job was posted by {row.client}, not by {access.client}.",
+                expected=row.client.lower(),
+                got=access.client.lower(),
+            )
+        verify(self._domain, access, signature, row.client)
+
+
+def _root(ids: Sequence[int]) -> bytes:
+    try:
+        return tokens_root(ids)
+    except ValueError as error:
+        raise WireError(f"ids: {error}.") from None
+
+
+def _check_vocabulary(ids: Sequence[int], vocabulary: int) -> None:
+    largest = max(ids)
+    if largest >= vocabulary:
+        raise Refusal(
+            "UNKNOWN_TOKEN",
+            f"Token {largest} is outside the vocabulary of {vocabulary}.",
+            token=largest,
+            limit=vocabulary - 1,
+        )
+
+
+def _not_settled(state: str) -> Refusal:
+    return Refusal(
+        "NOT_SETTLED",
+        f"The job is {state}; an answer is given out once its job is SETTLED.",
+        hint="Ask again after settlement.",
+        state=state,
+    )
