@@ -6,6 +6,7 @@ several processes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,3 +83,10 @@ class IntegerModel:
     output_norm: Int32Array  # [hidden] gains, Q12
     head: Linear  # [vocabulary, hidden]; the embedding itself when the model ties them
     tables: Tables
+
+    def matrices(self) -> Iterator[Linear]:
+        """Every weight matrix, the head last."""
+        yield self.embedding
+        for layer in self.layers:
+            yield from (layer.query, layer.key, layer.value, layer.attention_output, layer.gate, layer.up, layer.down)
+        yield self.head

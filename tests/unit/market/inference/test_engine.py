@@ -1,0 +1,163 @@
+"""The seam: what an engine refuses, how a generation ends, and what must be true before it serves at all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from market.errors import AssayError
+from market.inference.engine import Engine, Generation, load_engine
+from market.inference.errors import BackendError, PromptError, SelfTestError
+from market.inference.matmul import Float32Product, Int8Product, PlaneProduct, choose, proved
+from market.inference.torch_engine import TorchEngine
+from market.models.pack import Pack
+from market.types import Finish
+
+PROMPT = [1, 70, 80]
+
+
+class SaturatingProduct:
+    """What oneDNN does on a processor without VNNI: (plane + 128) * weight, sums of two products saturating at int16."""
+
+    name = "saturating"
+
+    def prepare(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight.int()
+
+    def multiply(self, plane: torch.Tensor, prepared: torch.Tensor) -> torch.Tensor:
+        products = (plane.int() + 128)[:, None, :] * prepared[None]
+        pairs = products.view(*products.shape[:2], -1, 2).sum(-1).clamp(-32768, 32767)
+        return (pairs.sum(-1) - 128 * prepared.sum(-1)).int()
+
+
+class OneWrongSum(Float32Product):
+    """Exact but for one unit in one place, and only for many rows."""
+
+    name = "one-wrong-sum"
+
+    def multiply(self, plane: torch.Tensor, prepared: torch.Tensor) -> torch.Tensor:
+        sums = super().multiply(plane, prepared)
+        if len(plane) > 2:
+            sums[-1, -1] += 1
+        return sums
+
+
+def test_load_engine_of_a_pack_serves_it(tiny_pack: Pack, tiny_engine: TorchEngine) -> None:
+    engine: Engine = load_engine(tiny_pack, device="cpu", threads=torch.get_num_threads())
+    assert engine.config == tiny_pack.model.config
+    assert engine.generate(PROMPT, 5, []) == tiny_engine.generate(PROMPT, 5, [])
+
+
+def test_generate_reaching_a_stop_token_ends_with_it(tiny_engine: TorchEngine) -> None:
+    free = tiny_engine.generate(PROMPT, 12, [])
+    assert free.finish is Finish.LENGTH
+    stop = free.ids[6]
+    cut = free.ids[: free.ids.index(stop) + 1]
+    assert tiny_engine.generate(PROMPT, 12, [stop]) == Generation(cut, Finish.STOP)
+
+
+def test_generate_whose_last_allowed_token_is_a_stop_token_finishes_by_stop(tiny_engine: TorchEngine) -> None:
+    free = tiny_engine.generate(PROMPT, 12, [])
+    stop = free.ids[6]
+    length = free.ids.index(stop) + 1
+    assert tiny_engine.generate(PROMPT, length, [stop]).finish is Finish.STOP
+
+
+def test_generate_reports_each_token_in_order(tiny_engine: TorchEngine) -> None:
+    heard: list[int] = []
+    generation = tiny_engine.generate(PROMPT, 9, [], on_token=heard.append)
+    assert tuple(heard) == generation.ids
+
+
+def test_generate_cancelled_midway_keeps_what_was_made(tiny_engine: TorchEngine) -> None:
+    heard: list[int] = []
+    generation = tiny_engine.generate(PROMPT, 9, [], cancelled=lambda: len(heard) == 4, on_token=heard.append)
+    assert generation == Generation(tiny_engine.generate(PROMPT, 4, []).ids, Finish.CANCELLED)
+
+
+def test_generate_cancelled_before_it_starts_makes_nothing(tiny_engine: TorchEngine) -> None:
+    assert tiny_engine.generate(PROMPT, 9, [], cancelled=lambda: True) == Generation((), Finish.CANCELLED)
+
+
+@pytest.mark.parametrize(
+    ("ids", "count", "stop", "limit"),
+    [
+        ([], 1, [], "empty"),
+        ([1], 0, [], "outputTokens"),
+        ([1], -1, [], "outputTokens"),
+        ([1] * 512, 1, [], "context"),
+        ([1], 512, [], "context"),
+        ([288], 1, [], "vocabulary"),
+        ([-1], 1, [], "vocabulary"),
+        ([1], 1, [288], "vocabulary"),
+        ([1], 1, list(range(9)), "stopTokens"),
+    ],
+)
+def test_generate_outside_a_limit_is_refused_by_name(
+    ids: list[int], count: int, stop: list[int], limit: str, tiny_engine: TorchEngine
+) -> None:
+    heard: list[int] = []
+    with pytest.raises(PromptError) as caught:
+        tiny_engine.generate(ids, count, stop, on_token=heard.append)
+    assert caught.value.limit == limit
+    assert isinstance(caught.value, AssayError)
+    assert "Nothing was computed" in str(caught.value)
+    assert heard == []
+
+
+@pytest.mark.parametrize("product", [SaturatingProduct(), OneWrongSum()])
+def test_engine_with_a_damaged_product_refuses_to_serve(product: PlaneProduct, tiny_pack: Pack) -> None:
+    with pytest.raises(SelfTestError) as caught:
+        TorchEngine(tiny_pack.model, product=product)
+    assert f"matmul {product.name} of" in caught.value.check
+    assert "by 72x" in caught.value.check
+    assert "nothing was served" in str(caught.value)
+
+
+def test_self_test_of_the_real_products_passes() -> None:
+    weights = [torch.full((5, 400), 127, dtype=torch.int8), torch.full((3, 64), -127, dtype=torch.int8)]
+    for product in (Int8Product(), Float32Product()):
+        assert proved(product, torch.device("cpu"), weights) is product
+
+
+def test_engine_on_an_unknown_device_is_refused(tiny_pack: Pack) -> None:
+    for device in ("abacus", "meta"):
+        with pytest.raises(BackendError, match=device):
+            load_engine(tiny_pack, device=device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_engine_on_cuda_without_a_device_is_refused(tiny_pack: Pack) -> None:
+    with pytest.raises(BackendError, match="no CUDA device"):
+        load_engine(tiny_pack, device="cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_engine_on_cuda_equals_the_cpu(tiny_pack: Pack, tiny_engine: TorchEngine) -> None:
+    assert load_engine(tiny_pack, device="cuda").generate(PROMPT, 20, []) == tiny_engine.generate(PROMPT, 20, [])
+
+
+def test_choose_of_an_unknown_product_is_refused() -> None:
+    with pytest.raises(BackendError, match="abacus"):
+        choose("abacus", torch.device("cpu"), [])
+    with pytest.raises(BackendError, match="int8"):
+        choose("int8", torch.device("cuda"), [])
+
+
+def test_engine_switches_reduced_precision_off(tiny_pack: Pack) -> None:
+    torch.set_float32_matmul_precision("medium")
+    torch.backends.cuda.matmul.allow_tf32 = True
+    TorchEngine(tiny_pack.model)
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32
+
+
+def test_importing_the_packages_loads_no_torch() -> None:
+    modules = "market.inference, market.inference.engine, market.inference.reference, market.models.pack"
+    modules += ", market.models.packer, market.models.text, market.models.cli, market.models.tiny"
+    code = f"import {modules}, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
