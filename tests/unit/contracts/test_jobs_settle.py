@@ -170,7 +170,7 @@ def test_settle_never_pays_a_late_reveal_more_than_its_price(world: World) -> No
 
 
 def test_settle_rounds_each_price_up_to_the_providers_side(world: World) -> None:
-    job = world.settled(answer(tokens=1), answer(tokens=1), WRONG)
+    world.settled(answer(tokens=1), answer(tokens=1), WRONG)
     metered = len(INPUT) * 500_000 + 2_000_001
     assert metered % 1_000_000 != 0
     assert world.credit(ONE) == 1_000 + metered // 1_000_000 + 1
