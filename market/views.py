@@ -2,48 +2,14 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass, field
 from typing import Any
 
 from market.hashing import ZERO32
+from market.settlement import BondState as BondState
+from market.settlement import JobState as JobState
+from market.settlement import ReplicaState as ReplicaState
 from market.types import Mode, Quote, Request, WireStruct
-
-
-class JobState(enum.IntEnum):
-    """OPEN → REVEALING → SETTLED | EXPIRED, OPEN → CANCELLED | EXPIRED. No way back."""
-
-    NONE = 0
-    OPEN = 1
-    REVEALING = 2
-    SETTLED = 3
-    CANCELLED = 4
-    EXPIRED = 5
-
-    @property
-    def is_final(self) -> bool:
-        return self in (JobState.SETTLED, JobState.CANCELLED, JobState.EXPIRED)
-
-
-class ReplicaState(enum.IntEnum):
-    """What one replica did. ASSIGNED → COMMITTED → REVEALED | LATE | MISSED."""
-
-    NONE = 0
-    ASSIGNED = 1
-    COMMITTED = 2
-    REVEALED = 3
-    LATE = 4
-    MISSED = 5
-
-
-class BondState(enum.IntEnum):
-    """What became of one replica's bond. LOCKED → (DISPUTED) → RELEASED | SLASHED."""
-
-    NONE = 0
-    LOCKED = 1
-    DISPUTED = 2
-    RELEASED = 3
-    SLASHED = 4
 
 
 @dataclass(frozen=True)
