@@ -1,0 +1,214 @@
+"""What a caller asks for, and the Request it becomes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from client.errors import BadRequest, EmptyPrompt
+from client.escrow import EscrowSource
+from client.model_files import Limits, ModelText
+from market.api import BODY_LIMIT
+from market.hashing import STOP_TOKENS_MAX, UNUSED_TOKEN, ZERO32, pack_stop_tokens, tokens_root
+from market.types import Mode, Request, Sampler
+
+BUILT_MODES = (Mode.NONE, Mode.QUORUM)
+_ENVELOPE = 4096  # bytes of a delivery beside messages and ids
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """How a job is bought. Money in base units of the token, times in seconds.
+
+    Attributes:
+        model: name or modelId (0x hex); None = the only model on sale.
+        replicas, quorum: n and k of the quorum; mode none takes 1 and 1.
+        max_price: most that one replica may cost; max_escrow: most that all of them may cost. None = no cap.
+        stop_tokens: ids that end the answer; None = the model's own.
+        commit_window: for delivery, inference and commit; reveal_window: for the reveals after it.
+        allow, deny: addresses of providers; labels: words a provider must carry.
+        min_reliability_bps: least share of jobs paid, of providers with a record.
+        seed: decides between equal quotes; None = drawn, and recorded in the report.
+        escrow: where the money may come from.
+    """
+
+    model: str | None = None
+    mode: Mode = Mode.QUORUM
+    replicas: int = 3
+    quorum: int = 2
+    max_output_tokens: int = 128
+    max_price: int | None = None
+    max_escrow: int | None = None
+    stop_tokens: tuple[int, ...] | None = None
+    commit_window: int = 120
+    reveal_window: int = 60
+    allow: frozenset[str] = frozenset()
+    deny: frozenset[str] = frozenset()
+    labels: frozenset[str] = frozenset()
+    min_reliability_bps: int = 0
+    seed: bytes | None = None
+    escrow: EscrowSource = EscrowSource.AUTO
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The question: messages (rendered with the model's template) or ids, exactly one of them."""
+
+    messages: tuple[dict[str, str], ...] | None = None
+    ids: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        prompt: str | None = None,
+        messages: Sequence[Mapping[str, str]] | None = None,
+        ids: Sequence[int] | None = None,
+    ) -> Prompt:
+        """One of: text, which becomes one message of the user; messages; token ids.
+
+        Raises:
+            EmptyPrompt: nothing in it.
+            BadRequest: more than one given, or too long for one delivery.
+        """
+        if sum(value is not None for value in (prompt, messages, ids)) > 1:
+            raise BadRequest("Give a prompt, messages or ids, only one of them.")
+        if prompt is not None:
+            messages = [{"role": "user", "content": prompt}]
+        if ids is not None:
+            if not ids:
+                raise _empty()
+            return cls(ids=tuple(ids))
+        copied = tuple(dict(message) for message in messages or ())
+        if not any(str(message.get("content", "")).strip() for message in copied):
+            raise _empty()
+        _check_messages(copied)
+        return cls(messages=copied)
+
+
+def _check_messages(messages: Sequence[dict[str, str]]) -> None:
+    longest = max(len(str(message.get("content", ""))) for message in messages)
+    if longest > CONTENT_LIMIT or len(messages) > MESSAGES_LIMIT:
+        raise BadRequest(
+            f"The prompt has {len(messages)} messages of up to {longest} characters; a request holds {MESSAGES_LIMIT} "
+            f"of {CONTENT_LIMIT} at most.",
+            hint="Nothing was sent. Shorten the prompt.",
+            messages=len(messages),
+            longest=longest,
+        )
+    try:
+        for message in messages:
+            Message.model_validate(message)
+    except ValidationError:
+        raise BadRequest(
+            "A message has a role (system, user or assistant) and a content, both text, and nothing else.",
+            hint="Nothing was sent.",
+        ) from None
+
+
+def _empty() -> EmptyPrompt:
+    return EmptyPrompt("The prompt is empty.", hint="Nothing was sent. Give some text, @file, or - for standard input.")
+
+
+@dataclass(frozen=True)
+class ChainLimits:
+    """What Jobs allows: windows in seconds and the most replicas."""
+
+    min_window: int
+    max_window: int
+    max_replicas: int
+
+
+def check_options(options: JobOptions, limits: ChainLimits) -> None:
+    """Refuses what `post` would refuse, before anybody is asked.
+
+    Raises:
+        BadRequest: with the numbers.
+    """
+    n, k = options.replicas, options.quorum
+    if options.mode not in BUILT_MODES:
+        built = ", ".join(mode.name.lower() for mode in BUILT_MODES)
+        raise BadRequest(f"Mode {options.mode.name.lower()} is not built yet.", hint=f"Built: {built}.")
+    if options.mode is Mode.NONE and (n, k) != (1, 1):
+        raise BadRequest(f"Mode none takes 1 replica and quorum 1, not {n} and {k}.")
+    if options.mode is Mode.QUORUM and not (2 <= k <= n <= limits.max_replicas and 2 * k > n):
+        raise BadRequest(
+            f"A quorum of {k} of {n} is none: it takes 2 ≤ k ≤ n ≤ {limits.max_replicas} and 2k > n.",
+            hint="The usual one is --replicas 3 --quorum 2.",
+        )
+    for name, window in (("commit", options.commit_window), ("reveal", options.reveal_window)):
+        if not limits.min_window <= window <= limits.max_window:
+            raise BadRequest(
+                f"The {name} window of {window} s is not between {limits.min_window} and {limits.max_window} s."
+            )
+    if not 1 <= options.max_output_tokens < 1 << 32:
+        raise BadRequest(f"max_output_tokens must be at least 1, not {options.max_output_tokens}.")
+    if options.seed is not None and len(options.seed) != 32:
+        raise BadRequest(f"The seed takes 32 bytes, not {len(options.seed)}.")
+
+
+def build_request(
+    model_id: bytes, prompt: Prompt, model: ModelText, options: JobOptions, nonce: bytes
+) -> tuple[Request, tuple[int, ...]]:
+    """The Request and the prompt's ids.
+
+    Args:
+        nonce: 32 random bytes; they make equal prompts distinct.
+
+    Raises:
+        BadRequest: the prompt is too long for the model, or an id is outside its vocabulary.
+        TextError: the template refuses the messages.
+        EmptyPrompt: the prompt renders to no token.
+    """
+    ids = prompt.ids if prompt.ids is not None else tuple(model.text.encode_chat(list(prompt.messages or ())))
+    stop_tokens = model.limits.stop_tokens if options.stop_tokens is None else options.stop_tokens
+    _check_tokens(ids, stop_tokens, model.limits, options.max_output_tokens)
+    _check_size(ids, prompt)
+    request = Request(
+        model_id=model_id,
+        input_root=tokens_root(ids),
+        input_tokens=len(ids),
+        max_output_tokens=options.max_output_tokens,
+        stop_tokens=pack_stop_tokens(stop_tokens),
+        sampler=Sampler.GREEDY,
+        temperature_q16=0,
+        top_k=0,
+        top_p_q16=0,
+        seed=ZERO32,
+        nonce=nonce,
+    )
+    return request, ids
+
+
+def _check_tokens(ids: Sequence[int], stop_tokens: Sequence[int], limits: Limits, max_output_tokens: int) -> None:
+    if not ids:
+        raise _empty()
+    odd = next((token for token in (*ids, *stop_tokens) if not 0 <= token < min(limits.vocabulary, UNUSED_TOKEN)), None)
+    if odd is not None:
+        raise BadRequest(f"Token id {odd} is outside the model's vocabulary of {limits.vocabulary}.")
+    if len(set(stop_tokens)) > STOP_TOKENS_MAX:
+        raise BadRequest(f"At most {STOP_TOKENS_MAX} stop tokens are possible, not {len(set(stop_tokens))}.")
+    if len(ids) + max_output_tokens > limits.context:
+        raise BadRequest(
+            f"The prompt has {len(ids)} tokens and {max_output_tokens} more are asked for; the model holds "
+            f"{limits.context} together.",
+            hint="Nothing was sent. Shorten the prompt or ask for fewer output tokens.",
+            input_tokens=len(ids),
+            max_output_tokens=max_output_tokens,
+            context=limits.context,
+        )
+    if len(ids) > IDS_LIMIT:
+        raise BadRequest(f"The prompt has {len(ids)} tokens; a request holds {IDS_LIMIT}.", hint="Nothing was sent.")
+
+
+def _check_size(ids: Sequence[int], prompt: Prompt) -> None:
+    size = len(json.dumps(list(ids))) + len(json.dumps(prompt.messages)) + _ENVELOPE
+    if size > BODY_LIMIT:
+        raise BadRequest(
+            f"The prompt takes {size} bytes with its token ids; one delivery holds {BODY_LIMIT}.",
+            hint="Nothing was sent. Shorten the prompt.",
+            size=size,
+            limit=BODY_LIMIT,
+        )

@@ -1,0 +1,273 @@
+"""What the client reports: quotes and jobs, as dataclasses with a stable JSON form.
+
+Amounts are integers in base units of the token, times are unix seconds, ids and hashes 0x hex, addresses lower case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from client.matching import LeftOut
+from client.selection import VerifiedQuote
+from market.types import Finish, Mode, Receipt
+from market.views import JobState, JobView, ReplicaState, ReplicaView
+
+_FINISHES = {0: ""} | {int(finish): finish.name.lower() for finish in Finish}
+
+
+@dataclass(frozen=True)
+class TokenInfo:
+    """The token jobs are paid in."""
+
+    address: str
+    symbol: str
+    decimals: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {"address": self.address.lower(), "symbol": self.symbol, "decimals": self.decimals}
+
+
+@dataclass(frozen=True)
+class QuoteReport:
+    """What a job would cost and who would do it. No money has moved.
+
+    Attributes:
+        escrow: what `post` would take: the sum of the chosen prices for the request at its longest.
+        bond: the smallest bond behind a chosen quote: what a proved liar loses at least.
+        seed: what decided between equals; the same seed and quotes give the same choice.
+    """
+
+    model_id: bytes
+    model_name: str
+    mode: Mode
+    replicas: int
+    quorum: int
+    input_tokens: int
+    max_output_tokens: int
+    token: TokenInfo
+    chosen: tuple[VerifiedQuote, ...]
+    alternatives: tuple[VerifiedQuote, ...]
+    left_out: tuple[LeftOut, ...]
+    seed: bytes
+    steps_ms: Mapping[str, int]
+
+    @property
+    def escrow(self) -> int:
+        return sum(quote.price for quote in self.chosen)
+
+    @property
+    def bond(self) -> int:
+        return min(quote.quote.bond for quote in self.chosen)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "model_id": "0x" + self.model_id.hex(),
+            "model": self.model_name,
+            "mode": self.mode.name.lower(),
+            "replicas": self.replicas,
+            "quorum": self.quorum,
+            "input_tokens": self.input_tokens,
+            "max_output_tokens": self.max_output_tokens,
+            "token": self.token.to_json(),
+            "escrow": self.escrow,
+            "bond": self.bond,
+            "chosen": [_quote_json(quote) for quote in self.chosen],
+            "alternatives": [_quote_json(quote) for quote in self.alternatives],
+            "left_out": [item.to_json() for item in self.left_out],
+            "seed": "0x" + self.seed.hex(),
+            "steps_ms": dict(self.steps_ms),
+        }
+
+
+def _quote_json(quote: VerifiedQuote) -> dict[str, Any]:
+    return {
+        "provider": quote.provider.lower(),
+        "endpoint": quote.endpoint,
+        "price": quote.price,
+        "bond": quote.quote.bond,
+        "kill_fee": quote.quote.kill_fee,
+        "miss_fee": quote.quote.miss_fee,
+        "valid_until": quote.quote.valid_until,
+        "latency_ms": quote.latency_ms,
+        "stake": quote.stake,
+        "jobs_paid": quote.jobs_paid,
+        "jobs_missed": quote.jobs_missed,
+        "digest": "0x" + quote.digest.hex(),
+    }
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One provider's part in a job.
+
+    Attributes:
+        role: agreed, disagreed, late, missed (committed, not revealed), silent (accepted, never committed), refused
+            (did not take the request), released (committed, but too few others did, or the job was cancelled), or
+            working while the job is open.
+        status: the replica's state on chain in lower case; bond: the same of its bond, "none" before a commit.
+        paid: out of the escrow, base units.
+    """
+
+    address: str
+    role: str
+    status: str
+    bond: str
+    paid: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "address": self.address.lower(),
+            "role": self.role,
+            "status": self.status,
+            "bond": self.bond,
+            "paid": self.paid,
+        }
+
+
+def role_of(job: JobView, replica: ReplicaView, accepted: bool | None) -> str:
+    """The role behind a replica's state; `accepted` is None where nobody here knows whether it took the request."""
+    if replica.state is ReplicaState.REVEALED:
+        if job.is_agreed:
+            return "agreed" if replica.digest == job.output_hash else "disagreed"
+        return "disagreed" if job.state.is_final else "working"
+    if replica.state is ReplicaState.LATE:
+        return "late"
+    if replica.state is ReplicaState.MISSED:
+        return "missed"
+    if not job.state.is_final:
+        return "refused" if accepted is False else "working"
+    if replica.state is ReplicaState.COMMITTED or job.state is JobState.CANCELLED:
+        return "released"
+    return "refused" if accepted is False else "silent"
+
+
+def replicas_of(job: JobView, replicas: Sequence[ReplicaView], accepted: Mapping[str, bool]) -> tuple[Replica, ...]:
+    """Every replica's part. `accepted`: lower-case provider → whether it took the request."""
+    return tuple(
+        Replica(
+            address=replica.provider,
+            role=role_of(job, replica, accepted.get(replica.provider.lower())),
+            status=replica.state.name.lower(),
+            bond=replica.bond_state.name.lower(),
+            paid=replica.paid,
+        )
+        for replica in replicas
+    )
+
+
+@dataclass(frozen=True)
+class SignedReceipt:
+    """A paid replica's receipt, verified: with the request it is enough to hold the provider to its word offline."""
+
+    provider: str
+    receipt: Receipt
+    signature: bytes
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "provider": self.provider.lower(),
+            "receipt": self.receipt.to_json(),
+            "signature": "0x" + self.signature.hex(),
+        }
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """A job as it stands or ended.
+
+    Attributes:
+        answer: text of the agreed output; None before agreement, or where the tokenizer could not be had.
+        ids: its token ids; finish: "stop" or "length", "" before agreement.
+        state: the job's state on chain in lower case; settled: whether an agreed output was paid.
+        paid, refunded: what left the escrow to replicas, and came back as credit; base units.
+        gas: label of each transaction ("Jobs.post", "Jobs.commit 0x1234…") → gas used.
+        receipts: of every paid replica that served its output.
+    """
+
+    job_id: bytes
+    model_id: bytes
+    state: JobState
+    answer: str | None
+    ids: tuple[int, ...]
+    finish: str
+    escrow: int
+    paid: int
+    refunded: int
+    providers: tuple[Replica, ...]
+    gas: Mapping[str, int]
+    steps_ms: Mapping[str, int]
+    token: TokenInfo
+    commit_deadline: int
+    reveal_deadline: int
+    final_at: int
+    receipts: tuple[SignedReceipt, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    problems: tuple[str, ...] = field(default=())
+
+    @property
+    def settled(self) -> bool:
+        return self.state is JobState.SETTLED
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "job_id": "0x" + self.job_id.hex(),
+            "model_id": "0x" + self.model_id.hex(),
+            "state": self.state.name.lower(),
+            "settled": self.settled,
+            "answer": self.answer,
+            "ids": list(self.ids),
+            "finish": self.finish,
+            "token": self.token.to_json(),
+            "escrow": self.escrow,
+            "paid": self.paid,
+            "refunded": self.refunded,
+            "providers": [replica.to_json() for replica in self.providers],
+            "gas": dict(self.gas),
+            "steps_ms": dict(self.steps_ms),
+            "commit_deadline": self.commit_deadline,
+            "reveal_deadline": self.reveal_deadline,
+            "final_at": self.final_at,
+            "receipts": [receipt.to_json() for receipt in self.receipts],
+            "left_out": [item.to_json() for item in self.left_out],
+            "problems": list(self.problems),
+        }
+
+
+def finish_name(finish: int) -> str:
+    """ "stop", "length", "cancelled", "error", or "" for none."""
+    return _FINISHES.get(finish, "")
+
+
+@dataclass(frozen=True)
+class Balance:
+    """Where an account's money is. Base units of the stake token, wei for gas, seconds for times.
+
+    Attributes:
+        wallet: held by the account itself; credit: withdrawable from the vault; staked: free stake;
+        exiting, exit_ready_at: stake on its way out; escrowed: in open jobs that this machine knows.
+    """
+
+    account: str
+    token: TokenInfo
+    wallet: int
+    credit: int
+    staked: int
+    exiting: int
+    exit_ready_at: int
+    escrowed: int
+    gas_wei: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "account": self.account.lower(),
+            "token": self.token.to_json(),
+            "wallet": self.wallet,
+            "credit": self.credit,
+            "staked": self.staked,
+            "exiting": self.exiting,
+            "exit_ready_at": self.exit_ready_at,
+            "escrowed": self.escrowed,
+            "gas_wei": self.gas_wei,
+        }
