@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from client.errors import BadRequest, EmptyPrompt
 from client.escrow import EscrowSource
 from client.model_files import Limits, ModelText
-from market.api import BODY_LIMIT
+from market.api import BODY_LIMIT, CONTENT_LIMIT, IDS_LIMIT, MESSAGES_LIMIT, Message
 from market.hashing import STOP_TOKENS_MAX, UNUSED_TOKEN, ZERO32, pack_stop_tokens, tokens_root
 from market.types import Mode, Request, Sampler
 
