@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -20,7 +21,7 @@ PROMPT = [1, 70, 80]
 
 
 class SaturatingProduct:
-    """What oneDNN does on a processor without VNNI: (plane + 128) * weight, sums of two products saturating at int16."""
+    """What oneDNN does without VNNI: (plane + 128) * weight, where sums of two products saturate at int16."""
 
     name = "saturating"
 
@@ -161,3 +162,17 @@ def test_importing_the_packages_loads_no_torch() -> None:
     modules += ", market.models.packer, market.models.text, market.models.cli, market.models.tiny"
     code = f"import {modules}, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_auto_product_on_a_processor_without_vnni_serves_the_same_tokens(
+    tiny_pack: Pack, tiny_engine: TorchEngine
+) -> None:
+    """ONEDNN_MAX_CPU_ISA takes VNNI away from oneDNN, whose int8 product is then silently wrong."""
+    code = (
+        "import sys; from market.models.pack import load_pack; from market.inference.engine import load_engine\n"
+        f"engine = load_engine(load_pack(sys.argv[1])); print(*engine.generate({PROMPT}, 12, []).ids)"
+    )
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    command = [sys.executable, "-c", code, str(tiny_pack.path)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert tuple(map(int, result.stdout.split())) == tiny_engine.generate(PROMPT, 12, []).ids
