@@ -1,0 +1,99 @@
+"""The published examples: both engines give them, and the oracle still says the same."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from market.inference import reference
+from market.inference import torch_operations as ops
+from market.inference.matmul import Int8Product
+from market.inference.model import Layer, Linear, Tables
+from market.inference.torch_engine import TorchEngine
+from market.models import tables as table_builder
+from market.models.pack import Pack
+from tests.unit.market.inference import vectors
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def file() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(vectors.FILE.read_text())
+    return content
+
+
+@pytest.fixture(scope="module")
+def tables() -> Tables:
+    return table_builder.build(300, 8, 10000.0)
+
+
+def test_vectors_file_is_what_the_oracle_says(file: dict[str, Any]) -> None:
+    assert json.loads(json.dumps(vectors.cases())) == file
+
+
+def test_vectors_of_element_operations_hold_in_both_engines(file: dict[str, Any], tables: Tables) -> None:
+    powers = ops.powers_of(tables, CPU)
+    for x, shift, expected in file["shift_round"]:
+        assert reference.shift_round(np.array([x]), shift).tolist() == [expected]
+    for d, expected in file["exp2_negative"]:
+        assert reference.exp2_negative(np.array([d]), tables).tolist() == [expected]
+        assert ops.exp2_negative(powers, torch.tensor([min(d, ops.DISTANCE_LIMIT)]), 0).tolist() == [expected]
+    for x, expected in file["silu"]:
+        assert reference.silu(np.array([x]), tables).tolist() == [expected]
+        assert ops.silu(powers, torch.tensor([[x]])).tolist() == [[expected]]
+    for z, fraction, expected in file["to_cache"]:
+        assert reference.to_cache(np.array([z]), fraction).tolist() == [expected]
+
+
+def test_vectors_of_row_operations_hold_in_both_engines(file: dict[str, Any], tables: Tables) -> None:
+    norm, linear = file["normalise"], file["linear"]
+    gain = np.array(norm["gain"], dtype=np.int32)
+    for row, expected in norm["rows"]:
+        assert reference.normalise(np.array([row]), gain, norm["epsilon"]).tolist() == [expected]
+        got = ops.normalise(torch.tensor([row]).double(), torch.from_numpy(gain), norm["epsilon"])
+        assert got.tolist() == [expected]
+    for row, expected, shift in file["quantise"]:
+        q, s = reference.quantise(np.array([row]))
+        assert (q.tolist(), s.tolist()) == ([expected], [[shift]])
+    multiplier = np.array(linear["multiplier"], dtype=np.int32)
+    matrix = Linear(np.array(linear["weight"], dtype=np.int8), multiplier, linear["exponent"])
+    projection = ops.Projection.of([matrix], Int8Product(), CPU)
+    for (row, _, _), (q, s, expected) in zip(file["quantise"], linear["rows"], strict=True):
+        assert reference.linear(matrix, np.array([q]), np.array([[s]])).tolist() == [expected]
+        assert projection.apply(*ops.quantise(torch.tensor([row])))[0].tolist() == [expected]
+    for head, position, expected in file["rotate"]:
+        moved = Tables(tables.exp2_high, tables.exp2_low, tables.rope_cos[position:], tables.rope_sin[position:])
+        assert reference.rotate(np.array([[head]]), moved).tolist() == [[expected]]
+
+
+def test_vectors_of_attention_hold_in_both_engines(file: dict[str, Any], tables: Tables) -> None:
+    case = file["attend"]
+    query, keys, values = (np.array(case[name]) for name in ("query", "keys", "values"))
+    empty = np.zeros(0, dtype=np.int32)
+    none = Linear(np.zeros((0, 0), dtype=np.int8), empty, 0)
+    layer = Layer(empty, none, none, none, none, empty, none, none, none, *case["fraction_bits"])
+    queries = np.broadcast_to(query, (3, 1, 4))
+    got = reference.attend(queries, keys[:, None], values[:, None], layer, case["multiplier"], tables)
+    assert got[-1, 0].tolist() == case["result"]
+    mixed = ops.attend(
+        torch.from_numpy(query).double()[None, None, None],
+        torch.from_numpy(keys).double()[None, None],
+        torch.from_numpy(values).double()[None, None],
+        ops.powers_of(tables, CPU),
+        ops.AttentionScales.of(layer, case["multiplier"]),
+        None,
+    )
+    assert mixed.tolist() == [case["result"]]
+
+
+def test_vectors_of_the_tiny_model_hold(file: dict[str, Any], tiny_pack: Pack, tiny_engine: TorchEngine) -> None:
+    tiny = file["tiny"]
+    assert "0x" + tiny_pack.model_id.hex() == tiny["model_id"]
+    assert list(tiny_engine.generate(tiny["prompt"], 16, []).ids) == tiny["output"]
+    ids = torch.tensor([tiny["prompt"]])
+    assert tiny_engine.forward(ids, tiny_engine.new_cache(1, 5))[0, -1].tolist() == tiny["last_logits"]
