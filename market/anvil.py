@@ -131,7 +131,7 @@ class Anvil:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=None if detached else _die_with(os.getpid()),
+                preexec_fn=None if detached else die_with(os.getpid()),
             )
             try:
                 bound = _wait_for_port(process, output)
@@ -266,7 +266,7 @@ def _wait_for_port(process: subprocess.Popen[bytes], output: IO[bytes]) -> int:
         time.sleep(0.005)
 
 
-def _die_with(parent: int) -> Any:
+def die_with(parent: int) -> Any:
     """For the child, before exec: SIGTERM when the parent dies, however it dies (Linux only)."""
     if sys.platform != "linux":
         return None

@@ -239,7 +239,7 @@ class Registry(Contract):
         return ProviderView(*self._read("providers", address, block=block))
 
     def model(self, model_id: bytes, block: BlockTag = "latest") -> Model:
-        """The roots of a published model; all zero where it was never published."""
+        """The roots of a published model; raises ContractError UnknownModel where it was never published."""
         return Model(*self._read("models", model_id, block=block))
 
     def offer(self, provider: str, model_id: bytes, block: BlockTag = "latest") -> Offer:
