@@ -45,7 +45,9 @@ Check = Callable[[], Finding]
 def check_python() -> Finding:
     found = platform.python_version()
     wanted = ".".join(map(str, PYTHON_MINIMUM))
-    return Finding("python", sys.version_info >= PYTHON_MINIMUM, found, "everything", f"install Python {wanted} or newer")
+    return Finding(
+        "python", sys.version_info >= PYTHON_MINIMUM, found, "everything", f"install Python {wanted} or newer"
+    )
 
 
 def check_platform() -> Finding:
@@ -58,20 +60,22 @@ def check_node() -> Finding:
     path = shutil.which("node")
     if path is None:
         return Finding("node", False, "not found", "make demo, make test", f"install Node {NODE_MINIMUM} or newer")
-    version = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    version = subprocess.run([str(path), "--version"], capture_output=True, text=True, check=False).stdout.strip()
     major = version.lstrip("v").split(".")[0]
     ok = major.isdigit() and int(major) >= NODE_MINIMUM
     return Finding("node", ok, version, "make demo, make test", f"install Node {NODE_MINIMUM} or newer")
 
 
 def check_anvil() -> Finding:
-    from market.anvil import find_anvil
+    from market.anvil import find_binary
 
     try:
-        path = find_anvil()
+        path = find_binary()
     except AssayError as error:
         return Finding("anvil", False, "not found", "assay up, assay demo", str(error))
-    version = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout.split("\n")[0]
+    version = subprocess.run([str(path), "--version"], capture_output=True, text=True, check=False).stdout.split("\n")[
+        0
+    ]
     return Finding("anvil", bool(version), version or "does not run", "assay up, assay demo", "run make demo once")
 
 
