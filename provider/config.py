@@ -155,10 +155,6 @@ class ProviderConfig(Section):
     def journal_path(self) -> Path:
         return self.data_dir / "journal.sqlite"
 
-    @property
-    def transactions_path(self) -> Path:
-        return self.data_dir / "transactions.sqlite"
-
     @classmethod
     def load(cls, path: Path) -> ProviderConfig:
         """Reads the file.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from market.errors import ConfigError
+from market.files import write_atomically
 from provider.config import Prices, ProviderConfig, Terms
 
 _TEMPLATE = """\
@@ -167,26 +167,35 @@ def render(choices: Choices) -> str:
     )
 
 
+def check(path: Path, choices: Choices) -> ProviderConfig:
+    """What the file at `path` would mean; nothing is written.
+
+    Raises:
+        ConfigError: the path exists, or a choice is wrong.
+    """
+    if path.exists():
+        raise _exists(path)
+    return ProviderConfig.of(tomllib.loads(render(choices)), path)
+
+
 def write(path: Path, choices: Choices) -> ProviderConfig:
     """Writes a new file (mode 0600) and reads it back.
 
     Raises:
         ConfigError: the path exists (it is left as it is), cannot be written, or a choice is wrong.
     """
-    text = render(choices)
-    config = ProviderConfig.of(tomllib.loads(text), path)
+    config = check(path, choices)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        write_atomically(path, render(choices).encode(), mode=0o600, overwrite=False)
     except FileExistsError:
-        raise ConfigError(
-            f"{path} exists and was left as it is.", hint="Name another file with --config.", path=str(path)
-        ) from None
+        raise _exists(path) from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}.", path=str(path)) from None
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
     return config
+
+
+def _exists(path: Path) -> ConfigError:
+    return ConfigError(f"{path} exists and was left as it is.", hint="Name another file with --config.", path=str(path))
 
 
 def _amount(value: int) -> str:

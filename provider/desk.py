@@ -17,7 +17,7 @@ from market.errors import BadSignature, WireError
 from market.hashing import tokens_root
 from market.models.errors import TextError
 from market.signing import Domain, sign, verify
-from market.types import Acceptance, OutputAccess, Quote, Receipt, Request
+from market.types import Acceptance, Output, OutputAccess, Quote, Receipt, Request
 from market.views import JobState
 from provider.catalogue import Catalogue
 from provider.chainside import Outlook
@@ -42,9 +42,11 @@ class DeskChain(JobChain, Protocol):
 
 @dataclass(frozen=True)
 class Delivered:
-    """The answer of a job with its receipt, as it goes to the client."""
+    """The answer of a job with its receipt, as it goes to the client. `signature` is the receipt's."""
 
-    row: JobRow
+    output: Output
+    ids: tuple[int, ...]
+    inference_ms: int | None
     receipt: Receipt
     signature: bytes
 
@@ -248,7 +250,7 @@ class Desk:
             charged=row.paid,
             issued_at=row.final_at,
         )
-        return Delivered(row, receipt, sign(self._domain, receipt, self._account))
+        return Delivered(row.output, row.ids, row.inference_ms, receipt, sign(self._domain, receipt, self._account))
 
     def _settled(self, row: JobRow) -> JobRow:
         """The row with what the chain paid; asks the chain where the node has not seen the end yet."""

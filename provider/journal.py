@@ -271,6 +271,10 @@ class Journal:
         """Escrow paid to this provider in all jobs of this journal."""
         return sum(int(row["paid"]) for row in self._all("SELECT paid FROM jobs WHERE paid != '0'"))
 
+    def settled_count(self) -> int:
+        """Jobs that paid this provider."""
+        return int(self._number("SELECT count(*) FROM jobs WHERE outcome = 'SETTLED' AND paid != '0'"))
+
     def advance(
         self,
         job_id: bytes,

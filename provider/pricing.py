@@ -225,11 +225,12 @@ def check_request(request: Request, product: Product, limits: Limits) -> None:
         )
 
 
-def unknown_model(model_id: bytes) -> Refusal:
+def unknown_model(model_id: bytes, status: int = 409) -> Refusal:
     """The refusal for a model that is not on sale here."""
     return Refusal(
         "UNKNOWN_MODEL",
         f"This provider does not serve model 0x{model_id.hex()}.",
         hint="GET /v1/models lists what it serves.",
+        status=status,
         modelId="0x" + model_id.hex(),
     )

@@ -29,6 +29,10 @@ class Stage(enum.StrEnum):
     REFUSED = "REFUSED"  # not worked on; `reason` says why
 
 
+BONDED = (Stage.COMMITTED, Stage.REVEALING, Stage.REVEALED, Stage.SETTLING, Stage.FINAL, Stage.RELEASING)
+"""Stages in which the job's bond is locked in the vault."""
+
+
 @dataclass(frozen=True)
 class JobRow:
     """One job this provider was assigned to. Money in base units, times in unix seconds.

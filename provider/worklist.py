@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -96,8 +97,10 @@ class Worklist:
             following = await loop.run_in_executor(self._pool, self._step, job_id)
         except AssayError as error:
             log.warning("step_failed", job_id="0x" + job_id.hex(), code=error.code, error=error.message)
-        except Exception as error:  # a bug must not end the agent: the other jobs have bonds at stake
-            log.exception("step_crashed", job_id="0x" + job_id.hex(), error=type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - a bug must not end the agent: the other jobs have bonds at stake
+            where = traceback.extract_tb(error.__traceback__)[-1]  # its text may hold a prompt and is not logged
+            details = {"error": type(error).__name__, "file": where.filename, "line": where.lineno}
+            log.error("step_crashed", job_id="0x" + job_id.hex(), **details)
         else:
             self._failures.pop(job_id, None)
             return following

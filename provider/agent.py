@@ -1,0 +1,252 @@
+"""Wires one provider agent by hand and runs it: HTTP server, chain watcher and worklist in one process.
+
+`build` is the only place where the parts meet. `executor_factory` and `side_factory` are for programs that build an
+agent themselves; the command line passes neither, so nothing it reads can replace them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from eth_account.signers.local import LocalAccount
+
+from market.chain import DEVELOPMENT_CHAIN_IDS, Chain
+from market.config import queue_path
+from market.contracts import Jobs, Vault
+from market.deployment import Contracts, Deployment
+from market.events import Follower, HeadWaker
+from market.transactions import Transactions
+from provider.app import create_app
+from provider.catalogue import Catalogue, load_catalogue, load_engines
+from provider.chainside import ChainSide
+from provider.config import ProviderConfig
+from provider.desk import Desk
+from provider.errors import JournalError
+from provider.executor import EngineExecutor, Executor, ExecutorFactory
+from provider.journal import Journal
+from provider.node import Node
+from provider.onboard import Onboarding, Report, stake_problem
+from provider.pricing import Shop
+from provider.records import BONDED
+from provider.server import Server, listen
+from provider.watcher import JournalCursor, Watcher
+from provider.worklist import Worklist
+
+log = structlog.get_logger(__name__)
+
+SideFactory = Callable[[Chain, Jobs, Vault, Transactions, float], ChainSide]
+
+SETTLE_DOWN = 3.0  # seconds a stopping agent gives its last steps
+
+
+def chain_side(chain: Chain, jobs: Jobs, vault: Vault, transactions: Transactions, timeout: float) -> ChainSide:
+    """The honest ChainSide."""
+    return ChainSide(chain, jobs, vault, transactions, timeout=timeout)
+
+
+@dataclass
+class Agent:
+    """A built agent. `run` once, then `close`."""
+
+    config: ProviderConfig
+    address: str
+    endpoint: str
+    url: str
+    listener: socket.socket
+    server: Server
+    executor: Executor
+    worklist: Worklist
+    watcher: Watcher
+    journal: Journal
+    resources: ExitStack
+
+    async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
+        """Serves until `stop` is set; `ready` is called when the first request can be answered.
+
+        Raises:
+            Exception: a part of the agent ended on its own; the journal knows where to go on.
+        """
+        waker = HeadWaker(self.config.ws_url)
+        parts = [
+            asyncio.create_task(self.server.serve(sockets=[self.listener]), name="server"),
+            asyncio.create_task(self.worklist.run(), name="worklist"),
+            asyncio.create_task(self.watcher.run(waker), name="watcher"),
+        ]
+        stopped = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            while not self.server.started and not any(part.done() for part in parts):
+                await asyncio.sleep(0.005)
+            for row in self.journal.open_jobs():
+                self.worklist.kick(row.job_id)
+            if self.server.started:
+                ready()
+            await asyncio.wait([stopped, *parts], return_when=asyncio.FIRST_COMPLETED)
+            if not stop.is_set():
+                for part in parts:
+                    if part.done():
+                        part.result()  # raises what ended it
+        finally:
+            await self._wind_down(parts, stopped)
+
+    async def _wind_down(self, parts: list[asyncio.Task[None]], stopped: asyncio.Task[bool]) -> None:
+        server, worklist, watcher = parts
+        self.executor.stop()
+        self.server.should_exit = True
+        watcher.cancel()
+        stopped.cancel()
+        ended = await self.worklist.stop(SETTLE_DOWN)
+        await asyncio.wait([server, worklist, watcher], timeout=1.0)
+        log.info("stopped", steps_ended=ended)
+
+    def close(self) -> None:
+        """Gives back files, locks and the socket. Safe to repeat."""
+        self.resources.close()
+
+
+def build(
+    config: ProviderConfig,
+    account: LocalAccount,
+    *,
+    report: Report = lambda _: None,
+    executor_factory: ExecutorFactory = EngineExecutor,
+    side_factory: SideFactory = chain_side,
+) -> Agent:
+    """Checks everything the agent stands on, brings the chain in line with the configuration, returns the agent.
+
+    Args:
+        report: told each thing that was checked or done, in one line.
+
+    Raises:
+        PortInUse, ConfigError: the port, the manifest, the journal or the gas coin.
+        ChainUnreachable, WrongChain, ChainError: the chain, or contracts that are not those of the manifest.
+        PackError, InferenceError: a pack or the engine's self-test.
+        ContractError: a contract refused an announcement, an offer or the stake.
+    """
+    with ExitStack() as stack:
+        listener = stack.enter_context(listen(config.host, config.port))
+        port = listener.getsockname()[1]
+        url = f"http://{config.host}:{port}" if ":" not in config.host else f"http://[{config.host}]:{port}"
+        deployment = Deployment.load(config.deployment)
+        chain = Chain(config.rpc_url, expected_chain_id=deployment.chain_id)
+        deployment.check(chain)
+        report(f"chain {chain.chain_id}: contracts are those of the manifest")
+        contracts = Contracts.of(chain, deployment)
+
+        catalogue = load_catalogue(config.packs, config)
+        report("packs: " + ", ".join(served.product.name for served in catalogue.values()))
+        engines = load_engines(catalogue, config.device, config.threads)
+        report(f"engine: exact on {config.device}")
+
+        journal = _open_journal(config.journal_path, chain, deployment)
+        stack.callback(journal.close)
+        queue = queue_path(config.data_dir, chain.chain_id, account.address)
+        transactions = stack.enter_context(Transactions(chain, account, queue))
+
+        onboarding = Onboarding(chain, contracts, transactions, config, report)
+        onboarding.check_gas()
+        endpoint = config.endpoint or url
+        onboarding.announce(endpoint)
+        onboarding.offer(catalogue)
+        if config.stake:
+            locked = sum(row.bond for row in journal.open_jobs() if row.stage in BONDED)
+            problem = stake_problem(onboarding.stake(locked), config.stake)
+            if problem:
+                report(problem)
+
+        side = side_factory(chain, contracts.jobs, contracts.vault, transactions, config.timing.transaction_seconds)
+        shop = _shop(config, account.address, deployment, contracts, catalogue)
+        worklist: Worklist  # the executor wakes it, and it steps the node that feeds the executor
+        executor = executor_factory(engines, config.limits.queue, lambda job_id: worklist.kick(job_id))
+        stack.callback(executor.stop)
+        node = Node(side, journal, executor, shop, config.timing)
+        worklist = Worklist(node.step, side.now)
+        desk = Desk(side, journal, shop, catalogue, account, load=executor.load, kick=worklist.kick)
+        follower = Follower(
+            chain,
+            [deployment.jobs],
+            JournalCursor(journal),
+            confirmations=config.confirmations,
+            start_block=deployment.block,
+        )
+        watcher = Watcher(
+            follower,
+            side,
+            journal,
+            worklist.kick,
+            keep_requests=config.limits.stored_request_seconds,
+            keep_outputs=config.limits.output_seconds,
+            poll_seconds=config.timing.poll_seconds,
+        )
+        server = Server(create_app(desk, catalogue, shop, lambda: unready(watcher, side, shop)))
+        return Agent(
+            config=config,
+            address=account.address,
+            endpoint=endpoint,
+            url=url,
+            listener=listener,
+            server=server,
+            executor=executor,
+            worklist=worklist,
+            watcher=watcher,
+            journal=journal,
+            resources=stack.pop_all(),
+        )
+
+
+def unready(watcher: Watcher, side: ChainSide, shop: Shop) -> list[str]:
+    """Why no job can be taken now. No RPC call."""
+    reasons = []
+    if watcher.failure is not None:
+        reasons.append(f"{watcher.failure.code}: {watcher.failure.message}")
+    least = max(shop.terms.bond, 1)
+    if side.outlook.stake < least:
+        reasons.append(f"STAKE_TOO_SMALL: {side.outlook.stake} of the stake is free, a job needs at least {least}")
+    return reasons
+
+
+def _shop(
+    config: ProviderConfig, provider: str, deployment: Deployment, contracts: Contracts, catalogue: Catalogue
+) -> Shop:
+    return Shop(
+        provider=provider,
+        token=deployment.token,
+        challenger_share_bps=contracts.jobs.challenger_share_bps(),
+        products={model_id: served.product for model_id, served in catalogue.items()},
+        modes=config.offered_modes,
+        terms=config.terms,
+        gas=config.gas,
+        limits=config.limits,
+    )
+
+
+def _open_journal(path: Path, chain: Chain, deployment: Deployment) -> Journal:
+    """The journal of this chain and these contracts; that of a development chain that is gone is moved aside."""
+    identity = f"{chain.chain_id}:{chain.block(0).hash}:{deployment.jobs.lower()}"
+    journal = Journal(path)
+    known = journal.mark("chain")
+    if known is None:
+        journal.set_mark("chain", identity)
+    elif known != identity:
+        journal.close()
+        if chain.chain_id not in DEVELOPMENT_CHAIN_IDS:
+            raise JournalError(
+                f"The journal {path} belongs to other contracts or another chain. It was left as it is.",
+                hint="Set another data_dir, or the manifest that belongs to this one.",
+                path=str(path),
+                has=known,
+                needs=identity,
+            )
+        aside = path.with_name(f"{path.stem}-{int(time.time())}{path.suffix}")
+        path.rename(aside)
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        log.warning("journal_of_a_chain_that_is_gone", moved_to=str(aside))
+        return _open_journal(path, chain, deployment)
+    return journal

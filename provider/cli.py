@@ -1,0 +1,294 @@
+"""`assay provider init|run|status|withdraw`. Errors are AssayErrors; the root command prints them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from eth_utils.address import is_address, to_checksum_address
+from rich.console import Console
+from rich.table import Table
+
+from market.chain import Chain
+from market.config import Home, queue_path
+from market.deployment import Contracts, Deployment
+from market.errors import ConfigError
+from market.keystore import create_account, load_account, read_address, read_password
+from market.transactions import Transactions
+from provider import config_file
+from provider.config import Prices, ProviderConfig, Terms
+from provider.income import Action, Income
+from provider.journal import Journal
+from provider.signals import Signals
+from provider.status import Status, amount, gather
+
+app = typer.Typer(no_args_is_help=True, help="Run a provider agent and look after its income.")
+
+Config = Annotated[Path, typer.Option("--config", help="The provider's configuration file.")]
+PasswordFile = Annotated[
+    Path | None, typer.Option(help="File with the keystore's password. Else ASSAY_PASSWORD, else you are asked.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+DEFAULT_CONFIG = Path("provider.toml")
+
+
+@app.command()
+def init(
+    rpc: Annotated[str, typer.Option(help="RPC endpoint of the chain.")] = "http://127.0.0.1:8545",
+    pack: Annotated[list[Path] | None, typer.Option(help="Folder of a model pack to serve; repeat for more.")] = None,
+    deployment: Annotated[
+        Path | None, typer.Option(help="Manifest of the contracts.", show_default="that of this machine's market")
+    ] = None,
+    config: Config = DEFAULT_CONFIG,
+    keystore: Annotated[
+        Path | None,
+        typer.Option(help="An existing keystore to use; left out: a new key beside the configuration."),
+    ] = None,
+    password_file: PasswordFile = None,
+    ws: Annotated[str | None, typer.Option(help="WebSocket endpoint of the chain: wakes the agent at once.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 = any free one.")] = 8_700,
+    endpoint: Annotated[str | None, typer.Option(help="Public URL, announced on chain.")] = None,
+    label: Annotated[str, typer.Option(help="Region or privacy class, announced on chain.")] = "",
+    mode: Annotated[list[str] | None, typer.Option(help="Verification mode to offer; repeat for more.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<n>.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(help="CPU threads of the engine.")] = None,
+    confirmations: Annotated[int, typer.Option(help="Blocks on top of a job before it is believed.")] = 0,
+    stake: Annotated[str, typer.Option(help="Stake to hold, base units; `run` deposits up to it. 0: leave it.")] = "0",
+    base_fee: Annotated[str, typer.Option(help="Price of any job, base units.")] = "0",
+    per_m_input: Annotated[str, typer.Option(help="Price per million prompt tokens, base units.")] = "0",
+    per_m_output: Annotated[str, typer.Option(help="Price per million output tokens, base units.")] = "0",
+    bond: Annotated[str, typer.Option(help="Least bond of a job, base units.")] = "0",
+    valid_seconds: Annotated[int, typer.Option(help="How long a quote binds.")] = 60,
+    coin_value: Annotated[str, typer.Option(help="Base units one gas coin is worth; 0: ignore gas.")] = "0",
+    settle_grace: Annotated[int, typer.Option(help="Seconds before settling what nobody settles.")] = 15,
+    light: Annotated[bool, typer.Option(help="Cheap key encryption: for development keys only.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a commented configuration file and an encrypted key. Nothing that exists is overwritten.
+
+    Example: assay provider init --pack packs/smollm2-135m-instruct --per-m-output 600000 --stake 5000000
+    """
+    folder = config.resolve().parent
+    key_path = keystore.resolve() if keystore is not None else folder / "keystore.json"
+    choices = config_file.Choices(
+        rpc_url=rpc,
+        ws_url=ws,
+        deployment=str((deployment or Home.of(os.environ).manifest).resolve()),
+        keystore=str(key_path) if keystore is not None else key_path.name,
+        data_dir="data",
+        packs=[str(path.resolve()) for path in pack or []],
+        host=host,
+        port=port,
+        endpoint=endpoint,
+        label=label,
+        modes=mode or ("quorum", "none"),
+        device=device,
+        threads=threads,
+        confirmations=confirmations,
+        stake=_units("--stake", stake),
+        prices=Prices(
+            base_fee=_units("--base-fee", base_fee),
+            per_m_input=_units("--per-m-input", per_m_input),
+            per_m_output=_units("--per-m-output", per_m_output),
+        ),
+        terms=Terms(bond=_units("--bond", bond), valid_seconds=valid_seconds),
+        token_per_coin=_units("--coin-value", coin_value),
+        settle_grace=settle_grace,
+    )
+    config_file.check(config, choices)
+    if keystore is None:
+        password = read_password(password_file=password_file, environment=os.environ, prompt=_new_password)
+        address = str(create_account(key_path, password, light=light).address)
+    else:
+        address = read_address(key_path) or "(stated nowhere in the keystore)"
+    config_file.write(config, choices)
+    if as_json:
+        typer.echo(json.dumps({"address": address, "config": str(config), "keystore": str(key_path)}))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"configuration  {config}\nkeystore       {key_path}\naddress        [bold]{address}[/]\n")
+    console.print("What to do next:")
+    console.print(
+        f"  1. send the address a little of the chain's gas coin, and the tokens to stake ({stake} base units)"
+    )
+    console.print(f"  2. read {config}: prices, bond and limits are yours to set")
+    console.print(f"  3. assay provider run --config {config}   (announces, deposits, stakes, then serves)")
+
+
+@app.command()
+def run(config: Config = DEFAULT_CONFIG, password_file: PasswordFile = None, as_json: Json = False) -> None:
+    """Serve: quote prices, run the model, commit and reveal answers, collect what is owed.
+
+    Checks the chain, the contracts, the packs and the engine first. Then announces endpoint, models and offers where
+    they differ from the configuration, and deposits and stakes from the wallet up to `stake` (0 there leaves the stake
+    alone). Prints "ready URL ADDRESS" when it serves. Logs are JSON lines on standard error. SIGTERM stops it cleanly;
+    a restart goes on wherever it was.
+    """
+    signals = Signals()
+    from provider import logs
+    from provider.agent import build
+
+    settings = ProviderConfig.load(config)
+    account = load_account(settings.keystore, _password(password_file))
+    logs.configure()
+    agent = build(settings, account, report=lambda line: logs.logger().info("startup", step=line))
+
+    def ready() -> None:
+        line = f"ready {agent.url} {agent.address}"
+        typer.echo(json.dumps({"ready": agent.url, "address": agent.address}) if as_json else line)
+        sys.stdout.flush()
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        signals.attach(stop)
+        try:
+            await agent.run(ready, stop)
+        finally:
+            await asyncio.to_thread(agent.close)
+
+    asyncio.run(serve())
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(signals.code)  # a step may still wait for a receipt on its thread; the queue on disk knows of it
+
+
+@app.command()
+def status(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
+    """What the provider has, owes and earned. Works while the agent runs."""
+    settings = ProviderConfig.load(config)
+    chain, contracts = _connect(settings)
+    journal = Journal.read_only(settings.journal_path) if settings.journal_path.exists() else None
+    found = gather(_address(settings), contracts, journal, chain.balance)
+    if as_json:
+        typer.echo(json.dumps(found.to_json()))
+    else:
+        _show(found, chain.head().timestamp)
+
+
+@app.command()
+def withdraw(
+    config: Config = DEFAULT_CONFIG,
+    to: Annotated[str | None, typer.Option(help="Where credit goes.", show_default="the provider's address")] = None,
+    amount_: Annotated[str | None, typer.Option("--amount", help="Credit to withdraw, base units.")] = None,
+    unstake: Annotated[str | None, typer.Option(help="Begin to take out this much stake, or `all`.")] = None,
+    finish: Annotated[bool, typer.Option(help="Turn stake whose unbonding is over into credit.")] = False,
+    password_file: PasswordFile = None,
+    as_json: Json = False,
+) -> None:
+    """Take money out. The agent must be stopped: a key has one writer.
+
+    Always releases bonds that are due and withdraws credit (all of it, or --amount). Unstaking takes the deployment's
+    unbonding window; set `stake` in the configuration to what should stay, or `run` stakes again.
+    """
+    settings = ProviderConfig.load(config)
+    if to is not None and not is_address(to):
+        raise ConfigError(f"--to: {to} is not an address.", field="to")
+    chain, contracts = _connect(settings)
+    account = load_account(settings.keystore, _password(password_file))
+    journal = Journal.read_only(settings.journal_path) if settings.journal_path.exists() else None
+    with Transactions(chain, account, queue_path(settings.data_dir, chain.chain_id, account.address)) as transactions:
+        income = Income(contracts, transactions, journal, chain.head().timestamp)
+        actions = income.release()
+        if unstake is not None:
+            actions += income.begin_leaving(None if unstake == "all" else _units("--unstake", unstake))
+        if finish:
+            actions += income.finish_leaving()
+        wanted = None if amount_ is None else _units("--amount", amount_)
+        actions += income.withdraw(to_checksum_address(to) if to else account.address, wanted)
+    _tell(actions, contracts, as_json)
+
+
+def _units(option: str, text: str) -> int:
+    digits = text.replace("_", "")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 28):
+        raise ConfigError(f"{option}: {text!r} is no whole number of base units.", option=option)
+    return int(digits)
+
+
+def _password(file: Path | None) -> str:
+    asks = sys.stdin.isatty()
+    return read_password(
+        password_file=file,
+        environment=os.environ,
+        prompt=(lambda: str(typer.prompt("Password", hide_input=True, err=True))) if asks else None,
+    )
+
+
+def _new_password() -> str:
+    if not sys.stdin.isatty():
+        raise ConfigError(
+            "No password for the new key was given.", hint="Set ASSAY_PASSWORD, or name a file with --password-file."
+        )
+    return str(typer.prompt("Password for the new key", hide_input=True, confirmation_prompt=True, err=True))
+
+
+def _connect(settings: ProviderConfig) -> tuple[Chain, Contracts]:
+    deployment = Deployment.load(settings.deployment)
+    chain = Chain(settings.rpc_url, expected_chain_id=deployment.chain_id)
+    deployment.check(chain)
+    return chain, Contracts.of(chain, deployment)
+
+
+def _address(settings: ProviderConfig) -> str:
+    stated = read_address(settings.keystore)
+    if stated is None:
+        raise ConfigError(
+            f"{settings.keystore} does not state its address.",
+            hint='Add the field "address" to the keystore, as geth writes it.',
+        )
+    return str(to_checksum_address(stated))
+
+
+def _tell(actions: list[Action], contracts: Contracts, as_json: bool) -> None:
+    if as_json:
+        shown = [
+            {"action": a.what, "amount": str(a.amount), "transaction": a.transaction, "note": a.note} for a in actions
+        ]
+        typer.echo(json.dumps({"actions": shown}))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    decimals, symbol = contracts.token.decimals(), contracts.token.symbol()
+    for action in actions:
+        console.print(f"{action.what:<10} {amount(action.amount, decimals, symbol)}  {action.note}")
+    if not actions:
+        console.print("Nothing to take out: no credit, and no bond is due.")
+
+
+def _show(found: Status, now: int) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+
+    def money(units: int) -> str:
+        return amount(units, found.decimals, found.symbol)
+
+    def when(at: int) -> str:
+        return "when its job is final" if at == 0 else "now" if at <= now else f"in {at - now} s"
+
+    rows: list[tuple[str, Any]] = [
+        ("address", found.address),
+        ("endpoint", found.endpoint or "not announced"),
+        ("stake, free", money(found.stake)),
+        ("stake, locked", money(found.locked)),
+        ("leaving", f"{money(found.exiting)}, free {when(found.exit_ready_at)}" if found.exiting else "nothing"),
+        ("credit", money(found.credit)),
+        ("wallet", money(found.wallet)),
+        ("gas coin", f"{amount(found.gas, 18, 'coins')}"),
+        ("earned", f"{money(found.earned)} in {found.settled_jobs} jobs"),
+    ]
+    for name, value in rows:
+        console.print(f"{name:<14} {value}")
+    for title, columns, lines in (
+        ("locked bonds", ("job", "bond", "free"), [(b.job_id, money(b.amount), when(b.free_at)) for b in found.bonds]),
+        ("open jobs", ("job", "stage"), [(j.job_id, j.stage) for j in found.open_jobs]),
+        ("refused jobs", ("job", "reason"), [(j.job_id, f"{j.reason} {j.detail}") for j in found.refused_jobs[:10]]),
+    ):
+        if lines:
+            table = Table(*columns, title=title, title_justify="left")
+            for line in lines:
+                table.add_row(*line)
+            console.print(table)

@@ -1,0 +1,80 @@
+"""Taking money out: bonds that came free, stake that leaves, credit that goes to an address."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from market.deployment import Contracts
+from market.errors import ConfigError, ContractError
+from market.transactions import Transactions
+from provider.journal import Journal
+from provider.records import Stage
+
+
+@dataclass(frozen=True)
+class Action:
+    """One thing that was done. Amount in base units."""
+
+    what: str  # released, unstaking, unstaked, withdrawn
+    amount: int
+    transaction: str
+    note: str = ""
+
+
+class Income:
+    """Each method sends what it can and says what it did. Raises ChainError; ContractError where a contract refuses."""
+
+    def __init__(self, contracts: Contracts, transactions: Transactions, journal: Journal | None, now: int) -> None:
+        self._contracts = contracts
+        self._transactions = transactions
+        self._journal = journal
+        self._now = now
+        self._address = transactions.address
+
+    def release(self) -> list[Action]:
+        """Returns the bonds that are due to the stake."""
+        actions = []
+        for row in [] if self._journal is None else self._journal.open_jobs():
+            if row.stage not in (Stage.FINAL, Stage.RELEASING) or not 0 < row.release_at <= self._now:
+                continue
+            call = self._contracts.jobs.release_bond(row.job_id, self._address)
+            try:
+                sent = self._transactions.send(call, key=f"release:{row.job_id.hex()}:{row.attempts}")
+            except ContractError as error:
+                if error.code not in ("WrongBondState", "TooEarly"):  # released by somebody else; disputed
+                    raise
+                continue
+            actions.append(Action("released", row.bond, sent.hash, "0x" + row.job_id.hex()))
+        return actions
+
+    def begin_leaving(self, amount: int | None) -> list[Action]:
+        """Starts unbonding of `amount` of the free stake, or of all of it (None)."""
+        staked = self._contracts.vault.staked(self._address)
+        wanted = staked if amount is None else amount
+        if wanted == 0:
+            return []
+        sent = self._transactions.send(self._contracts.vault.request_unstake(wanted))
+        ready_at = self._contracts.vault.exit_of(self._address).ready_at
+        return [Action("unstaking", wanted, sent.hash, f"ready at {ready_at}")]
+
+    def finish_leaving(self) -> list[Action]:
+        """Turns a finished exit into credit.
+
+        Raises:
+            ConfigError: nothing is leaving.
+            ContractError: ExitNotReady.
+        """
+        leaving = self._contracts.vault.exit_of(self._address)
+        if leaving.amount == 0:
+            raise ConfigError("Nothing is leaving the stake.", hint="Begin with --unstake.")
+        sent = self._transactions.send(self._contracts.vault.finish_unstake(self._address))
+        return [Action("unstaked", leaving.amount, sent.hash)]
+
+    def withdraw(self, to: str, amount: int | None) -> list[Action]:
+        """Sends credit to an address: `amount`, or all of it (None)."""
+        token = self._contracts.token.address
+        wanted = self._contracts.vault.credit(token, self._address) if amount is None else amount
+        if wanted == 0:
+            return []
+        sent = self._transactions.send(self._contracts.vault.withdraw(token, to, wanted))
+        return [Action("withdrawn", wanted, sent.hash, to)]

@@ -1,0 +1,137 @@
+"""Brings the chain in line with the configuration: announcement, models, offers, stake. Sends only what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from market.chain import Call, Chain
+from market.contracts import Registry
+from market.deployment import Contracts
+from market.errors import ConfigError, ContractError
+from market.hashing import ZERO32
+from market.transactions import Transactions
+from market.views import Offer, modes_mask
+from provider.catalogue import Catalogue, Served
+from provider.config import ProviderConfig
+
+Report = Callable[[str], None]
+"""Told what was done, in one line."""
+
+
+@dataclass(frozen=True)
+class StakePlan:
+    """How the stake reaches its target. Base units; `missing` is what neither credit nor wallet can give."""
+
+    from_credit: int
+    from_wallet: int
+    missing: int
+
+    @classmethod
+    def of(cls, *, target: int, staked: int, locked: int, credit: int, wallet: int) -> StakePlan:
+        """`locked` bonds count as stake: they come back."""
+        wanted = max(target - staked - locked, 0)
+        from_credit = min(wanted, credit)
+        from_wallet = min(wanted - from_credit, wallet)
+        return cls(from_credit, from_wallet, wanted - from_credit - from_wallet)
+
+
+class Onboarding:
+    """Every method sends what is missing and returns; a second call sends nothing.
+
+    Raises (every method): ChainError; ContractError where a contract refuses.
+    """
+
+    def __init__(
+        self, chain: Chain, contracts: Contracts, transactions: Transactions, config: ProviderConfig, report: Report
+    ) -> None:
+        self._chain = chain
+        self._contracts = contracts
+        self._transactions = transactions
+        self._config = config
+        self._report = report
+        self._address = transactions.address
+
+    def check_gas(self) -> None:
+        """Raises ConfigError when the account cannot pay for a single transaction."""
+        if self._chain.balance(self._address) == 0:
+            raise ConfigError(
+                f"{self._address} has none of the gas coin of chain {self._chain.chain_id}. Nothing was sent.",
+                hint="Send it some, then start again.",
+                address=self._address,
+            )
+
+    def announce(self, endpoint: str) -> None:
+        """Registers the provider under this endpoint and label."""
+        labels = self._config.label.encode().ljust(32, b"\0")
+        if len(labels) > len(ZERO32):
+            raise ConfigError(f"label {self._config.label!r} takes more than 32 bytes.", field="label")
+        view = self._contracts.registry.provider(self._address)
+        if (view.endpoint, view.labels) != (endpoint, labels):
+            self._send(self._contracts.registry.set_provider(endpoint, labels))
+            self._report(f"announced {endpoint}")
+
+    def offer(self, catalogue: Catalogue) -> None:
+        """Publishes each model that nobody published and sets each offer."""
+        registry = self._contracts.registry
+        for model_id, served in catalogue.items():
+            if registry.model(model_id).model_id != model_id:
+                self._publish(registry, served)
+            offer = self._offer(served)
+            if registry.offer(self._address, model_id) != offer:
+                self._send(registry.set_offer(model_id, offer))
+                self._report(f"offers {served.product.name} (0x{model_id.hex()})")
+
+    def stake(self, locked: int) -> StakePlan:
+        """Deposits and stakes up to the configured target; `locked`: bonds in open jobs. Returns what was done."""
+        vault, token = self._contracts.vault, self._contracts.token
+        plan = StakePlan.of(
+            target=self._config.stake,
+            staked=vault.staked(self._address),
+            locked=locked,
+            credit=vault.credit(token.address, self._address),
+            wallet=token.balance_of(self._address),
+        )
+        if plan.from_wallet:
+            if token.allowance(self._address, vault.address) < plan.from_wallet:
+                self._send(token.approve(vault.address, plan.from_wallet))
+            self._send(vault.deposit(token.address, self._address, plan.from_wallet))
+            self._report(f"deposited {plan.from_wallet}")
+        if plan.from_credit + plan.from_wallet:
+            self._send(vault.stake(plan.from_credit + plan.from_wallet))
+            self._report(f"staked {plan.from_credit + plan.from_wallet}")
+        return plan
+
+    def _publish(self, registry: Registry, served: Served) -> None:
+        try:
+            self._send(registry.publish_model(served.roots, served.product.name))
+        except ContractError as error:
+            if error.code != "ModelAlreadyPublished":  # another provider was faster: as good
+                raise
+        else:
+            self._report(f"published {served.product.name} (0x{served.product.model_id.hex()})")
+
+    def _offer(self, served: Served) -> Offer:
+        product, limits = served.product, self._config.limits
+        return Offer(
+            token=self._contracts.token.address,
+            base_fee=product.prices.base_fee,
+            price_per_m_input=product.prices.per_m_input,
+            price_per_m_output=product.prices.per_m_output,
+            max_input_tokens=min(limits.max_input_tokens, product.context - 1),
+            max_output_tokens=min(limits.max_output_tokens, product.context - 1),
+            modes=modes_mask(self._config.offered_modes),
+        )
+
+    def _send(self, call: Call) -> None:
+        self._transactions.send(call, timeout=self._config.timing.transaction_seconds)
+
+
+def stake_problem(plan: StakePlan, target: int) -> str:
+    """Why the target is not reached, or ""."""
+    if not plan.missing:
+        return ""
+    return (
+        f"{plan.missing} of the stake target {target} are missing in credit and wallet; "
+        "jobs are taken as far as the stake goes."
+    )

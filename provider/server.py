@@ -1,0 +1,69 @@
+"""The listening socket and uvicorn on it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+
+from market.errors import ConfigError
+from provider.errors import PortInUse
+
+CONNECTIONS = 1_024
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Binds and listens; port 0 takes a free one.
+
+    Raises:
+        PortInUse: another program listens there.
+        ConfigError: the address is none of this machine's.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise _unusable(host, error) from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(host, port) from None
+        raise _unusable(host, error) from None
+    return listener
+
+
+def _unusable(host: str, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"Cannot listen on {host}: {error.strerror}. Nothing was started.", hint="Set another `host`.", host=host
+    )
+
+
+class Server(uvicorn.Server):
+    """uvicorn without signal handlers of its own: the agent decides when to stop."""
+
+    def __init__(self, app: Any) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                limit_concurrency=CONNECTIONS,
+                timeout_keep_alive=30,
+                timeout_graceful_shutdown=1,
+                h11_max_incomplete_event_size=64 * 1024,
+                server_header=False,
+            )
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

@@ -1,0 +1,128 @@
+"""What a provider has, owes and earned: out of the chain and the journal, also while its agent runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from market.deployment import Contracts
+from provider.journal import Journal
+from provider.records import BONDED, JobRow, Stage
+
+
+@dataclass(frozen=True)
+class Bond:
+    """Stake locked for one job; `free_at` is 0 while its job is not final."""
+
+    job_id: str
+    amount: int
+    free_at: int
+
+
+@dataclass(frozen=True)
+class OpenJob:
+    """A job with something left to do."""
+
+    job_id: str
+    stage: str
+    commit_deadline: int
+
+
+@dataclass(frozen=True)
+class RefusedJob:
+    job_id: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """Money in base units of the token, times in unix seconds.
+
+    Attributes:
+        stake: free stake; bonds: locked beside it; exiting, exit_ready_at: stake on its way out.
+        credit: can be withdrawn now; wallet: tokens outside the vault; gas: wei.
+        earned: escrow paid to this provider, as far as the journal goes back.
+    """
+
+    address: str
+    endpoint: str
+    token: str
+    symbol: str
+    decimals: int
+    stake: int
+    credit: int
+    wallet: int
+    gas: int
+    exiting: int
+    exit_ready_at: int
+    earned: int
+    settled_jobs: int
+    bonds: tuple[Bond, ...]
+    open_jobs: tuple[OpenJob, ...]
+    refused_jobs: tuple[RefusedJob, ...]
+
+    @property
+    def locked(self) -> int:
+        return sum(bond.amount for bond in self.bonds)
+
+    def to_json(self) -> dict[str, Any]:
+        """Amounts as decimal strings, times as numbers, names in camelCase."""
+        amounts = {"stake", "credit", "wallet", "gas", "exiting", "earned", "amount"}
+
+        def convert(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {_camel(k): str(v) if k in amounts else convert(v) for k, v in value.items()}
+            return [convert(item) for item in value] if isinstance(value, tuple | list) else value
+
+        converted: dict[str, Any] = convert(asdict(self))
+        return converted | {"locked": str(self.locked)}
+
+
+def gather(address: str, contracts: Contracts, journal: Journal | None, balance: Callable[[str], int]) -> Status:
+    """Reads everything. `journal` None: this provider has not run yet.
+
+    Raises:
+        ChainError: the chain could not be read.
+    """
+    vault, token = contracts.vault, contracts.token
+    leaving = vault.exit_of(address)
+    open_rows: list[JobRow] = [] if journal is None else journal.open_jobs()
+    rows = [] if journal is None else journal.jobs(100)
+    return Status(
+        address=address,
+        endpoint=contracts.registry.provider(address).endpoint,
+        token=token.address,
+        symbol=token.symbol(),
+        decimals=token.decimals(),
+        stake=vault.staked(address),
+        credit=vault.credit(token.address, address),
+        wallet=token.balance_of(address),
+        gas=balance(address),
+        exiting=leaving.amount,
+        exit_ready_at=leaving.ready_at,
+        earned=0 if journal is None else journal.earned(),
+        settled_jobs=0 if journal is None else journal.settled_count(),
+        bonds=tuple(Bond(_hex(row.job_id), row.bond, row.release_at) for row in open_rows if row.stage in BONDED),
+        open_jobs=tuple(OpenJob(_hex(row.job_id), row.stage, row.commit_deadline) for row in open_rows),
+        refused_jobs=tuple(
+            RefusedJob(_hex(row.job_id), row.reason, row.detail) for row in rows if row.stage is Stage.REFUSED
+        ),
+    )
+
+
+def amount(units: int, decimals: int, symbol: str) -> str:
+    """Base units for people: 1234567 at 6 decimals → "1.234567 ABC"."""
+    whole, rest = divmod(units, 10**decimals)
+    fraction = str(rest).zfill(decimals).rstrip("0") if decimals else ""
+    return f"{whole:,}{'.' + fraction if fraction else ''} {symbol}"
+
+
+def _hex(value: bytes) -> str:
+    return "0x" + value.hex()
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)

@@ -1,0 +1,143 @@
+"""Reads the events of the Jobs contract, notes what concerns this provider, and wakes the jobs they speak of."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import structlog
+from eth_utils.address import to_checksum_address
+
+from market.errors import AssayError
+from market.events import Event, Follower, HeadWaker, Mark, Rewind, struct_of
+from market.hashing import unpack_tokens
+from market.types import Request
+from provider.chainside import ChainSide
+from provider.journal import Journal
+
+log = structlog.get_logger(__name__)
+
+FORGET_EVERY = 600  # seconds between clean-ups of the journal
+
+
+class Watcher:
+    """See the module. `run` belongs to one event loop; `poll` may be called from any one thread at a time."""
+
+    def __init__(
+        self,
+        follower: Follower,
+        side: ChainSide,
+        journal: Journal,
+        kick: Callable[[bytes], None],
+        *,
+        keep_requests: int,
+        keep_outputs: int,
+        poll_seconds: float,
+    ) -> None:
+        self._follower = follower
+        self._side = side
+        self._journal = journal
+        self._kick = kick
+        self._keep_requests = keep_requests
+        self._keep_outputs = keep_outputs
+        self._poll_seconds = poll_seconds
+        self._forgotten = 0.0
+        self.failure: AssayError | None = None  # of the last look at the chain
+
+    async def run(self, waker: HeadWaker) -> None:
+        """Looks at the chain at every new block, or every poll_seconds, until cancelled."""
+        async with waker:
+            while True:
+                try:
+                    await asyncio.to_thread(self.poll)
+                except AssayError as error:
+                    if self.failure is None:
+                        log.warning("chain_unreadable", code=error.code, error=error.message)
+                    self.failure = error
+                    await asyncio.sleep(self._poll_seconds)
+                else:
+                    if self.failure is not None:
+                        log.info("chain_readable_again")
+                    self.failure = None
+                await waker.wait(self._poll_seconds)
+
+    def poll(self) -> None:
+        """One look: new events into the journal, jobs woken, the outlook renewed.
+
+        Raises:
+            ChainError: the chain could not be read; the next look starts where this one did.
+            JournalError: nothing of this look counts as seen.
+        """
+        concerned = self._take_events()
+        for job_id in concerned:
+            self._kick(job_id)
+        self._side.look()
+        if time.monotonic() > self._forgotten + FORGET_EVERY:
+            self._forgotten = time.monotonic()
+            now = self._side.now()
+            self._journal.forget(now, now - self._keep_outputs)
+
+    def _take_events(self) -> set[bytes]:
+        """Jobs that may go on. Everything is in the journal before the cursor moves past it."""
+        concerned: set[bytes] = set()
+        posted: dict[bytes, Mapping[str, Any]] = {}
+        for item in self._follower.poll():
+            if isinstance(item, Rewind):
+                log.warning("chain_reorganised", to_block=item.to_block)
+                concerned.update(row.job_id for row in self._journal.open_jobs())
+                continue
+            job_id = item.args.get("jobId")
+            if not isinstance(job_id, bytes):
+                continue
+            if item.name == "JobPosted":
+                posted[job_id] = item.args["job"]
+            elif item.name == "ReplicaAssigned":
+                self._assigned(job_id, item, posted[job_id])
+            elif item.name == "RequestPublished":
+                self._published(job_id, item)
+            if self._journal.job(job_id) is not None:
+                concerned.add(job_id)
+        self._follower.commit()
+        return concerned
+
+    def _assigned(self, job_id: bytes, event: Event, job: Mapping[str, Any]) -> None:
+        if event.args["provider"].lower() != self._side.address.lower():
+            return
+        new = self._journal.add_job(
+            job_id,
+            client=to_checksum_address(job["client"]),
+            model_id=job["modelId"],
+            request_hash=job["requestHash"],
+            quote_digest=event.args["quoteDigest"],
+            bond=event.args["terms"]["bond"],
+            commit_deadline=job["commitDeadline"],
+            now=int(time.time()),
+        )
+        if new:
+            log.info("job_assigned", job_id="0x" + job_id.hex(), block=event.block_number)
+
+    def _published(self, job_id: bytes, event: Event) -> None:
+        """An inline request: the contract checked that the ids hash to its root."""
+        if self._journal.job(job_id) is None:
+            return
+        request = struct_of(Request, event.args["request"])
+        ids = unpack_tokens(event.args["ids"], request.input_tokens)
+        self._journal.put_request(request, ids, self._side.now() + self._keep_requests)
+        self._journal.mark_public(job_id)
+
+
+class JournalCursor:
+    """Keeps a follower's marks in the journal, so that both are saved or lost together."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def load(self) -> Sequence[Mark]:
+        text = self._journal.mark("cursor")
+        return [Mark(number, block_hash) for number, block_hash in json.loads(text)] if text else []
+
+    def save(self, marks: Sequence[Mark]) -> None:
+        self._journal.set_mark("cursor", json.dumps([(mark.number, mark.hash) for mark in marks]))
