@@ -75,7 +75,7 @@ class Onboarding:
         """Publishes each model that nobody published and sets each offer."""
         registry = self._contracts.registry
         for model_id, served in catalogue.items():
-            if registry.model(model_id).model_id != model_id:
+            if not _is_published(registry, model_id):
                 self._publish(registry, served)
             offer = self._offer(served)
             if registry.offer(self._address, model_id) != offer:
@@ -125,6 +125,15 @@ class Onboarding:
 
     def _send(self, call: Call) -> None:
         self._transactions.send(call, timeout=self._config.timing.transaction_seconds)
+
+
+def _is_published(registry: Registry, model_id: bytes) -> bool:
+    try:
+        return registry.model(model_id).model_id == model_id
+    except ContractError as error:
+        if error.code != "UnknownModel":
+            raise
+        return False
 
 
 def stake_problem(plan: StakePlan, target: int) -> str:
