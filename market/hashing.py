@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from functools import cache
 
-from eth_abi import encode
+from eth_abi.abi import encode
 from sha3 import keccak_256
 
 ZERO32 = bytes(32)
@@ -112,7 +112,7 @@ class Struct:
     @classmethod
     def members(cls) -> tuple[tuple[str, str, str], ...]:
         """(attribute, Solidity name, Solidity type) of each field, in the order of the EIP-712 type."""
-        return _members(cls)
+        return tuple((f.name, f.metadata["name"], f.metadata["kind"]) for f in dataclasses.fields(cls))
 
     @classmethod
     def type_string(cls) -> str:
@@ -126,17 +126,12 @@ class Struct:
     def hash_struct(self) -> bytes:
         """EIP-712 hashStruct. All fields are static, so it is keccak256(abi.encode(TYPEHASH, fields…))."""
         kinds = ["bytes32", *(kind for _, _, kind in self.members())]
-        return keccak256(encode(kinds, [_type_hash(type(self)), *self.values()]))
+        return keccak256(encode(kinds, [_type_hash(self.type_string()), *self.values()]))
 
 
 @cache
-def _members(cls: type[Struct]) -> tuple[tuple[str, str, str], ...]:
-    return tuple((f.name, f.metadata["name"], f.metadata["kind"]) for f in dataclasses.fields(cls))
-
-
-@cache
-def _type_hash(cls: type[Struct]) -> bytes:
-    return keccak256(cls.type_string().encode())
+def _type_hash(type_string: str) -> bytes:
+    return keccak256(type_string.encode())
 
 
 def job_id(chain_id: int, jobs: str, client: str, client_nonce: int) -> bytes:

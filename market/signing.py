@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from eth_abi import encode
+from eth_abi.abi import encode
 from eth_account.signers.local import LocalAccount
-from eth_keys import keys
 from eth_keys.constants import SECPK1_N
+from eth_keys.datatypes import Signature
 from eth_keys.exceptions import BadSignature as InvalidSignature
-from eth_keys.exceptions import ValidationError
+from eth_typing import Hash32
+from eth_utils.exceptions import ValidationError
 
 from market.errors import BadSignature
 from market.hashing import Struct, keccak256
@@ -52,7 +53,7 @@ class Domain:
 
 def sign(domain: Domain, value: Struct, account: LocalAccount) -> bytes:
     """Signs a struct. Returns 65 bytes r‖s‖v with low s and v 27 or 28, as the contracts take it."""
-    return bytes(account.unsafe_sign_hash(domain.digest(value)).signature)
+    return bytes(account.unsafe_sign_hash(Hash32(domain.digest(value))).signature)
 
 
 def recover(domain: Domain, value: Struct, signature: bytes) -> str:
@@ -67,7 +68,7 @@ def recover(domain: Domain, value: Struct, signature: bytes) -> str:
     if s > SECPK1_N // 2:
         raise BadSignature("The signature is malleable (high s) and therefore refused.")
     try:
-        public = keys.Signature(vrs=(signature[64] - 27, r, s)).recover_public_key_from_msg_hash(domain.digest(value))
+        public = Signature(vrs=(signature[64] - 27, r, s)).recover_public_key_from_msg_hash(domain.digest(value))
     except (InvalidSignature, ValidationError):
         raise BadSignature("The signature does not recover to any address.") from None
     return str(public.to_checksum_address())
