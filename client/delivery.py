@@ -61,15 +61,22 @@ class Courier:
         self._clock = clock
         self.state = Deliveries()
         self._round_done = anyio.Event()
+        self._scope = anyio.CancelScope()
+        self._waiting = 0
 
     async def deliver(self, targets: Sequence[tuple[str, str]]) -> None:
-        """Tries until every target (provider, endpoint) has accepted or finally refused. Cancel it to give up."""
+        """Tries until every target (provider, endpoint) has accepted or finally refused, or until `stop`. Once only."""
         self._waiting = len(targets)
         if not targets:
             self._round_done.set()
-        async with anyio.create_task_group() as group:
-            for provider, endpoint in targets:
-                group.start_soon(self._until_accepted, provider, endpoint)
+        with self._scope:
+            async with anyio.create_task_group() as group:
+                for provider, endpoint in targets:
+                    group.start_soon(self._until_accepted, provider, endpoint)
+
+    def stop(self) -> None:
+        """Gives up on whoever has not accepted."""
+        self._scope.cancel()
 
     async def first_round(self) -> None:
         """Returns once every target has answered, or failed once."""

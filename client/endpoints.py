@@ -18,8 +18,6 @@ import httpx
 
 from client.errors import UnsafeEndpoint
 
-DEVELOPMENT_CHAINS = frozenset({1337, 31337})
-
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 
 

@@ -11,7 +11,7 @@ AssayError (market.errors)
 │   ├── UnsafeEndpoint                       an address that a provider must not name
 │   └── OutputUnavailable                    the job is settled, its output could not be had
 └── MarketError
-    ├── UnknownModel, NotEnoughProviders, PriceAboveCap
+    ├── UnknownModel (market.index), NotEnoughProviders, PriceAboveCap
     └── NoAgreement, JobCancelled
 """
 
@@ -54,10 +54,6 @@ class UnsafeEndpoint(WireError):
 
 class OutputUnavailable(WireError):
     """No paid replica served an output that matches the hash agreed on chain."""
-
-
-class UnknownModel(MarketError):
-    """Nobody published such a model."""
 
 
 class NotEnoughProviders(MarketError):

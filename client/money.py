@@ -11,7 +11,7 @@ _MOST = 1 << 128  # amounts are uint128 on chain
 _PLAIN = re.compile(r"[0-9]{1,39}(\.[0-9]{0,36})?|\.[0-9]{1,36}")
 
 
-def parse_units(text: str, decimals: int) -> int:
+def parse_amount(text: str, decimals: int) -> int:
     """Reads an amount written by a person, e.g. "0.25", as base units of a token with `decimals` places.
 
     Raises:
@@ -30,7 +30,7 @@ def parse_units(text: str, decimals: int) -> int:
     return base
 
 
-def format_units(amount: int, decimals: int, symbol: str = "") -> str:
+def format_amount(amount: int, decimals: int, symbol: str = "") -> str:
     """Base units as a person reads them, without trailing zeros: 1250000, 6 → "1.25"."""
     sign, amount = ("-", -amount) if amount < 0 else ("", amount)
     whole, part = divmod(amount, 10**decimals)

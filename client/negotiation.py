@@ -10,7 +10,7 @@ from typing import Protocol
 import anyio
 
 from client.endpoints import check_endpoint
-from client.errors import NotEnoughProviders, PriceAboveCap, UnknownModel, UnsafeEndpoint
+from client.errors import NotEnoughProviders, PriceAboveCap, UnsafeEndpoint
 from client.matching import Candidate, Constraints, LeftOut, ListedOffer, match, summarise
 from client.model_files import ModelFiles, ModelText
 from client.order import ChainLimits, JobOptions, Prompt, build_request, check_options
@@ -23,6 +23,7 @@ from client.selection import Selection, VerifiedQuote, select
 from client.signatures import SignatureChecker
 from client.steps import StepClock
 from market.errors import AssayError
+from market.index import UnknownModel
 from market.types import Model, Request
 
 
@@ -42,6 +43,7 @@ class Directory(Protocol):
 
     def sync(self) -> int: ...
     def models(self) -> Sequence[ListedModel]: ...
+    def find_model(self, name_or_id: str | bytes) -> ListedModel: ...
     def offers(self, model_id: bytes) -> Sequence[ListedOffer]: ...
 
 
@@ -115,10 +117,8 @@ class Negotiator:
         """
         check_options(options, self._market.limits)
         with steps.measure("discovery"):
-            self._directory.sync()
-            model = self._find_model(options.model)
-            offers = self._directory.offers(model.model_id)
-        report(Progress("discovery", f"{len(offers)} offers of {model.name}", {"offers": len(offers)}))
+            model, offers = await anyio.to_thread.run_sync(self._look_up, options.model)
+        report(Progress("discovery", f"{len(offers)} offers of {printable(model.name, 60)}", {"offers": len(offers)}))
         if not offers:
             raise NotEnoughProviders(
                 f"Nobody offers {model.name}.", hint="Nothing was spent. Try another model, or later.", left_out=[]
@@ -138,23 +138,18 @@ class Negotiator:
         report(Progress("negotiation", message, {"escrow": outcome.escrow, "quotes": len(quotes)}))
         return Bargain(outcome, request, ids, prompt, text, options)
 
-    def _find_model(self, wanted: str | None) -> ListedModel:
-        models = self._directory.models()
-        if wanted is None:
-            on_sale = [model for model in models if self._directory.offers(model.model_id)]
-            if len(on_sale) == 1:
-                return on_sale[0]
+    def _look_up(self, wanted: str | None) -> tuple[ListedModel, Sequence[ListedOffer]]:
+        self._directory.sync()
+        if wanted is not None:
+            model = self._directory.find_model(wanted)
+            return model, self._directory.offers(model.model_id)
+        on_sale = [model for model in self._directory.models() if self._directory.offers(model.model_id)]
+        if len(on_sale) != 1:
             raise UnknownModel(
-                "Name the model." if on_sale else "No model is on sale in this market.",
-                hint=_listing(on_sale or models),
+                "Several models are on sale: name one." if on_sale else "No model is on sale in this market.",
+                hint=_listing(on_sale) or "Nothing was spent. Try later.",
             )
-        name = wanted.lower()
-        found = [model for model in models if name in (model.name.lower(), "0x" + model.model_id.hex())]
-        if len(found) != 1:
-            problem = f"{len(found)} models are called “{wanted}”" if found else f"There is no model “{wanted}”"
-            hint = "Name it by its id. " if found else "Nothing was spent. "
-            raise UnknownModel(f"{printable(problem)}.", hint=hint + _listing(found or models), model=wanted)
-        return found[0]
+        return on_sale[0], self._directory.offers(on_sale[0].model_id)
 
     def _reachable(self, offers: Sequence[ListedOffer]) -> list[str]:
         urls: list[str] = []
@@ -194,7 +189,7 @@ class Negotiator:
             signatures=self._signatures,
             is_used=self._is_used,
         )
-        now = self._now()
+        now = await anyio.to_thread.run_sync(self._now)
 
         async def ask(candidate: Candidate) -> VerifiedQuote | LeftOut:
             begin = self._clock()
@@ -275,4 +270,4 @@ def _too_few(got: int, wanted: int, left_out: Sequence[LeftOut], name: str) -> N
 
 def _listing(models: Sequence[ListedModel]) -> str:
     names = ", ".join(f"{printable(model.name, 60)} (0x{model.model_id.hex()[:8]}…)" for model in models[:10])
-    return f"Published: {names}." if names else "Nothing is published."
+    return f"On sale: {names}." if names else ""

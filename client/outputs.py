@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 
 import anyio
 from anyio.abc import TaskGroup
@@ -44,6 +45,7 @@ class FetchedOutput:
     receipts: list[SignedReceipt] = field(default_factory=list)
     inference_ms: list[int] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    answered_at: float | None = None  # monotonic seconds of the first verified output
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,14 @@ class OutputReader:
     """Reads outputs for one client."""
 
     def __init__(
-        self, http: ProviderHttp, signatures: SignatureChecker, account: LocalAccount, patience: Patience | None = None
+        self,
+        http: ProviderHttp,
+        signatures: SignatureChecker,
+        account: LocalAccount,
+        patience: Patience | None = None,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
+        self._clock = clock
         self._http = http
         self._signatures = signatures
         self._account = account
@@ -132,7 +140,7 @@ class OutputReader:
             result.problems.append(f"{provider.lower()}: {printable(error.message)}")
             return 0.0
         if result.ids is None:
-            result.ids, result.finish = tuple(answer.ids), answer.output.finish
+            result.ids, result.finish, result.answered_at = tuple(answer.ids), answer.output.finish, self._clock()
         result.receipts.append(SignedReceipt(provider, answer.receipt, answer.signature))
         result.inference_ms.append(answer.inference_ms or 0)
         return 0.0

@@ -13,11 +13,11 @@ class Progress:
 
     Attributes:
         step: discovery, matching, negotiation, distribution, inference, aggregation, settlement, output.
-        message: in words; details: the values behind it.
+        text: in words; details: the values behind it.
     """
 
     step: str
-    message: str
+    text: str
     details: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from client.errors import JobCancelled, NoAgreement, OutputUnavailable
 from client.matching import LeftOut
 from client.selection import VerifiedQuote
 from market.types import Finish, Mode, Receipt
@@ -210,6 +211,27 @@ class JobResult:
     def settled(self) -> bool:
         return self.state is JobState.SETTLED
 
+    def raise_for_state(self) -> None:
+        """Raises NoAgreement, JobCancelled or OutputUnavailable where there is no answer at the end. Nothing while
+        the job is open."""
+        money = f"{self.refunded} base units came back as credit, {self.paid} were paid."
+        if self.state is JobState.EXPIRED:
+            roles = ", ".join(f"{replica.address.lower()[:10]}… {replica.role}" for replica in self.providers)
+            raise NoAgreement(
+                f"The job expired without agreement ({roles}). {money}",
+                hint="Ask again; `assay withdraw` takes the credit out.",
+                refunded=self.refunded,
+                paid=self.paid,
+            )
+        if self.state is JobState.CANCELLED:
+            raise JobCancelled(f"The job was cancelled. {money}", refunded=self.refunded, paid=self.paid)
+        if self.state is JobState.SETTLED and not self.ids:
+            why = "; ".join(self.problems) or "no answer"
+            raise OutputUnavailable(
+                f"The job is settled, but no paid replica served its output: {why}.",
+                hint=f"Try again with `assay job watch 0x{self.job_id.hex()}`; the output hash is on chain.",
+            )
+
     def to_json(self) -> dict[str, Any]:
         return {
             "job_id": "0x" + self.job_id.hex(),
@@ -270,4 +292,59 @@ class Balance:
             "exit_ready_at": self.exit_ready_at,
             "escrowed": self.escrowed,
             "gas_wei": self.gas_wei,
+        }
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """Credit that left the vault. Base units."""
+
+    amount: int
+    to: str
+    transaction: str
+    gas: int
+    token: TokenInfo
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "amount": self.amount,
+            "to": self.to.lower(),
+            "transaction": self.transaction,
+            "gas": self.gas,
+            "token": self.token.to_json(),
+        }
+
+
+@dataclass(frozen=True)
+class JobSummary:
+    """A line of `assay job list`.
+
+    Attributes:
+        state: as on chain in lower case, or prepared or failed for a job that never got there.
+        prompt: the last message's first characters, "" for a prompt given as ids.
+    """
+
+    job_id: bytes
+    created_at: int
+    state: str
+    model_id: bytes
+    mode: Mode
+    replicas: int
+    quorum: int
+    escrow: int
+    prompt: str
+    answer: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "job_id": "0x" + self.job_id.hex(),
+            "created_at": self.created_at,
+            "state": self.state,
+            "model_id": "0x" + self.model_id.hex(),
+            "mode": self.mode.name.lower(),
+            "replicas": self.replicas,
+            "quorum": self.quorum,
+            "escrow": self.escrow,
+            "prompt": self.prompt,
+            "answer": self.answer,
         }

@@ -61,9 +61,19 @@ class StepClock:
             raise ValueError(f"no such step: {step}")
         self._milliseconds[step] = milliseconds
 
-    def finish(self) -> None:
-        """Notes `total` as the time since this clock was made, plus what a run before the restart had measured."""
-        self._milliseconds["total"] = round((self._clock() - self._begun) * 1000) + self._milliseconds.get("total", 0)
+    def pause(self, at: float | None = None) -> None:
+        """Adds the time since the clock was made or resumed to `total`: a person may be thinking now.
+
+        Args:
+            at: a reading of `now` that counts as the end instead of this moment.
+        """
+        end = self._clock() if at is None else at
+        self._milliseconds["total"] = round((end - self._begun) * 1000) + self._milliseconds.get("total", 0)
+        self._begun = end
+
+    def resume(self) -> None:
+        """The time since `pause` does not count."""
+        self._begun = self._clock()
 
     def measured(self) -> dict[str, int]:
         return dict(self._milliseconds)

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from market.chain import DEVELOPMENT_CHAIN_IDS, Chain
 from market.errors import ConfigError
 from market.hashing import pack_tokens, unpack_tokens
 from market.types import Acceptance, Mode, Quote, Request
@@ -26,8 +27,7 @@ PREPARED, POSTED, FINAL, FAILED = "prepared", "posted", "final", "failed"
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS job (
-    chain_id INTEGER NOT NULL,
-    jobs TEXT NOT NULL,
+    market TEXT NOT NULL,
     job_id BLOB NOT NULL,
     client TEXT NOT NULL,
     created_at INTEGER NOT NULL,
@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS job (
     ids BLOB NOT NULL,
     body TEXT NOT NULL,
     result TEXT NOT NULL DEFAULT '{}',
-    PRIMARY KEY (chain_id, jobs, job_id)
+    PRIMARY KEY (market, job_id)
 ) STRICT
 """
 
@@ -95,14 +95,17 @@ class JobRecord:
 
 
 class JobStore:
-    """Jobs of one chain and one Jobs contract in a SQLite file (":memory:" for none). Safe to use from threads.
+    """Jobs of one market in a SQLite file (":memory:" for none). Safe to use from threads.
+
+    Args:
+        market: what tells this market from every other (see `market_key`).
 
     Raises (constructor):
         ConfigError: the file cannot be opened or is no database.
     """
 
-    def __init__(self, path: Path | str, chain_id: int, jobs: str) -> None:
-        self._key = (chain_id, jobs.lower())
+    def __init__(self, path: Path | str, market: str) -> None:
+        self._market = market
         self._lock = threading.Lock()
         try:
             if str(path) != ":memory:":
@@ -121,9 +124,8 @@ class JobStore:
     def put(self, record: JobRecord) -> None:
         """Writes a job, replacing what was known of it."""
         self._write(
-            "INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-            "state = excluded.state, ids = excluded.ids, body = excluded.body, result = excluded.result",
-            *self._key,
+            "INSERT OR REPLACE INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            self._market,
             record.job_id,
             record.client,
             record.created_at,
@@ -135,23 +137,23 @@ class JobStore:
         )
 
     def get(self, job_id: bytes) -> JobRecord | None:
-        rows = self._read("SELECT * FROM job WHERE chain_id = ? AND jobs = ? AND job_id = ?", *self._key, job_id)
+        rows = self._read("SELECT * FROM job WHERE market = ? AND job_id = ?", self._market, job_id)
         return _record(rows[0]) if rows else None
 
     def find(self, prefix: str) -> list[bytes]:
         """Ids of the jobs whose hex begins with `prefix` (0x or not)."""
         wanted = prefix.lower().removeprefix("0x")
-        rows = self._read("SELECT job_id FROM job WHERE chain_id = ? AND jobs = ?", *self._key)
+        rows = self._read("SELECT job_id FROM job WHERE market = ?", self._market)
         return [row[0] for row in rows if row[0].hex().startswith(wanted)]
 
     def all(self, limit: int = 1000) -> list[JobRecord]:
         """Newest first."""
-        query = "SELECT * FROM job WHERE chain_id = ? AND jobs = ? ORDER BY created_at DESC, rowid DESC LIMIT ?"
-        return [_record(row) for row in self._read(query, *self._key, limit)]
+        query = "SELECT * FROM job WHERE market = ? ORDER BY created_at DESC, rowid DESC LIMIT ?"
+        return [_record(row) for row in self._read(query, self._market, limit)]
 
     def forget(self, job_id: bytes) -> None:
         """Removes a job, its prompt and its answer from this machine. The chain's record stays."""
-        self._write("DELETE FROM job WHERE chain_id = ? AND jobs = ? AND job_id = ?", *self._key, job_id)
+        self._write("DELETE FROM job WHERE market = ? AND job_id = ?", self._market, job_id)
 
     def close(self) -> None:
         with self._lock:
@@ -202,7 +204,7 @@ def _body(record: JobRecord) -> dict[str, Any]:
 
 
 def _record(row: tuple[Any, ...]) -> JobRecord:
-    _, _, job_id, client, created_at, state, input_tokens, ids, text, result = row
+    _, job_id, client, created_at, state, input_tokens, ids, text, result = row
     body = json.loads(text)
     return JobRecord(
         job_id=job_id,
@@ -237,3 +239,10 @@ def updated(store: JobStore, record: JobRecord, **changes: Any) -> JobRecord:
     record = dataclasses.replace(record, **changes)
     store.put(record)
     return record
+
+
+def market_key(chain: Chain, jobs: str) -> str:
+    """Chain, contract and, on a development chain, its first block: one that is started anew is another market, though
+    its contracts and job ids come out the same."""
+    key = f"{chain.chain_id}:{jobs.lower()}"
+    return f"{key}:{chain.block(0).hash}" if chain.chain_id in DEVELOPMENT_CHAIN_IDS else key

@@ -27,7 +27,7 @@ class Step:
 
     next: Next
     phase: str
-    message: str
+    text: str
     until: int = 0
 
 

@@ -3,12 +3,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.errors import BadAmount
-from client.money import format_units, parse_units
+from client.money import format_amount, parse_amount
 
 
 @given(st.integers(0, 2**128 - 1), st.integers(0, 18))
 def test_amount_written_and_read_again_is_the_same(amount: int, decimals: int) -> None:
-    assert parse_units(format_units(amount, decimals), decimals) == amount
+    assert parse_amount(format_amount(amount, decimals), decimals) == amount
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ def test_amount_written_and_read_again_is_the_same(amount: int, decimals: int) -
     [("1.25", 1_250_000), (" 0.000001 ", 1), ("1_000", 1_000_000_000), ("7.", 7_000_000), (".5", 500_000)],
 )
 def test_amount_in_units_is_read_exactly(text: str, units: int) -> None:
-    assert parse_units(text, 6) == units
+    assert parse_amount(text, 6) == units
 
 
 @pytest.mark.parametrize(
@@ -33,5 +33,5 @@ def test_amount_in_units_is_read_exactly(text: str, units: int) -> None:
 )
 def test_amount_that_cannot_be_read_is_refused_in_words(text: str, why: str) -> None:
     with pytest.raises(BadAmount, match=why) as caught:
-        parse_units(text, 6)
+        parse_amount(text, 6)
     assert caught.value.exit_code == 2

@@ -62,5 +62,5 @@ def test_next_step_of_a_job_follows_the_contract_to_the_second(view, now, expect
 
 def test_next_step_of_no_agreement_says_so() -> None:
     view = job(state=JobState.REVEALING, committed=3, revealed=3, reveal_deadline=990)
-    assert "they do not agree" in next_step(view, 900).message
-    assert "they agree" in next_step(dataclasses.replace(view, output_hash=AGREED), 900).message
+    assert "they do not agree" in next_step(view, 900).text
+    assert "they agree" in next_step(dataclasses.replace(view, output_hash=AGREED), 900).text

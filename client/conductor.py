@@ -1,0 +1,257 @@
+"""One job from prompt to answer, step after step. Asynchronous; client/client.py is its blocking face."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+
+from client.errors import BadRequest, JobNotKnown
+from client.following import Follow
+from client.marketplace import Marketplace
+from client.model_files import ModelFiles
+from client.negotiation import Bargain, Directory, Negotiator
+from client.order import JobOptions, Prompt
+from client.outputs import FetchedOutput, OutputReader
+from client.posting import Posted, Poster
+from client.progress import Progress, Report
+from client.reporting import compose, first_block_of, gas_of, outcome_json, sources_of
+from client.results import JobResult
+from client.steps import StepClock
+from client.store import FINAL, PREPARED, JobRecord, JobStore, updated
+from client.wallet import Wallet, await_earlier
+from market.errors import AssayError, ContractError
+from market.events import HeadWaker
+from market.views import JobState, JobView, ReplicaView
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Desk:
+    """The parts a conductor works with. `wallet`, `poster` and `reader` are None for a client without a key."""
+
+    marketplace: Marketplace
+    directory: Directory
+    store: JobStore
+    files: ModelFiles
+    negotiator: Negotiator
+    waker: Callable[[], HeadWaker]
+    wallet: Wallet | None
+    poster: Poster | None
+    reader: OutputReader | None
+
+
+class Conductor:
+    """See the module. Raises what the parts raise; nothing is caught here but what a report can say better."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def negotiate(self, prompt: Prompt, options: JobOptions, report: Report) -> tuple[Bargain, StepClock]:
+        """Quotes for a prompt, and the clock that has been running since. No money moves."""
+        steps = StepClock()
+        bargain = await self._desk.negotiator.negotiate(prompt, options, steps, report)
+        steps.pause()
+        return bargain, steps
+
+    async def post(self, bargain: Bargain, steps: StepClock, report: Report) -> JobResult:
+        """Posts and delivers once; returns the open job."""
+        steps.resume()
+        poster = self._need(self._desk.poster)
+
+        async def work(group: TaskGroup) -> Posted:
+            return await poster.post(bargain, steps, report, group)
+
+        posted = await _with_helpers(work)
+        return await anyio.to_thread.run_sync(self._show, posted.record.job_id)
+
+    async def run(self, bargain: Bargain, steps: StepClock, report: Report) -> JobResult:
+        """Posts, waits, settles, fetches the answer."""
+        steps.resume()
+        poster = self._need(self._desk.poster)
+
+        async def work(group: TaskGroup) -> tuple[JobRecord, JobView, dict[str, int]]:
+            posted = await poster.post(bargain, steps, report, group)
+            job = await self._follow(posted.record.job_id, steps, report)
+            return poster.note_deliveries(posted.record, posted.courier, steps), job, posted.gas
+
+        record, job, gas = await _with_helpers(work)
+        result = await self._finish(record.job_id, record, job, steps, report, gas)
+        return dataclasses.replace(result, left_out=bargain.report.left_out)
+
+    async def watch(self, job_id: bytes, report: Report) -> JobResult:
+        """Goes on with a job, also after a restart: delivers what was not accepted, waits, settles, fetches."""
+        record = self._desk.store.get(job_id)
+        steps = StepClock(known=None if record is None else record.steps_ms)
+        if record is not None and record.state == PREPARED:
+            await anyio.to_thread.run_sync(self._adopt)
+        known = record
+
+        async def work(group: TaskGroup) -> tuple[JobRecord | None, JobView]:
+            job = await anyio.to_thread.run_sync(self._job, job_id)
+            poster, courier = self._desk.poster, None
+            is_ours = known is not None and poster is not None and not job.state.is_final
+            if known is not None and poster is not None and is_ours and len(known.acceptances) < len(known.quotes):
+                courier = poster.start_again(known, report, group)
+            job = await self._follow(job_id, steps, report)
+            if courier is None or poster is None or known is None:
+                return known, job
+            return poster.note_deliveries(known, courier, steps), job
+
+        record, job = await _with_helpers(work)
+        return await self._finish(job_id, record, job, steps, report, {})
+
+    async def settle(self, job_id: bytes) -> JobResult:
+        """Sends `settle` now. Raises ContractError where the contract does not let anyone yet."""
+        await self._send_simply(self._desk.marketplace.jobs.settle(job_id), f"settle:{job_id.hex()}")
+        return await anyio.to_thread.run_sync(self._show, job_id)
+
+    async def cancel(self, job_id: bytes) -> JobResult:
+        """Takes a job back before the first commit; kill fees are paid. Raises ContractError where it is too late."""
+        await self._send_simply(self._desk.marketplace.jobs.cancel(job_id), f"cancel:{job_id.hex()}")
+        return await anyio.to_thread.run_sync(self._show, job_id)
+
+    async def show(self, job_id: bytes) -> JobResult:
+        """The job as it stands. Nothing is sent."""
+        return await anyio.to_thread.run_sync(self._show, job_id)
+
+    # ------------------------------------------------------------------------------------------------------ parts
+
+    async def _follow(self, job_id: bytes, steps: StepClock, report: Report) -> JobView:
+        desk = self._desk
+        async with desk.waker() as waker:
+            follow = Follow(
+                desk.marketplace.jobs,
+                waker,
+                now=desk.marketplace.clock.now,
+                send=None if desk.wallet is None else desk.wallet.send,
+                steps=steps,
+                report=report,
+            )
+            return await follow.until_final(job_id)
+
+    async def _finish(
+        self,
+        job_id: bytes,
+        record: JobRecord | None,
+        job: JobView,
+        steps: StepClock,
+        report: Report,
+        gas: Mapping[str, int],
+    ) -> JobResult:
+        """Fetches the output of a settled job, remembers it, and tells the whole story."""
+        desk = self._desk
+        replicas = await anyio.to_thread.run_sync(desk.marketplace.jobs.replicas, job_id)
+        output, answer = FetchedOutput(), None
+        if job.state is JobState.SETTLED and desk.reader is not None:
+            report(Progress("output", "fetching the answer"))
+            output = await self._fetch(job_id, record, job, replicas)
+            answer = await self._decode(job, output)
+        steps.note("inference", max(output.inference_ms, default=0))
+        steps.pause(output.answered_at)
+        gas = dict(gas) | await anyio.to_thread.run_sync(self._gas, job_id, record, output.problems)
+        if record is not None:
+            outcome = outcome_json(output, answer, gas)
+            record = updated(desk.store, record, state=FINAL, steps_ms=steps.measured(), result=outcome)
+        result = compose(
+            job_id, job, replicas, record, desk.marketplace.token_info, steps.as_milliseconds(), output.problems
+        )
+        if record is None and output.ids is not None:  # a job of another machine, opened with the same key
+            result = dataclasses.replace(result, ids=output.ids, answer=answer, receipts=tuple(output.receipts))
+        return result
+
+    async def _fetch(
+        self, job_id: bytes, record: JobRecord | None, job: JobView, replicas: list[ReplicaView]
+    ) -> FetchedOutput:
+        reader = self._need(self._desk.reader)
+        endpoints = await anyio.to_thread.run_sync(self._endpoints, record, job)
+        now = await anyio.to_thread.run_sync(self._desk.marketplace.clock.now)
+        return await reader.fetch(job_id, job, sources_of(job, replicas, endpoints), now)
+
+    async def _decode(self, job: JobView, output: FetchedOutput) -> str | None:
+        if output.ids is None:
+            return None
+        try:
+            model, offers = await anyio.to_thread.run_sync(self._model, job.model_id)
+            text = await self._desk.files.load(model, offers)
+            return text.text.decode(output.ids)
+        except AssayError as error:
+            output.problems.append(f"the answer's text could not be made: {error}")
+            return None
+
+    def _model(self, model_id: bytes):  # type: ignore[no-untyped-def]
+        directory = self._desk.directory
+        return directory.find_model(model_id).roots, [offer.endpoint for offer in directory.offers(model_id)]
+
+    def _endpoints(self, record: JobRecord | None, job: JobView) -> dict[str, str]:
+        """Where replicas are reached: as they are registered now, else as they were when they quoted."""
+        known = {} if record is None else {q.quote.provider.lower(): q.endpoint for q in record.quotes}
+        try:
+            self._desk.directory.sync()
+            offers = self._desk.directory.offers(job.model_id)
+        except AssayError:
+            return known
+        return known | {offer.provider.lower(): offer.endpoint for offer in offers if offer.endpoint}
+
+    def _gas(self, job_id: bytes, record: JobRecord | None, problems: list[str]) -> dict[str, int]:
+        place = self._desk.marketplace
+        try:
+            first = first_block_of(place.chain, record, place.deployment.block)
+            return gas_of(place.jobs, job_id, first)
+        except AssayError as error:
+            problems.append(f"gas could not be read: {error}")
+            return {}
+
+    def _show(self, job_id: bytes) -> JobResult:
+        record = self._desk.store.get(job_id)
+        job = self._job(job_id)
+        replicas = self._desk.marketplace.jobs.replicas(job_id)
+        steps = StepClock(known=None if record is None else record.steps_ms).as_milliseconds()
+        return compose(job_id, job, replicas, record, self._desk.marketplace.token_info, steps)
+
+    def _job(self, job_id: bytes) -> JobView:
+        try:
+            return self._desk.marketplace.jobs.job(job_id)
+        except ContractError as error:
+            if error.code != "UnknownJob":
+                raise
+            record = self._desk.store.get(job_id)
+            known = "it was prepared here but never posted, so nothing was spent" if record else "nobody posted it"
+            raise JobNotKnown(
+                f"There is no job 0x{job_id.hex()} on this chain: {known}.",
+                hint="`assay job list` shows the jobs of this machine.",
+                job_id="0x" + job_id.hex(),
+            ) from None
+
+    def _adopt(self) -> None:
+        """A client died between storing and posting: the queue knows whether the transaction went out."""
+        if self._desk.wallet is not None:
+            with self._desk.wallet.open() as transactions:
+                await_earlier(transactions)
+
+    async def _send_simply(self, call, key: str) -> None:  # type: ignore[no-untyped-def]
+        wallet = self._need(self._desk.wallet)
+        await anyio.to_thread.run_sync(wallet.send, call, key)
+
+    def _need(self, part: T | None) -> T:
+        if part is None:
+            raise BadRequest("This needs the account's key; nothing was sent.", hint="Name a keystore with --keystore.")
+        return part
+
+
+async def _with_helpers(work: Callable[[TaskGroup], Awaitable[T]]) -> T:
+    """Runs `work` beside helpers that it starts in the group; they end with it. Its own error comes out unwrapped."""
+    error: Exception | None = None
+    async with anyio.create_task_group() as group:
+        try:
+            result = await work(group)
+        except Exception as caught:  # noqa: BLE001 - raised again below, outside the group
+            error = caught
+        group.cancel_scope.cancel()
+    if error is not None:
+        raise error
+    return result

@@ -1,0 +1,125 @@
+"""Waiting for a posted job to end, and ending it: `settle` is sent as soon as the contract lets anyone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import anyio
+
+from client.progress import Progress, Report
+from client.steps import StepClock
+from client.watching import Next, Step, next_step
+from market.chain import Call
+from market.contracts import Jobs
+from market.errors import ChainUnreachable, ContractError
+from market.transactions import Sent
+from market.views import JobState, JobView
+
+SHORTEST, LONGEST = 0.02, 0.5
+"""Seconds between two looks where no block wakes us: short after something happened, longer while nothing does."""
+WITH_WAKER = 1.0
+_SOMEBODY_ELSE = frozenset({"WrongState"})
+_CLOCKS_DIFFER = frozenset({"TooEarly"})
+
+
+class Waker(Protocol):
+    """market.events.HeadWaker."""
+
+    @property
+    def connected(self) -> bool: ...
+
+    async def wait(self, timeout: float) -> bool: ...
+
+
+class Follow:
+    """Follows one job to its end.
+
+    Args:
+        send: sends a call and awaits its receipt; None = only watch.
+        now: unix seconds by the chain's clock.
+    """
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        waker: Waker,
+        *,
+        now: Callable[[], int],
+        send: Callable[[Call, str], Sent] | None,
+        steps: StepClock,
+        report: Report,
+    ) -> None:
+        self._jobs = jobs
+        self._waker = waker
+        self._now = now
+        self._send = send
+        self._steps = steps
+        self._report = report
+        self._last_commit: float | None = None
+        self._agreed_seen = False
+        self._said = ""
+
+    async def until_final(self, job_id: bytes) -> JobView:
+        """Looks, waits and settles until the job is final. Survives an RPC endpoint that goes away for a while.
+
+        Raises:
+            ContractError: there is no such job, or settling is refused for another reason than time.
+        """
+        pause = SHORTEST
+        while True:
+            try:
+                job, step = await anyio.to_thread.run_sync(self._look, job_id, abandon_on_cancel=True)
+            except ChainUnreachable as error:
+                self._say(error.message, "chain")
+                await anyio.sleep(LONGEST)
+                continue
+            if self._notice(job, step):
+                pause = SHORTEST
+            if step.next is Next.DONE:
+                return job
+            if step.next is Next.SETTLE and self._send is not None:
+                await self._settle(job_id, self._send)
+                continue
+            await self._waker.wait(WITH_WAKER if self._waker.connected else pause)
+            pause = min(pause * 1.5, LONGEST)
+
+    def _look(self, job_id: bytes) -> tuple[JobView, Step]:
+        job = self._jobs.job(job_id)
+        return job, next_step(job, self._now())
+
+    def _notice(self, job: JobView, step: Step) -> bool:
+        """Notes times and tells what changed. Returns whether anything did."""
+        if self._last_commit is None and (job.state is JobState.REVEALING or job.committed == job.replicas):
+            self._last_commit = self._steps.now()
+        if job.is_agreed and not self._agreed_seen:
+            self._agreed_seen = True
+            if self._last_commit is not None:
+                self._steps.set("aggregation", self._last_commit, self._steps.now())
+        where = {"committing": "inference", "revealing": "aggregation", "agreed": "aggregation"}
+        return self._say(step.text, where.get(step.phase, "settlement"), job)
+
+    def _say(self, text: str, where: str, job: JobView | None = None) -> bool:
+        if text == self._said:
+            return False
+        self._said = text
+        counts = {} if job is None else {"committed": job.committed, "revealed": job.revealed, "of": job.replicas}
+        self._report(Progress(where, text, counts))
+        return True
+
+    async def _settle(self, job_id: bytes, send: Callable[[Call, str], Sent]) -> None:
+        call, key = self._jobs.settle(job_id), f"settle:{job_id.hex()}"
+        begin = self._steps.now()
+        try:
+            sent = await anyio.to_thread.run_sync(send, call, key)
+        except ContractError as error:
+            if error.code in _CLOCKS_DIFFER:
+                self._say("waiting for the chain's clock", "settlement")
+                await anyio.sleep(1.0)
+            elif error.code not in _SOMEBODY_ELSE:
+                raise
+            else:
+                self._steps.set("settlement", begin, self._steps.now())
+            return
+        self._steps.set("settlement", begin, self._steps.now())
+        self._report(Progress("settlement", "settled", {"transaction": sent.hash}))

@@ -1,0 +1,115 @@
+"""A job's story, put together from the chain, the local record and what providers served."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from client.outputs import FetchedOutput, Source
+from client.results import JobResult, SignedReceipt, TokenInfo, finish_name, replicas_of
+from client.store import JobRecord
+from market.chain import Chain
+from market.contracts import Jobs
+from market.events import decode_logs
+from market.types import Receipt
+from market.views import JobView, ReplicaState, ReplicaView
+
+_LABELS = {
+    "JobPosted": "Jobs.post",
+    "Committed": "Jobs.commit",
+    "Revealed": "Jobs.reveal",
+    "Settled": "Jobs.settle",
+    "Expired": "Jobs.settle",
+    "Cancelled": "Jobs.cancel",
+}
+
+
+def gas_of(jobs: Jobs, job_id: bytes, first_block: int) -> dict[str, int]:
+    """Gas of every transaction of a job's life, by label; those of replicas carry the first digits of their address.
+
+    Raises:
+        ChainUnreachable, ChainError.
+    """
+    chain = jobs.chain
+    events = decode_logs(chain.logs([jobs.address], first_block, chain.head().number))
+    gas: dict[str, int] = {}
+    for event in events:
+        label = _LABELS.get(event.name)
+        if label is None or event.args["jobId"] != job_id:
+            continue
+        if "provider" in event.args:
+            label += f" {event.args['provider'].lower()[:10]}"
+        receipt = chain.receipt(event.transaction_hash)
+        if receipt is not None:
+            gas[label] = int(receipt["gasUsed"], 16)
+    return gas
+
+
+def first_block_of(chain: Chain, record: JobRecord | None, otherwise: int) -> int:
+    """The block the job was posted in, or `otherwise` where nobody here knows."""
+    receipt = chain.receipt(record.post_transaction) if record is not None and record.post_transaction else None
+    return int(receipt["blockNumber"], 16) if receipt is not None else otherwise
+
+
+def sources_of(job: JobView, replicas: Sequence[ReplicaView], endpoints: Mapping[str, str]) -> list[Source]:
+    """The replicas that were paid for the agreed output and can be reached. `endpoints`: lower-case provider → URL."""
+    return [
+        Source(replica, endpoints[replica.provider.lower()])
+        for replica in replicas
+        if replica.state is ReplicaState.REVEALED
+        and replica.digest == job.output_hash
+        and endpoints.get(replica.provider.lower())
+    ]
+
+
+def outcome_json(output: FetchedOutput, answer: str | None, gas: Mapping[str, int]) -> dict[str, Any]:
+    """What the local record keeps of a job's end."""
+    return {
+        "answer": answer,
+        "ids": None if output.ids is None else list(output.ids),
+        "finish": output.finish,
+        "receipts": [receipt.to_json() for receipt in output.receipts],
+        "gas": dict(gas),
+    }
+
+
+def compose(
+    job_id: bytes,
+    job: JobView,
+    replicas: Sequence[ReplicaView],
+    record: JobRecord | None,
+    token: TokenInfo,
+    steps_ms: Mapping[str, int],
+    problems: Sequence[str] = (),
+) -> JobResult:
+    """The report of a job as the chain stores it, with the answer from the local record where there is one."""
+    accepted: dict[str, bool] = {}
+    outcome: Mapping[str, Any] = {}
+    if record is not None:
+        accepted = dict.fromkeys(record.refusals, False) | dict.fromkeys(record.acceptances, True)
+        outcome = record.result
+    paid = sum(replica.paid for replica in replicas)
+    return JobResult(
+        job_id=job_id,
+        model_id=job.model_id,
+        state=job.state,
+        answer=outcome.get("answer"),
+        ids=tuple(outcome.get("ids") or ()),
+        finish=finish_name(outcome.get("finish", 0)),
+        escrow=job.escrow,
+        paid=paid,
+        refunded=job.escrow - paid if job.state.is_final else 0,
+        providers=replicas_of(job, replicas, accepted),
+        gas=outcome.get("gas", {}),
+        steps_ms=steps_ms,
+        token=token,
+        commit_deadline=job.commit_deadline,
+        reveal_deadline=job.reveal_deadline,
+        final_at=job.final_at,
+        receipts=tuple(_receipt(entry) for entry in outcome.get("receipts", ())),
+        problems=tuple(problems),
+    )
+
+
+def _receipt(entry: Mapping[str, Any]) -> SignedReceipt:
+    return SignedReceipt(entry["provider"], Receipt.from_json(entry["receipt"]), bytes.fromhex(entry["signature"][2:]))
