@@ -89,11 +89,17 @@ class TransactionQueue:
                 path.parent.mkdir(parents=True, exist_ok=True)
             # autocommit; `with self._lock` and explicit BEGIN keep writes whole
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
+        except (sqlite3.Error, OSError) as error:
+            raise _unusable(self._path, error) from None
+        try:
             self._database.row_factory = sqlite3.Row
             self._database.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;")
             self._prepare(str(path), {"chain_id": str(chain_id), "address": address.lower()})
-        except (sqlite3.Error, OSError) as error:
-            raise _unusable(self._path, error) from None
+        except BaseException as error:
+            self._database.close()
+            if isinstance(error, sqlite3.Error):
+                raise _unusable(self._path, error) from None
+            raise
 
     def _prepare(self, path: str, identity: dict[str, str]) -> None:
         (version,) = self._database.execute("PRAGMA user_version").fetchone()
