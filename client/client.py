@@ -369,7 +369,9 @@ class Client:
 
     def _wallet(self, account: LocalAccount, settings: Settings) -> Wallet:
         chain = self.marketplace.chain
-        return Wallet(chain, account, queue_path(settings.data_dir, chain.chain_id, account.address))
+        wallet = Wallet(chain, account, queue_path(settings.data_dir, chain.chain_id, account.address))
+        self._stack.callback(wallet.close)
+        return wallet
 
     def _desk(self, settings: Settings, ws_url: str | None) -> Desk:
         place, account, wallet = self.marketplace, self._account, self.wallet

@@ -20,20 +20,23 @@ PENDING_SECONDS = 60.0
 
 
 class Wallet:
-    """Sends for one account. The queue is open only while something is being sent, so that a second command of the
-    same account may send while the first one waits for its answer.
+    """Sends for one account. The queue is open only around sending, so that a second command of the same account may
+    send while the first one waits for its answer.
 
     Args:
         queue: file of the transaction queue.
+        linger: seconds the queue stays open after the last use: the next transaction usually follows soon.
     """
 
-    def __init__(self, chain: Chain, account: LocalAccount, queue: Path) -> None:
+    def __init__(self, chain: Chain, account: LocalAccount, queue: Path, *, linger: float = 2.0) -> None:
         self._chain = chain
         self.account = account
         self._queue = queue
+        self._linger = linger
         self._lock = threading.Lock()
         self._users = 0
         self._transactions: Transactions | None = None
+        self._timer: threading.Timer | None = None
 
     @contextmanager
     def open(self) -> Iterator[Transactions]:
@@ -43,6 +46,7 @@ class Wallet:
             ConfigError: code Locked, another process has been sending for a minute.
         """
         with self._lock:
+            self._cancel_timer()
             if self._transactions is None:
                 self._transactions = Transactions(self._chain, self.account, self._queue, lock_timeout=LOCK_SECONDS)
             self._users += 1
@@ -53,8 +57,22 @@ class Wallet:
             with self._lock:
                 self._users -= 1
                 if self._users == 0:
-                    self._transactions = None
-                    transactions.close()
+                    self._timer = threading.Timer(self._linger, self.close)
+                    self._timer.daemon = True
+                    self._timer.start()
+
+    def close(self) -> None:
+        """Lets another process send, unless something is being sent right now. Safe to repeat."""
+        with self._lock:
+            self._cancel_timer()
+            if self._users == 0 and self._transactions is not None:
+                self._transactions.close()
+                self._transactions = None
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def send(self, call: Call, key: str | None = None) -> Sent:
         """Sends one transaction and awaits its receipt. Raises as `Transactions.send`."""
