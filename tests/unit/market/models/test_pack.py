@@ -177,7 +177,7 @@ def test_pack_with_a_recipe_of_another_model_is_refused(changes: dict[str, objec
         write_pack(RandomSource(), recipe, tmp_path / "pack")
     assert caught.value.field == field
     assert list(tmp_path.glob("[!.]*")) == []
-    assert list(tmp_path.glob(".pack-*")) == []
+    assert list(tmp_path.glob(".pack.partial-*")) == []
 
 
 def test_pack_whose_bound_fails_is_refused_and_leaves_the_old_pack(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_pack_after_a_killed_run_succeeds_and_clears_what_it_left(tmp_path: Path
     process = multiprocessing.get_context("spawn").Process(target=_pack_slowly, args=(str(tmp_path / "pack"),))
     process.start()
     deadline = time.monotonic() + 30
-    while not list(tmp_path.glob(".pack-*/weights.safetensors")):
+    while not list(tmp_path.glob(".pack.partial-*/pack/weights.safetensors")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert process.pid is not None
