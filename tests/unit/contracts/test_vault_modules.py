@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from eth_abi import encode
 
-from market.hashing import keccak256
 from tests.unit.contracts.abi import Contract
 from tests.unit.contracts.checks import new_vault, reverts
-from tests.unit.contracts.world import CLIENT, REPLICAS, STRANGER, World
+from tests.unit.contracts.world import CLIENT, REPLICAS, STRANGER, World, pack_permit
 
 A = CLIENT.address
 P = REPLICAS[0].address
 MODULE, OTHER_MODULE = REPLICAS[5].address, REPLICAS[6].address
-_PERMIT_TYPE = keccak256(b"Permit(address owner,address spender,uint256 value,uint256 nonce,uint256 deadline)")
 
 
 @pytest.fixture
@@ -30,24 +25,6 @@ def vault(world: World) -> Contract:
     made.deposit(world.token.address, P, 1_000, sender=P)
     made.stake(1_000, sender=P)
     return made
-
-
-def permit(world: World, vault: Contract, value: int, *, deadline: int | None = None) -> tuple[Any, ...]:
-    """(value, deadline, v, r, s) of the client's permit for the vault."""
-    until = world.chain.now + 60 if deadline is None else deadline
-    nonce = world.token.nonces(A)
-    struct = keccak256(
-        encode(
-            ["bytes32", "address", "address", "uint256", "uint256", "uint256"],
-            [_PERMIT_TYPE, A, vault.address, value, nonce, until],
-        )
-    )
-    signed = CLIENT.unsafe_sign_hash(keccak256(b"\x19\x01" + world.token.DOMAIN_SEPARATOR() + struct))
-    return value, until, signed.v, signed.r.to_bytes(32), signed.s.to_bytes(32)
-
-
-def packed(values: tuple[Any, ...]) -> bytes:
-    return encode(["uint256", "uint256", "uint8", "bytes32", "bytes32"], values)
 
 
 def fund(world: World, vault: Contract, amount: int, data: bytes = b"") -> None:
@@ -77,26 +54,26 @@ def test_fund_tops_credit_up_by_the_allowance(world: World, vault: Contract) -> 
 
 
 def test_fund_tops_credit_up_by_a_permit(world: World, vault: Contract) -> None:
-    fund(world, vault, 75, packed(permit(world, vault, 25)))
+    fund(world, vault, 75, pack_permit(world.permit(CLIENT, vault.address, 25)))
     assert vault.held(MODULE, world.token.address) == 75
 
 
 def test_fund_with_a_permit_that_a_front_runner_submitted_passes(world: World, vault: Contract) -> None:
-    values = permit(world, vault, 25)
+    values = world.permit(CLIENT, vault.address, 25)
     world.token.permit(A, vault.address, *values, sender=STRANGER.address)
-    fund(world, vault, 75, packed(values))
+    fund(world, vault, 75, pack_permit(values))
     assert vault.held(MODULE, world.token.address) == 75
 
 
 def test_fund_with_an_expired_permit_and_no_allowance_reverts(world: World, vault: Contract) -> None:
-    data = packed(permit(world, vault, 25, deadline=world.chain.now - 1))
+    data = pack_permit(world.permit(CLIENT, vault.address, 25, world.chain.now - 1))
     with reverts("ERC20InsufficientAllowance", spender=vault.address, allowance=0, needed=25):
         fund(world, vault, 75, data)
 
 
 def test_fund_with_a_malformed_permit_reverts(world: World, vault: Contract) -> None:
     with reverts("MalformedPermit", length=159, expected=160):
-        fund(world, vault, 75, packed(permit(world, vault, 25))[:159])
+        fund(world, vault, 75, pack_permit(world.permit(CLIENT, vault.address, 25))[:159])
 
 
 def test_fund_without_allowance_reverts(world: World, vault: Contract) -> None:

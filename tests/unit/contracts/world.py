@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from eth_abi import encode
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
@@ -31,6 +32,7 @@ COMMIT_WINDOW = 60
 REVEAL_WINDOW = 90
 PROVIDERS = 7
 INPUT = [1, 2, 3]
+_PERMIT_TYPE = keccak256(b"Permit(address owner,address spender,uint256 value,uint256 nonce,uint256 deadline)")
 MAX_OUTPUT = 16
 MODEL_ID = keccak256(b"model")
 
@@ -71,6 +73,11 @@ def answer(label: str = "right", tokens: int = 5, finish: int = 1) -> Output:
     return Output(keccak256(label.encode()), tokens, finish)
 
 
+def pack_permit(values: tuple[int, int, int, bytes, bytes]) -> bytes:
+    """The form in which `post` and `fund` take a permit."""
+    return encode(["uint256", "uint256", "uint8", "bytes32", "bytes32"], values)
+
+
 def salt_of(provider: LocalAccount) -> bytes:
     return keccak256(b"salt of " + provider.address.encode())
 
@@ -91,13 +98,18 @@ class PostedJob:
 class World:
     """Token, vault, registry, jobs and a toy arbiter on one chain; client and providers with credit and stake."""
 
-    def __init__(self, compiled: Mapping[str, Artefact] | None = None, chain: Chain | None = None) -> None:
+    def __init__(
+        self,
+        compiled: Mapping[str, Artefact] | None = None,
+        chain: Chain | None = None,
+        hostile_tokens: Sequence[str] = (),
+    ) -> None:
         self.artefacts = dict(compiled or artefacts())
         self.chain = chain or RevmChain(list(self.artefacts.values()))
         self.token = self.deploy("TestToken")
-        self.vault = self.deploy(
-            "Vault", GUARDIAN.address, self.token.address, UNBONDING_WINDOW, [(self.token.address, CAP)]
-        )
+        self.hostile = {name: self.deploy(name) for name in hostile_tokens}
+        listed = [(token.address, CAP) for token in (self.token, *self.hostile.values())]
+        self.vault = self.deploy("Vault", GUARDIAN.address, self.token.address, UNBONDING_WINDOW, listed)
         self.registry = self.deploy("Registry")
         self.arbiter = self.deploy("ToyArbiter")
         self.jobs = self.deploy("Jobs", self.vault.address, self.arbiter.address, DISPUTE_WINDOW, SHARE_BPS)
@@ -110,6 +122,10 @@ class World:
         for provider in REPLICAS:
             self.vault.deposit(self.token.address, provider.address, STAKE, sender=provider.address)
             self.vault.stake(STAKE, sender=provider.address)
+
+    def restart_nonces(self) -> None:
+        """Makes the next quotes the same ones as after deployment."""
+        self._nonce = 0
 
     def deploy(self, name: str, *arguments: Any) -> Contract:
         return self.chain.deploy(self.artefacts[name], *arguments, sender=DEPLOYER.address)
@@ -140,6 +156,24 @@ class World:
     def logs(self, name: str) -> list[Event]:
         """Events of that name in the last transaction."""
         return [event for event in self.chain.logs if event.name == name]
+
+    # --- a permit
+
+    def permit(
+        self, owner: LocalAccount, spender: str, value: int, deadline: int | None = None
+    ) -> tuple[int, int, int, bytes, bytes]:
+        """ERC-2612: (value, deadline, v, r, s) of the owner's permit of the token."""
+        until = self.chain.now + 60 if deadline is None else deadline
+        nonce = self.token.nonces(owner.address)
+        struct = keccak256(
+            encode(
+                ["bytes32", "address", "address", "uint256", "uint256", "uint256"],
+                [_PERMIT_TYPE, owner.address, spender, value, nonce, until],
+            )
+        )
+        digest = keccak256(b"\x19\x01" + self.token.DOMAIN_SEPARATOR() + struct)
+        signature = owner.unsafe_sign_hash(digest)
+        return value, until, signature.v, signature.r.to_bytes(32), signature.s.to_bytes(32)
 
     # --- a job
 

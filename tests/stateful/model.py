@@ -1,0 +1,392 @@
+"""The market as plain Python: what each call changes, or the custom error it is refused with.
+
+Written from docs/protocol.md, not from the contracts; payouts are market.settlement's. Checks stand in the contracts'
+order, because the first broken rule names the error.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from eth_account.signers.local import LocalAccount
+
+from market.hashing import ZERO32, job_id, keccak256, leaf_hash, merkle_root, unpack_tokens
+from market.settlement import (
+    BURNT_ADDRESS,
+    BondState,
+    JobFacts,
+    JobState,
+    Payout,
+    ReplicaFacts,
+    ReplicaState,
+    Terms,
+    cancel,
+    lapse,
+    minimum_bond,
+    payment,
+    price,
+    settle,
+    slash,
+)
+from market.types import ZERO_ADDRESS, Commitment, Mode, Output, Quote, Request
+from tests.stateful.ledger import Ledger, Refused, require
+
+MIN_WINDOW, MAX_WINDOW = 30, 86_400
+MAX_REPLICAS = 7
+DISPUTE_DEADLINE = 7 * 86_400
+
+
+@dataclass(frozen=True)
+class Post:
+    """A call of `post` in Python's types. Each quote comes with whoever signed it."""
+
+    mode: int
+    quorum: int
+    max_escrow: int
+    commit_window: int
+    reveal_window: int
+    request: Request
+    quotes: tuple[tuple[Quote, LocalAccount], ...]
+    inline: bytes = b""
+    permit: int | None = None  # the value permitted, None without a permit
+    malformed: bool = False  # the permit is cut short
+
+
+@dataclass
+class ModelReplica:
+    quote: Quote
+    state: ReplicaState = ReplicaState.ASSIGNED
+    bond_state: BondState = BondState.NONE
+    digest: bytes = ZERO32
+    output: Output | None = None
+
+    @property
+    def provider(self) -> str:
+        return self.quote.provider
+
+    @property
+    def terms(self) -> Terms:
+        return Terms.of(self.quote)
+
+    @property
+    def facts(self) -> ReplicaFacts:
+        hashed = self.output.output_hash if self.output else None
+        tokens = self.output.output_tokens if self.output else 0
+        return ReplicaFacts(self.provider, self.state, self.terms, tokens, hashed)
+
+
+@dataclass
+class ModelJob:
+    id: bytes
+    client: str
+    request: Request
+    mode: int
+    quorum: int
+    commit_deadline: int
+    reveal_window: int
+    replicas: list[ModelReplica]
+    escrow: int
+    state: JobState = JobState.OPEN
+    reveal_deadline: int = 0
+    final_at: int = 0
+    agreed: bytes | None = None
+    refunded: int = 0
+    slashed: int = 0
+
+    @property
+    def facts(self) -> JobFacts:
+        return JobFacts(
+            self.client,
+            self.request.input_tokens,
+            self.request.max_output_tokens,
+            tuple(replica.facts for replica in self.replicas),
+            self.agreed,
+        )
+
+    @property
+    def committed(self) -> int:
+        return sum(r.state is not ReplicaState.ASSIGNED for r in self.replicas)
+
+    @property
+    def revealed(self) -> int:
+        return sum(r.state is ReplicaState.REVEALED for r in self.replicas)
+
+    @property
+    def reveal_end(self) -> int:
+        return self.commit_deadline + self.reveal_window if self.state is JobState.OPEN else self.reveal_deadline
+
+    def replica(self, caller: str) -> ModelReplica:
+        for replica in self.replicas:
+            if replica.provider == caller:
+                return replica
+        raise Refused("NotReplica", jobId=self.id, caller=caller)
+
+    def paid(self, replica: ModelReplica) -> int:
+        return payment(self.facts, self.state, replica.facts)
+
+
+@dataclass
+class Model(Ledger):
+    """The whole state: the vault's, and every job."""
+
+    jobs: dict[bytes, ModelJob] = field(default_factory=dict)
+    nonces: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    used: set[tuple[bytes, str]] = field(default_factory=set)
+
+    # --- post
+
+    def post(self, caller: str, call: Post) -> ModelJob:
+        self._check_shape(call)
+        escrow = sum(self._check_quote(caller, call, i) for i in range(len(call.quotes)))
+        require(escrow <= call.max_escrow, "EscrowAboveCap", escrow=escrow, cap=call.max_escrow)
+        require(not self.deprecated, "VaultDeprecated")
+        missing = max(0, escrow - self.credit[caller])
+        if missing:
+            require(not call.malformed, "MalformedPermit", length=159, expected=160)
+            self._check_pull(caller, missing, call.permit)
+            if call.permit is not None:
+                self.allowance[caller] = call.permit
+            self._pull(caller, missing)
+        self.credit[caller] -= escrow - missing
+        self.held += escrow
+        self.used |= {(self.constants.domain.digest(quote), caller) for quote, _ in call.quotes}
+        identity = job_id(self.constants.domain.chain_id, self.constants.jobs, caller, self.nonces[caller])
+        self.nonces[caller] += 1
+        job = ModelJob(
+            id=identity,
+            client=caller,
+            request=call.request,
+            mode=call.mode,
+            quorum=call.quorum,
+            commit_deadline=self.now + call.commit_window,
+            reveal_window=call.reveal_window,
+            replicas=[ModelReplica(quote) for quote, _ in call.quotes],
+            escrow=escrow,
+        )
+        self.jobs[identity] = job
+        return job
+
+    def _check_shape(self, call: Post) -> None:
+        k, n = call.quorum, len(call.quotes)
+        require(call.mode in (Mode.NONE, Mode.QUORUM), "ModeNotBuilt", mode=call.mode)
+        single = call.mode == Mode.NONE and k == n == 1
+        several = call.mode == Mode.QUORUM and 2 <= k <= n <= MAX_REPLICAS and 2 * k > n
+        require(single or several, "BadQuorum", quorum=k, replicas=n)
+        for window in (call.commit_window, call.reveal_window):
+            inside = MIN_WINDOW <= window <= MAX_WINDOW
+            require(inside, "WindowOutOfRange", window=window, minimum=MIN_WINDOW, maximum=MAX_WINDOW)
+        asked = call.request
+        require(asked.input_tokens > 0, "EmptyInput")
+        require(asked.max_output_tokens > 0, "NoOutputAsked")
+        require(asked.is_plain_greedy or asked.sampler == 1, "BadSampler", sampler=asked.sampler)
+        if call.inline:
+            self._check_inline(asked, call.inline)
+
+    def _check_inline(self, asked: Request, packed: bytes) -> None:
+        length = 32 * -(-asked.input_tokens // 8)
+        require(len(packed) == length, "InputLengthMismatch", expected=length, got=len(packed))
+        filler = packed[4 * asked.input_tokens :]
+        require(set(filler) <= {0xFF}, "InputFillerMismatch", inputTokens=asked.input_tokens)
+        root = merkle_root(leaf_hash(packed[i : i + 32]) for i in range(0, length, 32))
+        require(root == asked.input_root, "InputMismatch", expected=asked.input_root, got=root)
+        unpack_tokens(packed, asked.input_tokens)
+
+    def _check_quote(self, caller: str, call: Post, index: int) -> int:
+        quote, signer = call.quotes[index]
+        asked, who, terms = call.request, quote.provider, Terms.of(quote)
+        require(
+            self.now <= quote.valid_until,
+            "QuoteExpired",
+            provider=who,
+            validUntil=quote.valid_until,
+            timestamp=self.now,
+        )
+        matches = {
+            "client": quote.client in (ZERO_ADDRESS, caller),
+            "modelId": quote.model_id == asked.model_id,
+            "requestHash": quote.request_hash in (ZERO32, asked.request_hash),
+            "mode": quote.mode == call.mode,
+        }
+        for name, holds in matches.items():
+            require(holds, "QuoteMismatch", provider=who, field=word(name))
+        token = self.constants.token
+        require(quote.token == token, "WrongToken", token=quote.token, expected=token)
+        for name, has, needs in (
+            ("maxInputTokens", quote.max_input_tokens, asked.input_tokens),
+            ("maxOutputTokens", quote.max_output_tokens, asked.max_output_tokens),
+        ):
+            require(needs <= has, "QuoteLimit", provider=who, field=word(name), has=has, needs=needs)
+        cost = price(terms, asked.input_tokens, asked.max_output_tokens)
+        needs = minimum_bond(terms, quote.max_input_tokens, quote.max_output_tokens, self.constants.share_bps)
+        require(quote.bond >= needs, "BondTooSmall", provider=who, bond=quote.bond, needs=needs)
+        fee = quote.kill_fee
+        require(fee <= cost, "KillFeeTooLarge", provider=who, killFee=fee, price=cost)
+        require(
+            cost <= quote.miss_fee <= quote.bond,
+            "MissFeeOutOfRange",
+            provider=who,
+            missFee=quote.miss_fee,
+            price=cost,
+            bond=quote.bond,
+        )
+        earlier = {other.provider for other, _ in call.quotes[:index]}
+        require(who not in earlier, "DuplicateProvider", provider=who)
+        digest = self.constants.domain.digest(quote)
+        require((digest, caller) not in self.used, "QuoteUsed", provider=who, quoteDigest=digest)
+        require(signer.address == who, "BadSignature", provider=who)
+        return cost
+
+    # --- the life of a job
+
+    def _job(self, identity: bytes) -> ModelJob:
+        require(identity in self.jobs, "UnknownJob", jobId=identity)
+        return self.jobs[identity]
+
+    def _state(self, job: ModelJob, needs: JobState) -> None:
+        require(job.state is needs, "WrongState", jobId=job.id, has=job.state, needs=needs)
+
+    def _not_after(self, job: ModelJob, deadline: int) -> None:
+        require(self.now <= deadline, "TooLate", jobId=job.id, timestamp=self.now, deadline=deadline)
+
+    def _after(self, job: ModelJob, deadline: int) -> None:
+        require(self.now > deadline, "TooEarly", jobId=job.id, timestamp=self.now, opensAt=deadline + 1)
+
+    def _replica_state(self, job: ModelJob, replica: ModelReplica, needs: ReplicaState) -> None:
+        who, has = replica.provider, replica.state
+        require(has is needs, "WrongReplicaState", jobId=job.id, provider=who, has=has, needs=needs)
+
+    def _bond_state(self, job: ModelJob, replica: ModelReplica, needs: BondState) -> None:
+        who, has = replica.provider, replica.bond_state
+        require(has is needs, "WrongBondState", jobId=job.id, provider=who, has=has, needs=needs)
+
+    def cancel(self, caller: str, identity: bytes) -> Payout:
+        job = self._job(identity)
+        require(caller == job.client, "NotClient", jobId=job.id, caller=caller)
+        self._state(job, JobState.OPEN)
+        require(job.committed == 0, "AlreadyCommitted", jobId=job.id, committed=job.committed)
+        self._not_after(job, job.commit_deadline)
+        return self._close(job, cancel(job.facts))
+
+    def commit(self, caller: str, identity: bytes, commitment: bytes) -> None:
+        job = self._job(identity)
+        self._state(job, JobState.OPEN)
+        self._not_after(job, job.commit_deadline)
+        replica = job.replica(caller)
+        self._replica_state(job, replica, ReplicaState.ASSIGNED)
+        require(commitment != ZERO32, "EmptyCommitment", jobId=job.id)
+        require(not self.deprecated, "VaultDeprecated")
+        self._unstake(caller, replica.quote.bond)
+        self.held += replica.quote.bond
+        replica.state, replica.bond_state = ReplicaState.COMMITTED, BondState.LOCKED
+        replica.digest = commitment
+        if job.committed == len(job.replicas):
+            job.state, job.reveal_deadline = JobState.REVEALING, self.now + job.reveal_window
+
+    def reveal(self, caller: str, identity: bytes, output: Output, salt: bytes) -> None:
+        job = self._job(identity)
+        if job.state is not JobState.REVEALING:
+            enough = job.state is JobState.OPEN and job.committed >= job.quorum
+            needs = JobState.REVEALING
+            require(enough, "WrongState", jobId=job.id, has=job.state, needs=needs)
+            self._after(job, job.commit_deadline)
+        replica = job.replica(caller)
+        self._replica_state(job, replica, ReplicaState.COMMITTED)
+        opened = self.constants.domain.digest(Commitment(job.id, caller, output.output_hash, salt))
+        has = replica.digest
+        require(opened == has, "BadReveal", jobId=job.id, provider=caller, expected=has, got=opened)
+        limit, count = job.request.max_output_tokens, output.output_tokens
+        fits = count == limit if output.finish == 2 else output.finish == 1 and 0 < count <= limit
+        require(fits, "BadOutput", jobId=job.id, outputTokens=count, finish=output.finish)
+        late = self.now > job.reveal_end
+        if late:
+            require(
+                job.agreed is not None,
+                "TooLate",
+                jobId=job.id,
+                timestamp=self.now,
+                deadline=job.reveal_end,
+            )
+            require(job.agreed == output.output_hash, "LateAndNotAgreed", jobId=job.id, provider=caller)
+        job.reveal_deadline, job.state = job.reveal_end, JobState.REVEALING
+        replica.state = ReplicaState.LATE if late else ReplicaState.REVEALED
+        replica.output, replica.digest = output, output.output_hash
+        in_time = [r.digest for r in job.replicas if r.state is ReplicaState.REVEALED]
+        if job.agreed is None and in_time.count(output.output_hash) >= job.quorum:
+            job.agreed = output.output_hash
+
+    def settle(self, identity: bytes) -> Payout:
+        job = self._job(identity)
+        if job.state is JobState.OPEN:
+            self._after(job, job.commit_deadline)
+            if job.committed < job.quorum:
+                return self._close(job, lapse(job.facts))
+        else:
+            self._state(job, JobState.REVEALING)
+        if job.state is JobState.OPEN or job.revealed < job.committed:
+            self._after(job, job.reveal_end)
+        return self._close(job, settle(job.facts))
+
+    def _close(self, job: ModelJob, payout: Payout) -> Payout:
+        job.state, job.final_at, job.refunded = payout.state, self.now, payout.refunded
+        for replica in job.replicas:
+            if replica.provider in payout.miss_fees:
+                replica.state = ReplicaState.MISSED
+            if replica.provider in payout.returned:
+                replica.bond_state = BondState.RELEASED
+        for owner, amount in payout.credit.items():
+            self.credit[owner] += amount
+        for owner, amount in payout.stake.items():
+            self.staked[owner] += amount
+        self.held -= sum(payout.credit.values()) + sum(payout.stake.values())
+        return payout
+
+    # --- bonds
+
+    def release(self, identity: bytes, provider: str) -> None:
+        job = self._job(identity)
+        replica = job.replica(provider)
+        if replica.bond_state is not BondState.DISPUTED:
+            self._bond_state(job, replica, BondState.LOCKED)
+        require(job.final_at > 0, "WrongState", jobId=job.id, has=job.state, needs=JobState.SETTLED)
+        disputed = replica.bond_state is BondState.DISPUTED
+        window = self.constants.dispute_window + (DISPUTE_DEADLINE if disputed else 0)
+        self._after(job, job.final_at + window)
+        replica.bond_state = BondState.RELEASED
+        self.held -= replica.quote.bond
+        self.staked[provider] += replica.quote.bond
+
+    def freeze(self, identity: bytes, provider: str, evidence: bytes) -> None:
+        job = self._job(identity)
+        require(job.final_at > 0, "WrongState", jobId=job.id, has=job.state, needs=JobState.SETTLED)
+        replica = job.replica(provider)
+        if replica.state is not ReplicaState.LATE:
+            self._replica_state(job, replica, ReplicaState.REVEALED)
+        self._bond_state(job, replica, BondState.LOCKED)
+        self._not_after(job, job.final_at + self.constants.dispute_window)
+        expected = job.request.request_hash
+        got = keccak256(keccak256(Request.type_string().encode()) + evidence)
+        require(got == expected, "EvidenceMismatch", expected=expected, got=got)
+        replica.bond_state = BondState.DISPUTED
+
+    def resolve(self, identity: bytes, provider: str, guilty: bool, challenger: str) -> None:
+        job = self._job(identity)
+        replica = job.replica(provider)
+        self._bond_state(job, replica, BondState.DISPUTED)
+        self._not_after(job, job.final_at + self.constants.dispute_window + DISPUTE_DEADLINE)
+        if not guilty:
+            replica.bond_state = BondState.LOCKED
+            return
+        bond = replica.quote.bond
+        parts = slash(bond, job.paid(replica), self.constants.share_bps)
+        self.credit[job.client] += parts.refunded
+        self.credit[challenger] += parts.reward
+        self.credit[BURNT_ADDRESS] += parts.burnt
+        self.held -= bond
+        job.slashed += bond
+        replica.bond_state = BondState.SLASHED
+
+
+def word(text: str) -> bytes:
+    """A short string as Solidity's bytes32 literal."""
+    return text.encode().ljust(32, b"\0")

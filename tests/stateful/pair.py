@@ -1,0 +1,177 @@
+"""A deployment and its model, side by side: every call goes to both and must do the same in both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from eth_account.signers.local import LocalAccount
+
+from market.settlement import BURNT_ADDRESS
+from tests.stateful.ledger import Constants, Refused
+from tests.stateful.model import Model, ModelJob, Post
+from tests.unit.contracts.abi import Contract, Revert
+from tests.unit.contracts.world import (
+    CAP,
+    CLIENT,
+    DISPUTE_WINDOW,
+    GUARDIAN,
+    MONEY,
+    OTHER_CLIENT,
+    REPLICAS,
+    SHARE_BPS,
+    STAKE,
+    STRANGER,
+    UNBONDING_WINDOW,
+    World,
+    pack_permit,
+)
+
+T = TypeVar("T")
+CLIENTS = (CLIENT, OTHER_CLIENT)
+PROVIDERS = REPLICAS[:5]
+ACTORS = (*CLIENTS, *PROVIDERS, STRANGER)
+HOSTILE = ("FeeToken", "FalseToken", "CallbackToken")
+
+
+class Pair:
+    """Starts with every actor rich, every provider staked and no job."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.jobs: list[bytes] = []
+        self.model = Model(
+            Constants(
+                token=world.token.address,
+                cap=CAP,
+                guardian=GUARDIAN.address,
+                vault=world.vault.address,
+                jobs=world.jobs.address,
+                domain=world.domain,
+                unbonding_window=UNBONDING_WINDOW,
+                dispute_window=DISPUTE_WINDOW,
+                share_bps=SHARE_BPS,
+            ),
+            now=world.chain.now,
+        )
+        for actor in (*CLIENTS, STRANGER):
+            self.model.wallet[actor.address] = self.model.allowance[actor.address] = MONEY
+        for provider in REPLICAS:
+            rest = MONEY - STAKE
+            self.model.wallet[provider.address] = self.model.allowance[provider.address] = rest
+            self.model.staked[provider.address] = STAKE
+        self._watch()
+
+    def both(self, expect: Callable[[], T], act: Callable[[], Any]) -> T | None:
+        """Runs the model, then the chain. Returns the model's result, None where both refused alike."""
+        result: T | None = None
+        refused: Refused | None = None
+        try:
+            result = expect()
+        except Refused as error:
+            refused = error
+        reverted: Revert | None = None
+        try:
+            act()
+        except Revert as error:
+            reverted = error
+        if refused is None:
+            assert reverted is None, f"the chain refused what the model allows: {reverted}"
+        else:
+            assert reverted is not None, f"the chain allowed what the model refuses: {refused}"
+            assert (reverted.name, reverted.values) == (refused.name, refused.values)
+        return result
+
+    def refuses(self, name: str, act: Callable[[], Any], **values: Any) -> None:
+        """Both sides refuse, the model by definition."""
+
+        def expect() -> None:
+            raise Refused(name, **values)
+
+        self.both(expect, act)
+
+    def warp(self, timestamp: int) -> None:
+        self.world.chain.now = self.model.now = timestamp
+
+    def post(self, caller: LocalAccount, call: Post) -> ModelJob | None:
+        world, permit = self.world, b""
+        if call.permit is not None:
+            permit = pack_permit(world.permit(caller, world.vault.address, call.permit))
+        params = world.params(
+            [world.signed(quote, signer) for quote, signer in call.quotes],
+            mode=call.mode,
+            quorum=call.quorum,
+            max_escrow=call.max_escrow,
+            commit_window=call.commit_window,
+            reveal_window=call.reveal_window,
+            asked=call.request,
+            permit=permit[:159] if call.malformed else permit,
+            inline=call.inline,
+        )
+        job = self.both(
+            lambda: self.model.post(caller.address, call),
+            lambda: world.jobs.post(params, sender=caller.address),
+        )
+        if job is not None:
+            self.jobs.append(job.id)
+        return job
+
+    # --- comparing
+
+    def _watch(self) -> None:
+        """Prepares the calls of `compare_money`: they run after every step, so they skip the ABI's generality."""
+        vault, token = self.world.vault, self.world.token.address
+        accounts = [actor.address for actor in (*ACTORS, *REPLICAS[len(PROVIDERS) :], GUARDIAN)]
+        self._accounts = [*accounts, BURNT_ADDRESS, self.world.arbiter.address]
+        self._reads = {
+            account: (
+                vault.encode("credit", token, account),
+                vault.encode("staked", account),
+                vault.encode("exits", account),
+            )
+            for account in self._accounts
+        }
+        self._read_held = vault.encode("held", self.world.jobs.address, token)
+        self._read_total = vault.encode("total", token)
+        self._read_balance = self.world.token.encode("balanceOf", vault.address)
+
+    def _word(self, contract: Contract, data: bytes) -> int:
+        answer = self.world.chain.run_call(STRANGER.address, contract.address, data, static=True)
+        return int.from_bytes(answer[:32])
+
+    def compare_money(self) -> None:
+        """Every balance of every party, and what the vault has and owes, to the unit."""
+        vault, model = self.world.vault, self.model
+        seen = 0
+        for account, reads in self._reads.items():
+            credit, staked, exiting = (self._word(vault, data) for data in reads)
+            assert credit == model.credit[account], f"credit of {account}"
+            assert staked == model.staked[account], f"stake of {account}"
+            assert exiting == model.exits[account][0], f"exit of {account}"
+            seen += credit + staked + exiting
+        held, total = self._word(vault, self._read_held), self._word(vault, self._read_total)
+        assert held == model.held
+        assert total == seen + held == model.total
+        assert self._word(self.world.token, self._read_balance) >= total
+
+    def compare_job(self, identity: bytes) -> None:
+        """Job and replicas as the views show them."""
+        job = self.model.jobs[identity]
+        view = self.world.jobs.job(identity)
+        assert (view["state"], view["escrow"], view["finalAt"]) == (job.state, job.escrow, job.final_at)
+        assert (view["committed"], view["revealed"]) == (job.committed, job.revealed)
+        assert (view["commitDeadline"], view["revealDeadline"]) == (job.commit_deadline, job.reveal_deadline)
+        assert view["outputHash"] == (job.agreed or bytes(32))
+        for replica, seen in zip(job.replicas, self.world.jobs.replicas(identity), strict=True):
+            expected = (replica.provider, replica.state, replica.bond_state, replica.digest, job.paid(replica))
+            keys = ("provider", "state", "bondState", "digest", "paid")
+            assert tuple(seen[key] for key in keys) == expected
+
+    def held_by_records(self) -> int:
+        """What the chain's own records of all jobs add up to: escrows not paid out and bonds not let go."""
+        held = 0
+        for identity in self.jobs:
+            job = self.world.jobs.job(identity)
+            held += 0 if job["finalAt"] else job["escrow"]
+            held += sum(r["bond"] for r in self.world.jobs.replicas(identity) if r["bondState"] in (1, 2))
+        return held
