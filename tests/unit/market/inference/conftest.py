@@ -5,11 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from market.inference.torch_engine import TorchEngine
 from market.models.pack import Pack
 from market.models.tiny import write_tiny_pack
 from tests.unit.market.models import packs
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Short products on two threads wait for each other longer than they compute, the more so on a busy machine."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
