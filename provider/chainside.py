@@ -56,19 +56,23 @@ class ChainSide:
         self.address = transactions.address
         self.domain: Domain = jobs.domain
         self.dispute_window = jobs.dispute_window()
-        self._outlook = self.look()
+        self._known: Outlook | None = None
+        self.look()
 
     def look(self) -> Outlook:
         """Reads head, stake and fee, and remembers them."""
         head = self._chain.head()
-        outlook = Outlook(head, self._vault.staked(self.address), head.base_fee + self._tip, self._monotonic())
-        self._outlook = outlook
+        seen = self._monotonic()
+        if self._known is not None and self._known.head.hash == head.hash:
+            seen = self._known.seen  # time passes on a chain without new blocks, too
+        outlook = Outlook(head, self._vault.staked(self.address), head.base_fee + self._tip, seen)
+        self._known = outlook
         return outlook
 
     @property
     def outlook(self) -> Outlook:
         """What `look` saw last; no RPC call."""
-        return self._outlook
+        return self._known if self._known is not None else self.look()
 
     def now(self) -> int:
         """About the next block's timestamp; no RPC call.
@@ -76,7 +80,7 @@ class ChainSide:
         The newest head's time plus what passed since it was seen, or this machine's clock where that is later: a chain
         without transactions may have had no block for hours, and a development chain may be ahead.
         """
-        outlook = self._outlook
+        outlook = self.outlook
         return max(outlook.head.timestamp + int(self._monotonic() - outlook.seen), int(self._clock()))
 
     def job(self, job_id: bytes) -> JobView | None:
@@ -96,7 +100,7 @@ class ChainSide:
 
     def fee_per_gas(self) -> int:
         """Wei per gas at the newest head seen; no RPC call."""
-        return self._outlook.fee_per_gas
+        return self.outlook.fee_per_gas
 
     def commit(self, job_id: bytes, commitment: bytes, key: str) -> None:
         self._transactions.send(self._jobs.commit(job_id, commitment), timeout=self._timeout, key=key)

@@ -192,7 +192,8 @@ def withdraw(
     chain, contracts = _connect(settings)
     account = load_account(settings.keystore, _password(password_file))
     journal = Journal.read_only(settings.journal_path) if settings.journal_path.exists() else None
-    with Transactions(chain, account, queue_path(settings.data_dir, chain.chain_id, account.address)) as transactions:
+    queue = queue_path(settings.data_dir, chain.chain_id, account.address)
+    with Transactions(chain, account, queue, lock_timeout=0.5) as transactions:
         income = Income(contracts, transactions, journal, chain.head().timestamp)
         actions = income.release()
         if unstake is not None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from market.deployment import Contracts
-from market.errors import ConfigError, ContractError
+from market.errors import ConfigError
 from market.transactions import Transactions
+from market.views import BondState
 from provider.journal import Journal
-from provider.records import Stage
+from provider.records import BONDED
 
 
 @dataclass(frozen=True)
@@ -32,18 +33,21 @@ class Income:
         self._address = transactions.address
 
     def release(self) -> list[Action]:
-        """Returns the bonds that are due to the stake."""
-        actions = []
+        """Returns the bonds that are due to the stake; asks the chain, whose jobs may be further than the journal."""
+        jobs = self._contracts.jobs
+        window, actions = jobs.dispute_window(), []
         for row in [] if self._journal is None else self._journal.open_jobs():
-            if row.stage not in (Stage.FINAL, Stage.RELEASING) or not 0 < row.release_at <= self._now:
+            if row.stage not in BONDED:
                 continue
-            call = self._contracts.jobs.release_bond(row.job_id, self._address)
-            try:
-                sent = self._transactions.send(call, key=f"release:{row.job_id.hex()}:{row.attempts}")
-            except ContractError as error:
-                if error.code not in ("WrongBondState", "TooEarly"):  # released by somebody else; disputed
-                    raise
+            job = jobs.job(row.job_id)
+            locked = any(
+                replica.provider.lower() == self._address.lower() and replica.bond_state is BondState.LOCKED
+                for replica in jobs.replicas(row.job_id)
+            )
+            if not locked or not job.state.is_final or self._now <= job.final_at + window:
                 continue
+            key = f"release:{row.job_id.hex()}:{row.attempts}"  # the agent's own: both together release once
+            sent = self._transactions.send(jobs.release_bond(row.job_id, self._address), key=key)
             actions.append(Action("released", row.bond, sent.hash, "0x" + row.job_id.hex()))
         return actions
 

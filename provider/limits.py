@@ -16,7 +16,7 @@ from provider.errors import Refusal
 log = structlog.get_logger(__name__)
 
 BODY_SECONDS = 10.0
-"""Within which a request's whole body has to arrive."""
+"""Default time for a request's whole body to arrive."""
 ALWAYS_ANSWERED = ("/healthz", "/readyz")
 
 
@@ -24,14 +24,15 @@ class Gate:
     """Reads the whole body before the app sees the request, and turns away what is too much.
 
     Args:
-        body_limit: bytes.
+        body_limit: bytes; body_seconds: within which the whole body has to arrive.
         concurrency: requests answered at the same time; /healthz and /readyz are not counted.
     """
 
-    def __init__(self, app: ASGIApp, *, body_limit: int, concurrency: int) -> None:
+    def __init__(self, app: ASGIApp, *, body_limit: int, concurrency: int, body_seconds: float = BODY_SECONDS) -> None:
         self._app = app
         self._body_limit = body_limit
         self._concurrency = concurrency
+        self._body_seconds = body_seconds
         self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,12 +57,12 @@ class Gate:
             await send(message)
 
         try:
-            body = await asyncio.wait_for(self._body(scope, receive), BODY_SECONDS)
+            body = await asyncio.wait_for(self._body(scope, receive), self._body_seconds)
             await self._app(scope, _replay(body, receive), watched)
         except AssayError as error:
             await refuse(send, error)
         except TimeoutError:
-            await refuse(send, _too_slow())
+            await refuse(send, _too_slow(self._body_seconds))
         except Exception as error:  # noqa: BLE001 - the last border; its text may hold a prompt and is not logged
             where = traceback.extract_tb(error.__traceback__)[-1]
             log.error("request_crashed", error=type(error).__name__, file=where.filename, line=where.lineno)
@@ -142,8 +143,8 @@ def _too_large(limit: int) -> Refusal:
     return Refusal("BODY_TOO_LARGE", f"A body has at most {limit} bytes.", status=413, limit=limit)
 
 
-def _too_slow() -> Refusal:
-    return Refusal("TOO_SLOW", f"The body did not come within {BODY_SECONDS:g} s.", status=408)
+def _too_slow(seconds: float) -> Refusal:
+    return Refusal("TOO_SLOW", f"The body did not come within {seconds:g} s.", status=408)
 
 
 def _unexpected() -> Refusal:

@@ -26,6 +26,7 @@ from market.events import decode_logs
 from market.hashing import ZERO32, job_id, pack_stop_tokens, pack_tokens, tokens_root
 from market.keystore import save_account
 from market.models.pack import Pack
+from market.models.text import load_text
 from market.models.tiny import write_tiny_pack
 from market.signing import sign
 from market.transactions import Transactions
@@ -107,8 +108,6 @@ class Market:
     # -------------------------------------------------------------------------------------------------- the client
 
     def request(self, prompt: str = "the end", max_output_tokens: int = 8) -> tuple[Request, list[int]]:
-        from market.models.text import load_text
-
         ids = load_text(self.pack).encode(prompt)
         request = Request(
             model_id=self.pack.model_id,

@@ -1,0 +1,92 @@
+"""`python -m tests.integration.provider.crashing POINT --config … --password-file …`: the agent, killed there.
+
+POINT is one of POINTS. The command line of the package cannot reach this wiring.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from market.inference.engine import Engine, Generation
+from market.keystore import load_account
+from market.types import Output
+from provider.agent import build
+from provider.chainside import ChainSide
+from provider.config import ProviderConfig
+from provider.executor import EngineExecutor
+
+POINTS = (
+    "inference",
+    "before-commit",
+    "after-commit",
+    "before-reveal",
+    "after-reveal",
+    "before-settle",
+    "after-settle",
+)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class FatalEngine:
+    """Dies at its first token."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.config = engine.config
+
+    def generate(self, *arguments: Any, **options: Any) -> Generation:
+        return self._engine.generate(*arguments, **{**options, "on_token": lambda _: die()})
+
+
+class FatalSide(ChainSide):
+    point = ""
+
+    def commit(self, job_id: bytes, commitment: bytes, key: str) -> None:
+        self._around("commit", lambda: super(FatalSide, self).commit(job_id, commitment, key))
+
+    def reveal(self, job_id: bytes, output: Output, salt: bytes, key: str) -> None:
+        self._around("reveal", lambda: super(FatalSide, self).reveal(job_id, output, salt, key))
+
+    def settle(self, job_id: bytes, key: str) -> None:
+        self._around("settle", lambda: super(FatalSide, self).settle(job_id, key))
+
+    def _around(self, what: str, send: Callable[[], None]) -> None:
+        if self.point == f"before-{what}":
+            die()
+        send()
+        if self.point == f"after-{what}":
+            die()
+
+
+def fatal_executor(engines: Mapping[bytes, Engine], limit: int, on_done: Callable[[bytes], None]) -> EngineExecutor:
+    return EngineExecutor({model: FatalEngine(engine) for model, engine in engines.items()}, limit, on_done)
+
+
+async def main(point: str, config: Path, password_file: Path) -> None:
+    settings = ProviderConfig.load(config)
+    account = load_account(settings.keystore, password_file.read_text(encoding="utf-8").strip())
+    FatalSide.point = point
+    agent = build(
+        settings,
+        account,
+        executor_factory=fatal_executor if point == "inference" else EngineExecutor,
+        side_factory=lambda chain, jobs, vault, transactions, timeout: FatalSide(
+            chain, jobs, vault, transactions, timeout=timeout
+        ),
+    )
+    await agent.run(lambda: print(f"ready {agent.url} {agent.address}", flush=True), asyncio.Event())
+
+
+if __name__ == "__main__":
+    chosen, _, config_path, _, password_path = sys.argv[1:]
+    assert chosen in POINTS
+    asyncio.run(main(chosen, Path(config_path), Path(password_path)))

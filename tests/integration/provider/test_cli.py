@@ -1,0 +1,223 @@
+"""`assay provider …` as a user runs it: programs, files, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from market.types import Mode
+from tests.integration.provider.market import DISPUTE_WINDOW, STAKE, TOKENS, Market, Program, until
+
+
+def assay(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "assay", "provider", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )
+
+
+def error_of(result: subprocess.CompletedProcess[str]) -> tuple[int, str]:
+    """Exit code and error code of a command run with --json."""
+    assert "Traceback" not in result.stdout + result.stderr
+    return result.returncode, json.loads(result.stdout)["error"]["code"]
+
+
+def test_init_writes_configuration_and_key_and_never_overwrites(market: Market, tmp_path: Path) -> None:
+    config = tmp_path / "provider.toml"
+    arguments = ("init", "--config", str(config), "--rpc", market.anvil.rpc_url, "--pack", str(market.pack.path))
+    options = ("--deployment", str(market.manifest), "--stake", "5_000", "--per-m-output", "7", "--light", "--json")
+    made = assay(*arguments, *options, ASSAY_PASSWORD="long enough")
+    assert made.returncode == 0, made.stderr
+    told = json.loads(made.stdout)
+    keystore = json.loads((tmp_path / "keystore.json").read_text(encoding="utf-8"))
+    assert told["address"].lower() == "0x" + keystore["address"].lower()
+    text = config.read_text(encoding="utf-8")
+    assert "per_m_output = 7" in text
+    assert "stake = 5000" in text
+    again = assay(*arguments, *options, ASSAY_PASSWORD="long enough")
+    assert error_of(again) == (2, "ConfigError")
+    assert config.read_text(encoding="utf-8") == text
+
+
+def test_init_without_a_password_writes_nothing(market: Market, tmp_path: Path) -> None:
+    result = assay(
+        "init", "--config", str(tmp_path / "p.toml"), "--pack", str(market.pack.path), "--json", ASSAY_PASSWORD=""
+    )
+    assert result.returncode == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_init_with_a_wrong_amount_writes_nothing(market: Market, tmp_path: Path) -> None:
+    config = str(tmp_path / "p.toml")
+    result = assay("init", "--config", config, "--pack", str(market.pack.path), "--stake", "1.5", "--json")
+    assert error_of(result) == (2, "ConfigError")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def running(market: Market, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """One real agent for the tests that only look; the last test stops it."""
+    config, _ = market.provider(6, tmp_path_factory.mktemp("program"))
+    program = Program(market, config)
+    program.ready()
+    yield program
+    program.close()
+
+
+def provider_file(program: Program) -> str:
+    return str(program.config.keystore.parent / "provider.toml")
+
+
+def status(program: Program) -> dict[str, Any]:
+    result = assay("status", "--config", provider_file(program), "--json")
+    assert result.returncode == 0, result.stdout + result.stderr
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def test_status_of_a_running_agent_shows_stake_bonds_and_earnings(market: Market, running: Program) -> None:
+    before = status(running)
+    assert (before["stake"], before["earned"], before["bonds"]) == (str(STAKE), "0", [])
+    assert before["endpoint"] == running.url
+    job, _ = market.start_job(running.url)
+    until(lambda: market.settled(job))
+    (replica,) = market.contracts.jobs.replicas(job)
+    after = until(lambda: (s := status(running))["earned"] != "0" and s)
+    assert (after["earned"], after["credit"], after["locked"]) == (str(replica.paid),) * 2 + (str(replica.bond),)
+    (bond,) = after["bonds"]
+    assert bond["jobId"] == "0x" + job.hex()
+    assert bond["freeAt"] == market.job(job).final_at + DISPUTE_WINDOW + 1
+    shown = assay("status", "--config", provider_file(running))
+    assert shown.returncode == 0
+    assert "earned" in shown.stdout
+
+
+def test_withdraw_beside_a_running_agent_is_refused(market: Market, running: Program) -> None:
+    result = assay(
+        "withdraw", "--config", provider_file(running), "--password-file", str(market.password_file), "--json"
+    )
+    assert error_of(result) == (2, "Locked")
+
+
+def test_log_is_json_without_prompt_or_key(market: Market, running: Program) -> None:
+    request, ids = market.request("canary canary canary")
+    job = market.post([market.quote(running.url, request, Mode.NONE)], request)
+    market.deliver(running.url, job, request, ids, messages=None)
+    until(lambda: market.settled(job))
+    text = running.text()
+    assert any(line["event"] == "job_assigned" for line in running.lines())
+    assert "canary" not in text
+    assert ", ".join(map(str, ids)) not in text
+    assert market.anvil.accounts[8].key.hex() not in text
+    assert all(line.startswith("{") for line in text.splitlines())
+
+
+def test_sigterm_stops_within_five_seconds_and_money_can_then_be_taken_out(market: Market, running: Program) -> None:
+    code, seconds = running.end(signal.SIGTERM)
+    assert (code, seconds < 5) == (0, True)
+
+    market.anvil.increase_time(DISPUTE_WINDOW + 5)
+    config, password = provider_file(running), str(market.password_file)
+    credit = status(running)["credit"]
+    taken = assay("withdraw", "--config", config, "--password-file", password, "--unstake", "1000", "--json")
+    assert taken.returncode == 0, taken.stdout + taken.stderr
+    actions = [(action["action"], action["amount"]) for action in json.loads(taken.stdout)["actions"]]
+    assert actions == [("released", "10000"), ("released", "10000"), ("unstaking", "1000"), ("withdrawn", credit)]
+    after = status(running)
+    assert (after["credit"], after["exiting"], after["stake"]) == ("0", "1000", str(STAKE - 1000))
+    assert int(after["wallet"]) == TOKENS - STAKE + int(credit)
+    early = assay("withdraw", "--config", config, "--password-file", password, "--finish", "--json")
+    assert error_of(early) == (3, "ExitNotReady")
+
+
+def test_second_sigterm_ends_at_once(market: Market, tmp_path: Path) -> None:
+    config, _ = market.provider(7, tmp_path)
+    program = Program(market, config)
+    try:
+        program.ready()
+        program.process.send_signal(signal.SIGINT)
+        program.process.send_signal(signal.SIGTERM)
+        assert program.process.wait(5) in (128 + signal.SIGTERM, 130)
+    finally:
+        program.close()
+
+
+class Broken:
+    """A configuration with one thing wrong."""
+
+    def __init__(self, market: Market, folder: Path) -> None:
+        self.market = market
+        self.config, _ = market.provider(7, folder)
+        self.folder = folder
+
+    def replace(self, old: str, new: str) -> None:
+        text = self.config.read_text(encoding="utf-8")
+        assert old in text
+        self.config.write_text(text.replace(old, new), encoding="utf-8")
+
+    def run(self, password: str = "", **environment: str) -> tuple[int, str]:
+        source = {"ASSAY_PASSWORD": password} if password else {}
+        arguments = () if password else ("--password-file", str(self.market.password_file))
+        return error_of(assay("run", "--config", str(self.config), "--json", *arguments, **source, **environment))
+
+
+@pytest.fixture
+def broken(market: Market, tmp_path: Path) -> Broken:
+    return Broken(market, tmp_path)
+
+
+def test_run_with_a_wrong_password_says_so(broken: Broken) -> None:
+    assert broken.run(password="wrong password") == (2, "WrongPassword")
+
+
+def test_run_on_a_taken_port_says_so(broken: Broken) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        broken.replace("port = 0", f"port = {taken.getsockname()[1]}")
+        assert broken.run() == (2, "PortInUse")
+
+
+def test_run_with_a_corrupted_pack_names_the_part(broken: Broken, market: Market, tmp_path: Path) -> None:
+    pack = tmp_path / "pack"
+    pack.mkdir()
+    for part in market.pack.path.iterdir():
+        (pack / part.name).write_bytes(part.read_bytes())
+    weights = bytearray((pack / "weights.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (pack / "weights.safetensors").write_bytes(weights)
+    broken.replace(str(market.pack.path), str(pack))
+    assert broken.run() == (2, "PackError")
+
+
+def test_run_on_another_chain_says_so(broken: Broken, market: Market, tmp_path: Path) -> None:
+    manifest = json.loads(market.manifest.read_text(encoding="utf-8")) | {"chainId": 1}
+    (tmp_path / "other.json").write_text(json.dumps(manifest), encoding="utf-8")
+    broken.replace(str(market.manifest), str(tmp_path / "other.json"))
+    assert broken.run() == (3, "WrongChain")
+
+
+def test_run_with_other_contracts_than_the_manifests_says_so(broken: Broken, market: Market, tmp_path: Path) -> None:
+    manifest = json.loads(market.manifest.read_text(encoding="utf-8"))
+    manifest["codeHashes"]["jobs"] = "0x" + "00" * 32
+    (tmp_path / "other.json").write_text(json.dumps(manifest), encoding="utf-8")
+    broken.replace(str(market.manifest), str(tmp_path / "other.json"))
+    assert broken.run() == (3, "CodeMismatch")
+
+
+def test_run_without_a_chain_says_so(broken: Broken, market: Market) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    broken.replace(market.anvil.rpc_url, f"http://127.0.0.1:{port}")
+    assert broken.run() == (3, "ChainUnreachable")
