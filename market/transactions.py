@@ -147,7 +147,7 @@ class Transactions:
             ChainUnreachable: the chain could not be asked; nothing was sent.
         """
         self._watch.check()
-        row = self._queue.by_key(key) if key is not None else None
+        row = self._sent_before(key)
         if row is None:
             estimate = self.chain.estimate_gas(call, self.address)
             gas = estimate * GAS_MARGIN[0] // GAS_MARGIN[1] + GAS_RESERVE
@@ -161,7 +161,8 @@ class Transactions:
     def close(self) -> None:
         """Stops watching and lets the next writer in; what is pending stays queued. Safe to repeat."""
         self._watch.close()
-        self._queue.close()
+        with self._nonce_lock:  # a send that is being persisted and broadcast comes to its end
+            self._queue.close()
         if self._lock_file is not None:
             self._lock_file.close()
 
@@ -175,10 +176,18 @@ class Transactions:
 
     # -------------------------------------------------------------------------------------------------- one nonce
 
+    def _sent_before(self, key: str | None) -> Row | None:
+        if key is None:
+            return None
+        with self._nonce_lock:
+            self._watch.check()
+            return self._queue.by_key(key)
+
     def _submit(self, call: Call, gas: int, fees: Fees, key: str | None) -> Row:
         """Takes the next nonce, persists, broadcasts. Nonces are handed out and first broadcast one at a time, so a
         refused transaction is always the newest and leaves no gap when it is forgotten."""
         with self._nonce_lock:
+            self._watch.check()
             for _ in range(NONCE_TRIES):
                 # another thread may have sent the same key while we simulated
                 row = self._queue.by_key(key) if key is not None else None
