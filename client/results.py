@@ -12,6 +12,7 @@ from typing import Any
 from client.errors import JobCancelled, NoAgreement, OutputUnavailable
 from client.matching import LeftOut
 from client.selection import VerifiedQuote
+from market.errors import AssayError
 from market.types import Finish, Mode, Receipt
 from market.views import JobState, JobView, ReplicaState, ReplicaView
 
@@ -231,6 +232,15 @@ class JobResult:
                 f"The job is settled, but no paid replica served its output: {why}.",
                 hint=f"Try again with `assay job watch 0x{self.job_id.hex()}`; the output hash is on chain.",
             )
+
+    @property
+    def exit_code(self) -> int:
+        """What a command exits with: 0, or that of the error `raise_for_state` raises."""
+        try:
+            self.raise_for_state()
+        except AssayError as error:
+            return error.exit_code
+        return 0
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -1,0 +1,194 @@
+"""`assay job post|list|show|watch|settle|cancel`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from client import cli_order as order
+from client.cli_options import Connection, connected
+from client.render import answer_text, progress_on, show_job, show_jobs, show_quote
+from client.results import JobResult
+
+job_app = typer.Typer(no_args_is_help=True, add_completion=False, help="Post, list, show, watch, settle, cancel jobs.")
+
+JobArgument = typer.Argument(help="Job id, or its first digits.", show_default=False)
+YesOption = typer.Option(False, "--yes", "-y", help="Agree to the price without being asked.")
+
+
+@job_app.command("post")
+@connected
+def post_command(
+    connection: Connection,
+    prompt: str | None = order.PromptArgument,
+    file: Path | None = order.FileOption,
+    messages: Path | None = order.MessagesOption,
+    model: str | None = order.ModelOption,
+    mode: str = order.ModeOption,
+    replicas: int | None = order.ReplicasOption,
+    quorum: int | None = order.QuorumOption,
+    max_output_tokens: int = order.OutputOption,
+    max_price: str | None = order.PriceOption,
+    max_escrow: str | None = order.EscrowCapOption,
+    allow: list[str] = order.AllowOption,
+    deny: list[str] = order.DenyOption,
+    label: list[str] = order.LabelOption,
+    min_reliability: int = order.ReliabilityOption,
+    seed: str | None = order.SeedOption,
+    commit_window: int = typer.Option(120, "--commit-window", help="Seconds for delivery, inference and commit."),
+    reveal_window: int = typer.Option(60, "--reveal-window", help="Seconds for the reveals after it."),
+    escrow: str = typer.Option("auto", "--escrow", help="Where the money comes from: auto, credit, allowance, permit."),
+    wait: bool = typer.Option(True, "--wait/--no-wait", help="Wait for the answer, or only post."),
+    yes: bool = YesOption,
+) -> None:
+    """Buy an answer: quotes, escrow, delivery, agreement, settlement.
+
+    The price and the guarantee are shown before money moves. The answer goes to standard output, everything else to
+    standard error. Interrupting is safe: `assay job watch` goes on.
+
+    Examples:
+
+        assay job post "What is the capital of France?"
+
+        assay job post @prompt.txt --max-output-tokens 64 --max-escrow 0.05 --yes
+
+        echo "Why is the sky blue?" | assay job post --yes --json | jq -r .answer
+    """
+    wanted = order.Order(
+        prompt, file, messages, model, mode, replicas, quorum, max_output_tokens, max_price, max_escrow, allow, deny,
+        label, min_reliability, seed,
+    )  # fmt: skip
+    connection.must_be_able_to_ask(yes=yes)
+    question, source = wanted.question(), order.parse_escrow(escrow)
+    console = connection.console
+    with connection.open(with_key=True) as client:
+        options = wanted.options(client, commit_window=commit_window, reveal_window=reveal_window, escrow=source)
+        with progress_on(console) as report:
+            offered = client.negotiate(**question, options=options, progress=report)
+        if not yes:
+            show_quote(console, offered.report, explain=False)
+        connection.confirm("Post this job?", yes=yes)
+        with progress_on(console) as report:
+            if wait:
+                result = client.run(offered=offered, progress=report)
+            else:
+                result = client.post(offered=offered, progress=report)
+    _finish(connection, result)
+
+
+@job_app.command("list")
+@connected
+def list_command(
+    connection: Connection, limit: int = typer.Option(20, "--limit", min=1, max=1000, help="How many, newest first.")
+) -> None:
+    """Jobs that this machine posted on this market. No key is needed.
+
+    Examples:
+
+        assay job list
+
+        assay job list --json | jq -r '.[] | select(.state == "open") | .job_id'
+    """
+    with connection.open(with_key=False) as client:
+        jobs, token = client.list(limit), client.marketplace.token_info
+    if connection.as_json:
+        connection.emit([job.to_json() for job in jobs])
+    else:
+        show_jobs(Console(highlight=False, soft_wrap=True), jobs, token)
+
+
+@job_app.command("show")
+@connected
+def show_command(connection: Connection, job: str = JobArgument) -> None:
+    """A job as it stands: who committed, revealed, was paid. No key is needed, nothing is sent.
+
+    Examples:
+
+        assay job show 0x1f2e
+
+        assay job show 0x1f2e --json | jq .providers
+    """
+    with connection.open(with_key=False) as client:
+        result = client.show(job)
+    if connection.as_json:
+        connection.emit(result.to_json())
+        return
+    show_job(Console(highlight=False, soft_wrap=True), result)
+    if result.answer is not None:
+        _print_answer(result)
+
+
+@job_app.command("watch")
+@connected
+def watch_command(connection: Connection, job: str = JobArgument) -> None:
+    """Go on with a job until it ends: deliver, wait, settle, fetch the answer. Safe to repeat.
+
+    Examples:
+
+        assay job watch 0x1f2e
+    """
+    with connection.open(with_key=True) as client, progress_on(connection.console) as report:
+        result = client.watch(job, report)
+    _finish(connection, result)
+
+
+@job_app.command("settle")
+@connected
+def settle_command(connection: Connection, job: str = JobArgument) -> None:
+    """Settle a job now, if its windows allow: pays agreed answers, or gives the escrow back. Anyone may.
+
+    Examples:
+
+        assay job settle 0x1f2e
+    """
+    with connection.open(with_key=True) as client, progress_on(connection.console):
+        result = client.settle(job)
+    if connection.as_json:
+        connection.emit(result.to_json())
+    else:
+        show_job(Console(highlight=False, soft_wrap=True), result)
+
+
+@job_app.command("cancel")
+@connected
+def cancel_command(connection: Connection, job: str = JobArgument, yes: bool = YesOption) -> None:
+    """Take a job back before the first commit. Each provider gets its kill fee, the rest becomes credit.
+
+    Examples:
+
+        assay job cancel 0x1f2e --yes
+    """
+    connection.must_be_able_to_ask(yes=yes)
+    with connection.open(with_key=True) as client:
+        wanted = client.find(job)
+        connection.confirm(f"Cancel job 0x{wanted.hex()[:12]}… and pay the kill fees?", yes=yes)
+        with progress_on(connection.console):
+            result = client.cancel(wanted)
+    if connection.as_json:
+        connection.emit(result.to_json())
+    else:
+        show_job(Console(highlight=False, soft_wrap=True), result)
+
+
+def _finish(connection: Connection, result: JobResult) -> None:
+    """Prints a job's end. A job without an answer at its end gives the exit code of its reason."""
+    if connection.as_json:
+        connection.emit(result.to_json())
+    else:
+        if result.answer is not None:
+            _print_answer(result)
+        show_job(connection.console, result)
+    code = result.exit_code
+    if code:
+        if not connection.as_json:
+            result.raise_for_state()
+        raise typer.Exit(code)
+
+
+def _print_answer(result: JobResult) -> None:
+    text = result.answer or ""
+    sys.stdout.write((answer_text(text) if sys.stdout.isatty() else text) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,171 @@
+"""What the client's commands have in common: where the market is, who pays, how to print."""
+
+from __future__ import annotations
+
+import functools
+import getpass
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import typer
+from rich.console import Console
+
+from client.client import Client
+from client.config import ClientConfig, load_config
+from client.errors import NotConfirmed
+from market.errors import ConfigError
+from market.keystore import load_account, read_address, read_password
+
+_PANEL = "Connection"
+
+
+def _option(name: str, text: str, variable: str) -> Any:
+    return typer.Option(None, name, help=f"{text} ({variable})", rich_help_panel=_PANEL, show_default=False)
+
+
+@dataclass(frozen=True)
+class Connection:
+    """The options of every command, read but not yet used."""
+
+    config: ClientConfig
+    as_json: bool
+    quiet: bool
+
+    def open(self, *, with_key: bool) -> Client:
+        """A client; with its key unlocked, or only with its address for looking.
+
+        Raises:
+            ConfigError: something is missing; WrongPassword; ChainUnreachable, WrongChain, ChainError.
+        """
+        config = self.config
+        if config.rpc is None:
+            raise ConfigError(
+                "No chain was named.",
+                hint="Start a local network with `assay up`, or give --rpc (ASSAY_RPC) and --deployment.",
+            )
+        keystore = config.keystore if config.keystore is not None and config.keystore.exists() else None
+        account = address = None
+        if with_key:
+            account = load_account(config.keystore or Path(), self._password())
+        elif keystore is not None:
+            address = read_address(keystore)
+        if config.deployment is None:
+            raise ConfigError("No market was named.", hint="Give --deployment (ASSAY_DEPLOYMENT).")
+        return Client.connect(
+            rpc_url=config.rpc,
+            ws_url=config.ws,
+            deployment=config.deployment,
+            account=account,
+            address=address,
+            data_dir=config.data_dir,
+            index=config.index,
+            packs=config.packs,
+            allow_private=config.allow_private_endpoints,
+        )
+
+    def _password(self) -> str:
+        keystore = self.config.keystore
+        if keystore is not None:
+            read_address(keystore)  # a missing keystore is said before anybody types a password
+        ask = (lambda: getpass.getpass(f"Password of {keystore}: ")) if sys.stdin.isatty() else None
+        return read_password(password_file=self.config.password_file, environment=os.environ, prompt=ask)
+
+    @property
+    def console(self) -> Console:
+        """Where people read: standard error, so that standard output is the answer alone."""
+        return Console(stderr=True, highlight=False, soft_wrap=True, quiet=self.quiet)
+
+    def emit(self, document: Any) -> None:
+        """Prints the one JSON document of --json."""
+        sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+
+    def confirm(self, question: str, *, yes: bool) -> None:
+        """Asks before money moves. Raises NotConfirmed."""
+        self.must_be_able_to_ask(yes=yes)
+        if not yes and not typer.confirm(question, default=False, err=True):
+            raise NotConfirmed("Not confirmed; nothing was spent.")
+
+    @staticmethod
+    def must_be_able_to_ask(*, yes: bool) -> None:
+        """Raises NotConfirmed where nobody sits there to say yes, before anything is asked of the market."""
+        if not yes and not sys.stdin.isatty():
+            raise NotConfirmed(
+                "This moves money, and nobody is there to confirm it.", hint="Nothing was spent. Add --yes to agree."
+            )
+
+
+def connected(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the connection's options; it receives them as `connection`."""
+
+    @functools.wraps(command)
+    def wrapper(**values: Any) -> None:
+        options = {name: values.pop(name) for name in _CONNECTION}
+        as_json, quiet, config_file = values.pop("as_json"), values.pop("quiet"), values.pop("config_file")
+        if not options["packs"]:
+            options["packs"] = None
+        config = load_config(options, os.environ, config_file)
+        command(connection=Connection(config, as_json, quiet), **values)
+
+    own = inspect.signature(command).parameters
+    hints = get_type_hints(command) | _HINTS
+    parameters = [parameter for name, parameter in own.items() if name != "connection"]
+    for name, default in {**_CONNECTION, **_PRINTING}.items():
+        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default))
+    typed = [
+        parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in parameters
+    ]
+    wrapper.__signature__ = inspect.Signature(typed)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in typed}
+    del wrapper.__wrapped__  # typer must read the new signature
+    return wrapper
+
+
+_CONNECTION: dict[str, Any] = {
+    "rpc": _option("--rpc", "HTTP URL of the chain.", "ASSAY_RPC"),
+    "ws": _option("--ws", "WebSocket URL of the chain: answers are noticed sooner.", "ASSAY_WS"),
+    "deployment": _option("--deployment", "Manifest of the market.", "ASSAY_DEPLOYMENT"),
+    "keystore": _option("--keystore", "Your encrypted key.", "ASSAY_KEYSTORE"),
+    "password_file": _option(
+        "--password-file",
+        "File with its password; else the variable ASSAY_PASSWORD, else you are asked.",
+        "ASSAY_PASSWORD_FILE",
+    ),
+    "data_dir": _option("--data-dir", "Where jobs, queue and index are kept.", "ASSAY_DATA_DIR"),
+    "index": _option("--index", "SQLAlchemy URL of the index.", "ASSAY_INDEX"),
+    "packs": _option("--pack", "Folder of a local model pack; repeatable.", "ASSAY_PACKS, a JSON list"),
+    "allow_private_endpoints": typer.Option(
+        None,
+        "--allow-private-endpoints/--public-endpoints",
+        help="Talk to providers in private networks. Default: only on a development chain.",
+        rich_help_panel=_PANEL,
+        show_default=False,
+    ),
+}
+_PRINTING: dict[str, Any] = {
+    "config_file": typer.Option(
+        None, "--config", help="TOML file with these settings.", rich_help_panel=_PANEL, show_default=False
+    ),
+    "as_json": typer.Option(False, "--json", help="One JSON document on standard output."),
+    "quiet": typer.Option(False, "--quiet", "-q", help="Nothing on standard error but errors."),
+}
+_HINTS: dict[str, Any] = {
+    "rpc": str | None,
+    "ws": str | None,
+    "deployment": Path | None,
+    "keystore": Path | None,
+    "password_file": Path | None,
+    "data_dir": Path | None,
+    "index": str | None,
+    "packs": list[Path] | None,
+    "allow_private_endpoints": bool | None,
+    "config_file": Path | None,
+    "as_json": bool,
+    "quiet": bool,
+}

@@ -1,0 +1,60 @@
+"""`assay quote`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from client import cli_order as order
+from client.cli_options import Connection, connected
+from client.render import progress_on, show_quote
+
+quote_app = typer.Typer(add_completion=False)
+
+
+@quote_app.command("quote")
+@connected
+def quote_command(
+    connection: Connection,
+    prompt: str | None = order.PromptArgument,
+    file: Path | None = order.FileOption,
+    messages: Path | None = order.MessagesOption,
+    model: str | None = order.ModelOption,
+    mode: str = order.ModeOption,
+    replicas: int | None = order.ReplicasOption,
+    quorum: int | None = order.QuorumOption,
+    max_output_tokens: int = order.OutputOption,
+    max_price: str | None = order.PriceOption,
+    max_escrow: str | None = order.EscrowCapOption,
+    allow: list[str] = order.AllowOption,
+    deny: list[str] = order.DenyOption,
+    label: list[str] = order.LabelOption,
+    min_reliability: int = order.ReliabilityOption,
+    seed: str | None = order.SeedOption,
+    explain: bool = typer.Option(False, "--explain", help="Name every provider left out, and the first reason."),
+) -> None:
+    """Ask providers for prices; no money moves and no key is needed.
+
+    Shows what a job would cost, who would do it and what stands behind the answer.
+
+    Examples:
+
+        assay quote "What is a hash?" --explain
+
+        assay quote @prompt.txt --replicas 5 --quorum 3 --max-price 0.01
+
+        assay quote "What is a hash?" --json | jq .escrow
+    """
+    wanted = order.Order(
+        prompt, file, messages, model, mode, replicas, quorum, max_output_tokens, max_price, max_escrow, allow, deny,
+        label, min_reliability, seed,
+    )  # fmt: skip
+    question = wanted.question()
+    with connection.open(with_key=False) as client, progress_on(connection.console) as report:
+        found = client.quote(**question, options=wanted.options(client), progress=report)
+    if connection.as_json:
+        connection.emit(found.to_json())
+    else:
+        show_quote(Console(highlight=False, soft_wrap=True), found, explain=explain)

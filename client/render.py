@@ -1,0 +1,181 @@
+"""How quotes, jobs and balances look to a person. Foreign text is printed without markup or control characters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from client.matching import LeftOut
+from client.money import format_amount
+from client.progress import Progress, Report
+from client.results import Balance, JobResult, JobSummary, QuoteReport, TokenInfo
+from client.selection import VerifiedQuote
+
+_ROLES = {"agreed": "green", "late": "yellow", "working": "cyan", "released": "dim"}
+_MARKS = {
+    "assigned": "–",
+    "committed": "committed",
+    "revealed": "committed, revealed",
+    "late": "committed, revealed late",
+    "missed": "committed, never revealed",
+}
+
+
+def answer_text(text: str) -> str:
+    """A model's answer as it may go to a terminal: line breaks and tabs stay, other control characters do not."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
+
+
+def money(amount: int, token: TokenInfo) -> str:
+    return format_amount(amount, token.decimals, answer_text(token.symbol)[:12])
+
+
+@contextmanager
+def progress_on(console: Console) -> Iterator[Report]:
+    """Shows progress: a moving line on a terminal, one line each elsewhere."""
+    if console.is_terminal:
+        with console.status("…") as status:
+            yield lambda progress: status.update(Text(_line(progress)))
+    else:
+        yield lambda progress: console.print(Text(_line(progress), style="dim"))
+
+
+def _line(progress: Progress) -> str:
+    return f"{progress.step}: {progress.text}"
+
+
+def show_quote(console: Console, report: QuoteReport, *, explain: bool) -> None:
+    """Price, guarantee and who would do it; with `explain` also who would not, and why."""
+    token = report.token
+    console.print(
+        Text.assemble(
+            (money(report.escrow, token), "bold"),
+            f" at most, for {report.input_tokens} prompt and up to {report.max_output_tokens} output tokens of ",
+            (answer_text(report.model_name), "bold"),
+        )
+    )
+    console.print(Text(_guarantee(report)))
+    table = _table("provider", "price", "bond", "answered in", "stake", "paid/missed")
+    for quote in report.chosen:
+        table.add_row(*_quote_cells(quote, token))
+    console.print(table)
+    if explain:
+        _show_left_out(console, report.left_out, report)
+
+
+def _guarantee(report: QuoteReport) -> str:
+    if report.replicas == 1:
+        return "One provider answers and is paid on delivery: nobody checks the answer."
+    bond = money(report.bond, report.token)
+    return (
+        f"Paid once {report.quorum} of {report.replicas} independent providers reveal the same answer; each locks a "
+        f"bond of at least {bond} behind it. Without agreement the escrow comes back."
+    )
+
+
+def _quote_cells(quote: VerifiedQuote, token: TokenInfo) -> tuple[str, ...]:
+    return (
+        quote.provider.lower(),
+        money(quote.price, token),
+        money(quote.quote.bond, token),
+        f"{quote.latency_ms} ms",
+        money(quote.stake, token),
+        f"{quote.jobs_paid}/{quote.jobs_missed}",
+    )
+
+
+def _show_left_out(console: Console, left_out: Sequence[LeftOut], report: QuoteReport) -> None:
+    if not left_out:
+        console.print(Text("Nobody was left out.", style="dim"))
+        return
+    table = _table("left out", "at", "failed", "because")
+    for item in left_out:
+        table.add_row(item.provider.lower(), item.stage, answer_text(item.constraint), Text(answer_text(item.message)))
+    console.print(table)
+    console.print(Text(f"amounts in base units of {report.token.symbol}", style="dim"))
+
+
+def show_job(console: Console, result: JobResult) -> None:
+    """The picture of a job: who did what and was paid, where the escrow went, how long each step took."""
+    token = result.token
+    console.print(Text.assemble("job ", (f"0x{result.job_id.hex()}", "bold"), f"  {result.state.name.lower()}"))
+    table = _table("provider", "did", "role", "bond", "paid")
+    for replica in result.providers:
+        table.add_row(
+            replica.address.lower(),
+            _MARKS.get(replica.status, replica.status),
+            Text(replica.role, style=_ROLES.get(replica.role, "red")),
+            replica.bond,
+            money(replica.paid, token) if replica.paid else "–",
+        )
+    console.print(table)
+    if result.state.is_final:
+        console.print(
+            f"escrow {money(result.escrow, token)} = {money(result.paid, token)} paid + "
+            f"{money(result.refunded, token)} back as credit"
+        )
+    else:
+        console.print(f"escrow {money(result.escrow, token)}, commits until {moment(result.commit_deadline)}")
+    if any(result.steps_ms.values()):
+        steps = "  ".join(f"{step} {milliseconds:,}" for step, milliseconds in result.steps_ms.items() if milliseconds)
+        console.print(Text(f"ms     {steps}", style="dim"))
+    if result.gas:
+        gas = "  ".join(f"{label} {used:,}" for label, used in result.gas.items())
+        console.print(Text(f"gas    {gas}  in all {sum(result.gas.values()):,}", style="dim"))
+    for problem in result.problems:
+        console.print(Text(f"note   {answer_text(problem)}", style="yellow"))
+
+
+def show_jobs(console: Console, jobs: Sequence[JobSummary], token: TokenInfo) -> None:
+    table = _table("job", "posted", "state", "escrow", "prompt", "answer")
+    for job in jobs:
+        table.add_row(
+            f"0x{job.job_id.hex()[:12]}…",
+            moment(job.created_at),
+            job.state,
+            money(job.escrow, token),
+            Text(_short(job.prompt)),
+            Text(_short(job.answer or "")),
+        )
+    console.print(table if jobs else Text("No jobs on this market from this machine.", style="dim"))
+
+
+def show_balance(console: Console, balance: Balance) -> None:
+    token = balance.token
+    table = _table("", "")
+    rows = [
+        ("wallet", money(balance.wallet, token)),
+        ("credit in the vault", money(balance.credit, token) + "  (assay withdraw)"),
+        ("escrow of open jobs", money(balance.escrowed, token)),
+    ]
+    if balance.staked:
+        rows.append(("stake", money(balance.staked, token)))
+    if balance.exiting:
+        rows.append(("unstaking", f"{money(balance.exiting, token)}, ready {moment(balance.exit_ready_at)}"))
+    rows.append(("for gas", f"{format_amount(balance.gas_wei, 18)} of the chain's coin"))
+    for row in rows:
+        table.add_row(*row)
+    console.print(f"account {balance.account.lower()}")
+    console.print(table)
+
+
+def moment(seconds: int) -> str:
+    """Unix seconds in the reader's own time zone."""
+    return datetime.fromtimestamp(seconds, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S") if seconds else "–"
+
+
+def _short(text: str, length: int = 40) -> str:
+    text = " ".join(answer_text(text).split())
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, header_style="dim", pad_edge=False, show_header=any(columns))
+    for column in columns:
+        table.add_column(column, justify="right" if column in ("price", "paid") else "left", no_wrap=True)
+    return table
