@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from eth_utils.address import is_address, to_checksum_address
@@ -26,6 +25,9 @@ from provider.income import Action, Income
 from provider.journal import Journal
 from provider.signals import Signals
 from provider.status import Status, amount, gather
+
+if TYPE_CHECKING:
+    from provider.agent import Agent
 
 app = typer.Typer(no_args_is_help=True, help="Run a provider agent and look after its income.")
 
@@ -131,31 +133,17 @@ def run(config: Config = DEFAULT_CONFIG, password_file: PasswordFile = None, as_
     a restart goes on wherever it was.
     """
     signals = Signals()
-    from provider import logs
-    from provider.agent import build
+    from provider.program import serve  # the engine's packages take a second to import
 
     settings = ProviderConfig.load(config)
     account = load_account(settings.keystore, _password(password_file))
-    logs.configure()
-    agent = build(settings, account, report=lambda line: logs.logger().info("startup", step=line))
 
-    def ready() -> None:
+    def announce(agent: Agent) -> None:
         line = f"ready {agent.url} {agent.address}"
         typer.echo(json.dumps({"ready": agent.url, "address": agent.address}) if as_json else line)
         sys.stdout.flush()
 
-    async def serve() -> None:
-        stop = asyncio.Event()
-        signals.attach(stop)
-        try:
-            await agent.run(ready, stop)
-        finally:
-            await asyncio.to_thread(agent.close)
-
-    asyncio.run(serve())
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(signals.code)  # a step may still wait for a receipt on its thread; the queue on disk knows of it
+    serve(settings, account, signals, announce)
 
 
 @app.command()

@@ -36,9 +36,3 @@ def configure(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-
-
-def logger() -> structlog.stdlib.BoundLogger:
-    """For the command line itself."""
-    made: structlog.stdlib.BoundLogger = structlog.get_logger("provider")
-    return made

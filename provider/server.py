@@ -24,8 +24,10 @@ def listen(host: str, port: int) -> socket.socket:
         ConfigError: the address is none of this machine's.
     """
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        # asyncio sets TCP_NODELAY only where the protocol is named; without it every answer waits 40 ms for an ACK
+        listener = socket.socket(family, kind, protocol)
     except OSError as error:
         raise _unusable(host, error) from None
     try:

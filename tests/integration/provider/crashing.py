@@ -5,7 +5,6 @@ POINT is one of POINTS. The command line of the package cannot reach this wiring
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
@@ -16,10 +15,11 @@ from typing import Any
 from market.inference.engine import Engine, Generation
 from market.keystore import load_account
 from market.types import Output
-from provider.agent import build
 from provider.chainside import ChainSide
 from provider.config import ProviderConfig
 from provider.executor import EngineExecutor
+from provider.program import serve
+from provider.signals import Signals
 
 POINTS = (
     "inference",
@@ -71,22 +71,24 @@ def fatal_executor(engines: Mapping[bytes, Engine], limit: int, on_done: Callabl
     return EngineExecutor({model: FatalEngine(engine) for model, engine in engines.items()}, limit, on_done)
 
 
-async def main(point: str, config: Path, password_file: Path) -> None:
+def main(point: str, config: Path, password_file: Path) -> None:
+    signals = Signals()
     settings = ProviderConfig.load(config)
     account = load_account(settings.keystore, password_file.read_text(encoding="utf-8").strip())
     FatalSide.point = point
-    agent = build(
+    serve(
         settings,
         account,
+        signals,
+        lambda agent: print(f"ready {agent.url} {agent.address}", flush=True),
         executor_factory=fatal_executor if point == "inference" else EngineExecutor,
         side_factory=lambda chain, jobs, vault, transactions, timeout: FatalSide(
             chain, jobs, vault, transactions, timeout=timeout
         ),
     )
-    await agent.run(lambda: print(f"ready {agent.url} {agent.address}", flush=True), asyncio.Event())
 
 
 if __name__ == "__main__":
     chosen, _, config_path, _, password_path = sys.argv[1:]
     assert chosen in POINTS
-    asyncio.run(main(chosen, Path(config_path), Path(password_path)))
+    main(chosen, Path(config_path), Path(password_path))

@@ -16,7 +16,7 @@ from tests.integration.provider.crashing import POINTS
 from tests.integration.provider.market import LocalAgent, Market, Program, until
 
 STAGES = {
-    "inference": Stage.RUNNING,
+    "inference": Stage.RUNNING,  # or still SEEN: the engine does not wait for the journal
     "before-commit": Stage.COMMITTING,
     "after-commit": Stage.COMMITTING,
     "before-reveal": Stage.REVEALING,
@@ -40,7 +40,7 @@ def test_agent_killed_in_the_middle_of_a_job_goes_on_after_restart(market: Marke
         job, _ = market.start_job(doomed.url, commit_window=600, reveal_window=600)
         assert doomed.process.wait(20) == -signal.SIGKILL
         before = _row(doomed.config.journal_path, job)
-        assert before.stage == STAGES[point]
+        assert before.stage == STAGES[point] or (point, before.stage) == ("inference", Stage.SEEN)
         assert (before.salt is None) == (point == "inference")
     finally:
         doomed.close()
