@@ -25,7 +25,7 @@ import httpx
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
-from market.errors import ChainError, ConfigError
+from market.errors import ChainError, ChainUnreachable, ConfigError
 
 MNEMONIC = "test test test test test test test test test test test junk"
 ACCOUNTS = 10
@@ -187,9 +187,13 @@ class Anvil:
 
         Raises:
             ChainError: anvil refused it.
+            ChainUnreachable: anvil does not answer (it was stopped, or is busy for more than 30 s).
         """
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(parameters)}
-        answer = self._http.post(self.rpc_url, json=body).json()
+        try:
+            answer = self._http.post(self.rpc_url, json=body).json()
+        except (httpx.HTTPError, ValueError, RuntimeError) as error:
+            raise ChainUnreachable(f"anvil does not answer {method}: {error}.", method=method) from None
         if "error" in answer:
             raise ChainError(f"anvil refused {method}: {answer['error'].get('message')}.", method=method)
         return answer.get("result")
@@ -231,7 +235,7 @@ class Anvil:
         while True:
             try:
                 self.rpc("eth_chainId")
-            except (httpx.HTTPError, ValueError):
+            except ChainUnreachable:
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     self.kill()
                     raise ConfigError("anvil started but does not answer.") from None

@@ -161,6 +161,7 @@ class Follower:
         addresses: contracts to listen to.
         confirmations: blocks that must stand on top of one before it is read.
         start_block: first block of interest (a deployment's).
+        blocks_per_poll: most blocks one `poll` reads.
     """
 
     def __init__(
@@ -171,18 +172,20 @@ class Follower:
         *,
         confirmations: int = 0,
         start_block: int = 0,
+        blocks_per_poll: int = BLOCKS_PER_POLL,
     ) -> None:
         self._chain = chain
         self._addresses = [to_checksum_address(address) for address in addresses]
         self._store = store
         self._confirmations = confirmations
         self._start_block = start_block
+        self._blocks_per_poll = blocks_per_poll
         self._next: tuple[Mark, ...] | None = None
 
     def poll(self) -> list[Event | Rewind]:
         """New events since the committed cursor, oldest first, after at most one Rewind. Empty when nothing is new.
 
-        At most BLOCKS_PER_POLL blocks are read; poll again until it is empty to catch up.
+        At most `blocks_per_poll` blocks are read; poll again to catch up.
 
         Raises:
             ChainUnreachable, ChainError: nothing was moved; poll again later.
@@ -216,8 +219,8 @@ class Follower:
         if target.number < first:
             self._next = tuple(kept)
             return items
-        if target.number - first >= BLOCKS_PER_POLL:
-            target = self._chain.block(first + BLOCKS_PER_POLL - 1)
+        if target.number - first >= self._blocks_per_poll:
+            target = self._chain.block(first + self._blocks_per_poll - 1)
         logs = self._logs(first, target)
         if logs is None:
             return None
