@@ -191,11 +191,7 @@ class LocalNetwork:
                 process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + STOP_SECONDS
         for process in self._processes:
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            _reap(process, deadline - time.monotonic())
         self._processes.clear()
         if self._anvil is not None:
             self._anvil.stop()
@@ -209,21 +205,18 @@ class LocalNetwork:
         """
         process = self._processes[index]
         process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _reap(process, STOP_SECONDS)
         return self.start_again(index, program)
 
     def start_again(self, index: int, program: tuple[str, ...] | None = None) -> NetworkInfo:
-        """Starts a provider whose process has ended. See `replace`."""
+        """Starts a provider again, whose process has ended. See `replace`."""
         directory = self.plan.directory.resolve()
         info = NetworkInfo.load(directory)
         if info is None:
             raise ConfigError("The local network is not running.")
         entry = info.providers[index]
         process = self._spawn(program, Path(entry.config), Path(entry.log), Path(info.password_file))
+        _reap(self._processes[index], STOP_SECONDS)
         self._processes[index] = process
         ready = self._await_ready(process, Path(entry.config), Path(entry.log))
         providers = (*info.providers[:index], ready, *info.providers[index + 1 :])
@@ -350,6 +343,17 @@ def _keystore(path: Path, account: LocalAccount, password: str) -> Path:
         path.unlink(missing_ok=True)
     save_account(path, account, password, light=True)
     return path
+
+
+def _reap(process: subprocess.Popen[str], seconds: float) -> None:
+    """Waits for a process that was told to end, ends it hard if it does not, and closes its pipe."""
+    try:
+        process.wait(max(0.1, seconds))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
 
 
 def _read_line(process: subprocess.Popen[str], seconds: float) -> str:
