@@ -72,6 +72,7 @@ class Index:
 
     def __init__(self, url: str, chain: Chain, deployment: Deployment, *, confirmations: int = 0) -> None:
         self._lock = threading.RLock()
+        self._url = url
         self._engine = _engine(url)
         self._reader = self._engine.execution_options(reads=True)
         self._offers: dict[bytes, tuple[IndexedOffer, ...]] = {}
@@ -101,7 +102,7 @@ class Index:
             ChainUnreachable, ChainError: what was taken over stays; look-ups go on with it.
         """
         applied = 0
-        with self._lock:
+        with self._lock, _readable(self._url):
             while True:
                 items = self._follower.poll()
                 moved = self._store.pending(self._follower)
@@ -139,7 +140,7 @@ class Index:
 
     def models(self) -> Sequence[IndexedModel]:
         """All published models, oldest first."""
-        with self._lock:
+        with self._lock, _readable(self._url):
             if self._models is None:
                 with Session(self._reader) as session:
                     rows = session.scalars(select(ModelRow).order_by(ModelRow.sequence))
@@ -176,7 +177,7 @@ class Index:
 
     def offers(self, model_id: bytes) -> Sequence[IndexedOffer]:
         """All offers for a model, by provider's address."""
-        with self._lock:
+        with self._lock, _readable(self._url):
             found = self._offers.get(model_id)
             if found is None:
                 found = self._offers[model_id] = tuple(self._read_offers(model_id))
@@ -346,7 +347,9 @@ def _engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
         in_memory = parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:")
-        engine = create_engine(parsed, poolclass=StaticPool if in_memory else None)
+        # one connection for all threads; the index's own lock keeps them apart
+        options = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}} if in_memory else {}
+        engine = create_engine(parsed, **options)
     except SQLAlchemyError as error:
         raise ConfigError(f"The index URL {url!r} cannot be used: {error}.") from None
     if engine.dialect.name == "sqlite":
@@ -373,7 +376,7 @@ def _readable(url: str) -> Iterator[None]:
         yield
     except SQLAlchemyError as error:
         raise ConfigError(
-            f"The index {url} cannot be opened: {error.__class__.__name__}.",
+            f"The index {url} cannot be used: {error.__class__.__name__}.",
             hint="Delete the file: everything in it is read from the chain again.",
             reason=str(getattr(error, "orig", error)),
         ) from None

@@ -130,7 +130,7 @@ class TransactionQueue:
         return None if row is None else str(row["value"])
 
     def set_fact(self, name: str, value: str) -> None:
-        with self._lock:
+        with self._lock, self._whole():
             self._database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
     # --------------------------------------------------------------------------------------------------- writing
@@ -161,12 +161,12 @@ class TransactionQueue:
 
     def forget(self, row_id: int) -> None:
         """Removes a transaction that the endpoint refused for certain: it never happened, its nonce is free."""
-        with self._lock:
+        with self._lock, self._whole():
             self._database.execute("DELETE FROM transactions WHERE id = ?", (row_id,))
 
     def forget_all(self) -> None:
         """Removes everything: the chain it was for is gone."""
-        with self._lock:
+        with self._lock, self._whole():
             self._database.execute("DELETE FROM transactions")
 
     def finish(
@@ -175,7 +175,7 @@ class TransactionQueue:
         """Stores how a transaction ended, with its block where there is a receipt."""
         number = int(receipt["blockNumber"], 16) if receipt else None
         block_hash = receipt["blockHash"] if receipt else None
-        with self._lock:
+        with self._lock, self._whole():
             self._database.execute(
                 "UPDATE transactions SET state=?, block_number=?, block_hash=?, receipt=?, error=? WHERE id=?",
                 (state.value, number, block_hash, _dump(receipt), _dump(error), row_id),

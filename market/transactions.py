@@ -242,23 +242,28 @@ class Transactions:
             if "already" in reason or "known transaction" in reason:
                 return _Outcome.SENT
             if "nonce" in reason:
-                # a repeated request may find its own first try mined; otherwise somebody else took the nonce
-                return _Outcome.SENT if self.chain.is_known(attempt.hash) else _Outcome.NONCE_TAKEN
+                return self._whose_nonce(attempt)
             raise self._refusal(error, attempt, gas, call) from None
         except ChainError:
             # nobody knows whether it arrived: it stays queued, and the watcher finds out
             _LOG.warning("no answer to the broadcast of %s (%s); it stays queued", attempt.hash, call.label)
         return _Outcome.SENT
 
+    def _whose_nonce(self, attempt: Attempt) -> _Outcome:
+        """A repeated request may find its own first try mined; otherwise somebody else took the nonce."""
+        try:
+            return _Outcome.SENT if self.chain.is_known(attempt.hash) else _Outcome.NONCE_TAKEN
+        except ChainError:
+            return _Outcome.SENT  # in doubt it stays queued, and the watcher finds out
+
     def _refusal(self, error: RpcError, attempt: Attempt, gas: int, call: Call) -> TransactionRefused:
         if "insufficient funds" in error.details["reason"].lower():
             needs = gas * attempt.fees.max_fee + call.value
-            has = self.chain.balance(self.address)
             return TransactionRefused(
-                f"{call.label}: {self.address} has {has} wei to pay for gas and may need {needs}. Nothing was sent.",
+                f"{call.label}: {self.address} may need {needs} wei for gas and has less. Nothing was sent.",
                 hint="Send it some of the chain's own coin.",
                 code="InsufficientFunds",
-                has=has,
+                address=self.address,
                 needs=needs,
             )
         return TransactionRefused(

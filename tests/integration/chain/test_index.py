@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -174,6 +175,13 @@ def test_index_of_an_older_version_is_read_anew(world: World, tmp_path: Path) ->
         assert list(found.models()) == []
         found.sync()
         assert_fresh(world, found)
+
+
+def test_index_in_memory_is_shared_by_threads(world: World) -> None:
+    world.publish()
+    with index(world) as found, ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(lambda _: found.sync(), range(8))) > 0
+        assert {len(models) for models in pool.map(lambda _: found.models(), range(8))} == {1}
 
 
 def test_index_that_is_no_database_says_what_to_do(world: World, tmp_path: Path) -> None:

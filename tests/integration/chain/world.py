@@ -31,7 +31,7 @@ ANSWER = [8, 9]
 
 @dataclass(frozen=True)
 class World:
-    """One anvil with one deployment. Every party sends through a queue of its own below `folder`."""
+    """One anvil with one deployment. Senders live for a few calls and forget: what a reorg drops stays dropped."""
 
     anvil: Anvil
     chain: Chain
@@ -63,7 +63,7 @@ class World:
 
     def as_(self, index: int) -> Transactions:
         """A sender for a few calls; close it (or use it in a `with`)."""
-        return Transactions(self.chain, self.account(index), self.queue(index))
+        return Transactions(self.chain, self.account(index), ":memory:")
 
     def send(self, index: int, *calls: object) -> Sent:
         """Sends calls one after the other; returns the last one's result."""
