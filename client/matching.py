@@ -218,7 +218,7 @@ def _failed_by_offer(listed: ListedOffer, wanted: Constraints) -> Failure | None
     if wanted.max_price is not None and expected > wanted.max_price:
         return (
             "max_price",
-            f"its list price is {expected}, the cap is {wanted.max_price}",
+            f"its list price is {expected} base units, the cap is {wanted.max_price}",
             {"price": expected, "cap": wanted.max_price},
         )
     return None

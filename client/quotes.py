@@ -113,7 +113,9 @@ def _check(quote: Quote, candidate: Candidate, wanted: Wanted, now: int) -> int:
             missFee=quote.miss_fee,
         )
     if wanted.max_price is not None and cost > wanted.max_price:
-        raise Refused("max_price", f"it quotes {cost}, the cap is {wanted.max_price}", price=cost, cap=wanted.max_price)
+        raise Refused(
+            "max_price", f"it quotes {cost} base units, the cap is {wanted.max_price}", price=cost, cap=wanted.max_price
+        )
     if candidate.stake < quote.bond:
         raise Refused(
             "stake",

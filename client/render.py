@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -63,7 +64,7 @@ def show_quote(console: Console, report: QuoteReport, *, explain: bool) -> None:
     table = _table("provider", "price", "bond", "answered in", "stake", "paid/missed")
     for quote in report.chosen:
         table.add_row(*_quote_cells(quote, token))
-    console.print(table)
+    _print(console, table)
     if explain:
         _show_left_out(console, report.left_out, report)
 
@@ -96,7 +97,7 @@ def _show_left_out(console: Console, left_out: Sequence[LeftOut], report: QuoteR
     table = _table("left out", "at", "failed", "because")
     for item in left_out:
         table.add_row(item.provider.lower(), item.stage, answer_text(item.constraint), Text(answer_text(item.message)))
-    console.print(table)
+    _print(console, table)
     console.print(Text(f"amounts in base units of {report.token.symbol}", style="dim"))
 
 
@@ -113,7 +114,7 @@ def show_job(console: Console, result: JobResult) -> None:
             replica.bond,
             money(replica.paid, token) if replica.paid else "–",
         )
-    console.print(table)
+    _print(console, table)
     if result.state.is_final:
         console.print(
             f"escrow {money(result.escrow, token)} = {money(result.paid, token)} paid + "
@@ -142,7 +143,10 @@ def show_jobs(console: Console, jobs: Sequence[JobSummary], token: TokenInfo) ->
             Text(_short(job.prompt)),
             Text(_short(job.answer or "")),
         )
-    console.print(table if jobs else Text("No jobs on this market from this machine.", style="dim"))
+    if jobs:
+        _print(console, table)
+    else:
+        console.print(Text("No jobs on this market from this machine.", style="dim"))
 
 
 def show_balance(console: Console, balance: Balance) -> None:
@@ -161,7 +165,7 @@ def show_balance(console: Console, balance: Balance) -> None:
     for row in rows:
         table.add_row(*row)
     console.print(f"account {balance.account.lower()}")
-    console.print(table)
+    _print(console, table)
 
 
 def moment(seconds: int) -> str:
@@ -179,3 +183,9 @@ def _table(*columns: str) -> Table:
     for column in columns:
         table.add_column(column, justify="right" if column in ("price", "paid") else "left", no_wrap=True)
     return table
+
+
+def _print(console: Console, table: Table) -> None:
+    """Prints a table whole: in a narrow terminal its lines break, but no address is cut."""
+    wide = console.options.update(max_width=240)
+    console.print(table, width=min(240, max(console.width, Measurement.get(console, wide, table).maximum)), crop=False)

@@ -34,7 +34,7 @@ def test_match_offers_that_fit_are_ranked_by_expected_price() -> None:
             "at most 99 prompt tokens, the request has 100",
         ),
         ({"offer": offer(max_output_tokens=49)}, {}, "max_output_tokens", "at most 49 output tokens"),
-        ({}, {"max_price": 209}, "max_price", "list price is 210, the cap is 209"),
+        ({}, {"max_price": 209}, "max_price", "list price is 210 base units, the cap is 209"),
         ({"stake": 299}, {}, "stake", "stake of 299 does not cover the bond of 300"),
         (
             {"jobs_paid": 9, "jobs_missed": 1},

@@ -68,7 +68,7 @@ def test_quote_signed_for_another_chain_or_contract_is_refused_by_name(domain: D
 def test_quote_above_the_cap_is_refused() -> None:
     result = verify_quote(*signed(1), candidate(1), wanted(max_price=44), now=NOW, latency_ms=1)
     assert isinstance(result, LeftOut)
-    assert "it quotes 45, the cap is 44" in result.message
+    assert "it quotes 45 base units, the cap is 44" in result.message
 
 
 def test_quote_used_before_is_refused() -> None:

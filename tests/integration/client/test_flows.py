@@ -1,0 +1,224 @@
+"""Jobs from prompt to money, on a real chain with real providers."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from pathlib import Path
+
+import pytest
+
+from client import Client, JobOptions, Progress
+from client.errors import JobCancelled, NoAgreement
+from client.steps import STEPS
+from client.store import JobRecord, StoredQuote
+from market.hashing import tokens_root
+from market.models.text import Text
+from market.signing import verify
+from market.types import Mode
+from market.views import JobState
+from tests.integration.client.conftest import Connect, Town
+
+PROMPT = "the cat sat"
+
+
+@pytest.fixture
+def honest(town: Town) -> JobOptions:
+    """A short answer from the three honest providers."""
+    return JobOptions(allow=frozenset(town.honest), max_output_tokens=6)
+
+
+def holdings(client: Client) -> int:
+    balance = client.balance()
+    return balance.wallet + balance.credit
+
+
+class AtText:
+    """Does something once when progress says so."""
+
+    def __init__(self, text: str, act) -> None:  # type: ignore[no-untyped-def]
+        self._text = text
+        self._act = act
+        self.seen: list[Progress] = []
+
+    def __call__(self, progress: Progress) -> None:
+        self.seen.append(progress)
+        if self._act is not None and self._text in progress.text:
+            act, self._act = self._act, None
+            threading.Thread(target=act).start()
+
+
+def test_job_with_three_honest_providers_ends_with_the_agreed_answer(
+    client: Client, honest: JobOptions, tiny_pack: Path
+) -> None:
+    before = holdings(client)
+    seen: list[Progress] = []
+    result = client.run(PROMPT, options=honest, max_output_tokens=12, progress=seen.append)
+    assert result.state is JobState.SETTLED
+    text = Text((tiny_pack / "tokenizer.json").read_bytes(), (tiny_pack / "template.jinja").read_bytes())
+    assert result.answer == text.decode(result.ids)
+    assert 1 <= len(result.ids) <= 12
+    assert {replica.role for replica in result.providers} == {"agreed"}
+    assert {replica.address for replica in result.providers} == honest.allow
+    assert result.paid == sum(replica.paid for replica in result.providers) > 0
+    assert result.escrow == result.paid + result.refunded
+    assert before - holdings(client) == result.paid
+    assert set(result.steps_ms) == set(STEPS)
+    assert result.steps_ms["total"] > result.steps_ms["inference"] > 0
+    assert set(result.gas) > {"Jobs.post", "Jobs.settle"}
+    assert len(result.gas) == 8
+    assert {progress.step for progress in seen} >= {
+        "discovery",
+        "matching",
+        "negotiation",
+        "distribution",
+        "settlement",
+    }
+    result.raise_for_state()
+
+
+def test_job_receipts_verify_without_the_provider(client: Client, honest: JobOptions) -> None:
+    result = client.run(PROMPT, options=honest)
+    assert len(result.receipts) == 3
+    domain = client.marketplace.jobs.domain
+    for signed in result.receipts:
+        verify(domain, signed.receipt, signed.signature, signed.provider)
+        assert signed.receipt.subject_id == result.job_id
+        assert signed.receipt.output_root == tokens_root(result.ids)
+
+
+def test_job_from_ids_with_one_provider_and_mode_none_is_paid_on_delivery(client: Client, honest: JobOptions) -> None:
+    result = client.run(ids=[5, 6, 7], options=honest, mode=Mode.NONE, replicas=1, quorum=1, max_output_tokens=4)
+    assert [replica.role for replica in result.providers] == ["agreed"]
+    assert result.settled
+
+
+def test_job_of_one_prompt_twice_gives_the_same_ids(client: Client, honest: JobOptions) -> None:
+    alone = dataclasses.replace(honest, replicas=1, quorum=1, mode=Mode.NONE)
+    assert client.run(PROMPT, options=alone).ids == client.run(PROMPT, options=alone).ids
+
+
+def test_job_posted_and_watched_by_another_process_goes_on_to_its_answer(
+    connect: Connect, honest: JobOptions, tmp_path: Path
+) -> None:
+    first = connect(tmp_path / "one")
+    posted = first.post(PROMPT, options=honest)
+    first.close()
+    second = connect(tmp_path / "one")
+    assert [job.job_id for job in second.list()] == [posted.job_id]
+    result = second.watch("0x" + posted.job_id.hex()[:10])
+    assert result.settled
+    assert result.answer is not None
+    again = second.watch(posted.job_id)
+    assert again.ids == result.ids
+    assert second.show(posted.job_id).answer == result.answer
+
+
+def test_job_watched_from_a_machine_without_its_record_still_gives_the_answer(
+    connect: Connect, honest: JobOptions, tmp_path: Path
+) -> None:
+    result = connect(tmp_path / "one").run(PROMPT, options=honest)
+    elsewhere = connect(tmp_path / "two").watch(result.job_id)
+    assert (elsewhere.ids, elsewhere.answer) == (result.ids, result.answer)
+
+
+def test_job_prepared_but_never_sent_is_reported_as_costing_nothing(client: Client, honest: JobOptions) -> None:
+    offered = client.negotiate(PROMPT, options=honest)
+    bargain = offered.bargain
+    record = JobRecord(
+        job_id=b"\7" * 32,
+        client=client.address,
+        created_at=1,
+        mode=Mode.QUORUM,
+        quorum=2,
+        commit_window=60,
+        reveal_window=60,
+        request=bargain.request,
+        ids=bargain.ids,
+        messages=bargain.prompt.messages,
+        quotes=tuple(StoredQuote(q.quote, q.signature, q.endpoint) for q in bargain.report.chosen),
+        seed=bargain.report.seed,
+    )
+    client.store.put(record)
+    with pytest.raises(Exception, match="never posted, so nothing was spent") as caught:
+        client.watch(record.job_id)
+    assert caught.value.exit_code == 2  # type: ignore[attr-defined]
+
+
+def test_job_with_a_liar_pays_the_two_that_agree_and_not_the_liar(client: Client, town: Town) -> None:
+    liar = town.adversary("liar")
+    result = client.run(PROMPT, max_output_tokens=6, allow=frozenset({*town.honest[:2], liar}))
+    roles = {replica.address: (replica.role, replica.paid) for replica in result.providers}
+    assert roles.pop(liar) == ("disagreed", 0)
+    assert {role for role, _ in roles.values()} == {"agreed"}
+    assert liar not in {signed.provider for signed in result.receipts}
+
+
+def test_job_without_agreement_expires_and_the_escrow_comes_back(client: Client, town: Town) -> None:
+    before = holdings(client)
+    pair = frozenset({town.adversary("liar"), town.honest[0]})
+    result = client.run(PROMPT, max_output_tokens=6, replicas=2, quorum=2, allow=pair)
+    assert result.state is JobState.EXPIRED
+    assert (result.answer, result.paid, result.refunded) == (None, 0, result.escrow)
+    assert {replica.role for replica in result.providers} == {"disagreed"}
+    assert holdings(client) == before
+    assert result.exit_code == 5
+    with pytest.raises(NoAgreement, match="came back as credit"):
+        result.raise_for_state()
+
+
+def test_job_with_a_mute_replica_is_settled_after_the_reveal_window(client: Client, town: Town) -> None:
+    mute = town.adversary("mute")
+    passed = AtText("2 of 3 revealed", lambda: town.pass_time(61))
+    result = client.run(PROMPT, max_output_tokens=6, allow=frozenset({*town.honest[:2], mute}), progress=passed)
+    roles = {replica.address: (replica.role, replica.paid) for replica in result.providers}
+    assert result.settled
+    assert roles[mute] == ("missed", 0)
+    client.index.sync()
+    assert {offer.provider: offer.jobs_missed for offer in client.index.offers(result.model_id)}[mute] == 1
+
+
+def test_job_with_an_absent_replica_is_settled_after_the_commit_window(client: Client, town: Town) -> None:
+    absent = town.adversary("absent")
+    passed = AtText("2 of 3 committed", lambda: town.pass_time(121))
+    result = client.run(PROMPT, max_output_tokens=6, allow=frozenset({*town.honest[:2], absent}), progress=passed)
+    roles = {replica.address: (replica.role, replica.paid) for replica in result.providers}
+    assert result.settled
+    assert roles[absent] == ("silent", 0)
+    assert result.refunded > 0
+
+
+def test_job_that_nobody_takes_expires_and_the_whole_escrow_comes_back(
+    client: Client, town: Town, honest: JobOptions
+) -> None:
+    before = holdings(client)
+    offered = client.negotiate(PROMPT, options=honest, commit_window=30, reveal_window=30)
+    with town.frozen(0, 1, 2):
+        passed = AtText("0 of 3 committed", lambda: town.pass_time(31))
+        result = client.run(offered=offered, progress=passed)
+    assert result.state is JobState.EXPIRED
+    assert result.refunded == result.escrow
+    assert {replica.role for replica in result.providers} == {"refused"}
+    assert any("0 of 3 providers hold the prompt, 2 are needed" in progress.text for progress in passed.seen)
+    assert holdings(client) == before
+
+
+def test_job_cancelled_before_the_first_commit_costs_the_kill_fee_only(
+    client: Client, town: Town, honest: JobOptions
+) -> None:
+    before = holdings(client)
+    offered = client.negotiate(PROMPT, options=honest, replicas=1, quorum=1, mode=Mode.NONE)
+    kill_fee = offered.report.chosen[0].quote.kill_fee
+    with town.frozen(0, 1, 2):
+        posted = client.post(offered=offered)
+        assert posted.state is JobState.OPEN
+        assert client.balance().escrowed == posted.escrow
+        result = client.cancel(posted.job_id)
+    assert result.state is JobState.CANCELLED
+    assert (result.paid, result.refunded) == (kill_fee, posted.escrow - kill_fee)
+    assert holdings(client) == before - kill_fee
+    with pytest.raises(JobCancelled):
+        result.raise_for_state()
+    withdrawn = client.withdraw()
+    assert withdrawn.amount >= result.refunded
+    assert client.balance().credit == 0
