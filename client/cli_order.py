@@ -15,6 +15,7 @@ from client.errors import BadRequest
 from client.escrow import EscrowSource
 from client.money import parse_amount
 from client.order import JobOptions
+from market.errors import WireError
 from market.types import Mode, parse_bytes32
 
 PROMPT_LIMIT = 1 << 20
@@ -120,9 +121,16 @@ class Order:
             deny=frozenset(self.deny),
             labels=frozenset(self.label),
             min_reliability_bps=self.min_reliability * 100,
-            seed=None if self.seed is None else parse_bytes32("--seed", self.seed),
+            seed=None if self.seed is None else _seed(self.seed),
             **more,
         )
+
+
+def _seed(text: str) -> bytes:
+    try:
+        return parse_bytes32("--seed", text)
+    except WireError as error:
+        raise BadRequest(error.message) from None
 
 
 def parse_escrow(text: str) -> EscrowSource:

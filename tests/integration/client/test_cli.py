@@ -1,0 +1,193 @@
+"""The commands as people and scripts run them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from client.cli import app
+from market.errors import AssayError
+from tests.integration.client.conftest import Town
+
+PROMPT = "the cat sat"
+ASSAY = (sys.executable, "-m", "assay")
+
+
+def environment(town: Town, tmp_path: Path) -> dict[str, str]:
+    """Only ASSAY_HOME says where the market is: the local network lies there."""
+    return {**os.environ, "ASSAY_HOME": str(town.home), "ASSAY_DATA_DIR": str(tmp_path / "client"), "COLUMNS": "200"}
+
+
+@pytest.fixture
+def assay(town: Town, tmp_path: Path):  # type: ignore[no-untyped-def]
+    """Runs a command in this process; errors come out as exceptions, as assay/cli.py takes them."""
+    variables = {key: value for key, value in environment(town, tmp_path).items() if key.startswith(("ASSAY_", "COL"))}
+
+    def run(*arguments: str, stdin: str | None = None) -> Result:
+        result = CliRunner().invoke(app, arguments, input=stdin, env=variables)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
+
+
+def document(result: Result) -> Any:
+    return json.loads(result.stdout)
+
+
+def honest(town: Town) -> list[str]:
+    return [part for address in town.honest for part in ("--allow", address)]
+
+
+def test_job_post_as_a_program_prints_one_document_and_the_others_agree(town: Town, tmp_path: Path, assay) -> None:
+    done = subprocess.run(
+        [*ASSAY, "job", "post", "--yes", "--json", "-t", "5", *honest(town)],
+        input=PROMPT,
+        env=environment(town, tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    posted = json.loads(done.stdout)
+    assert posted["settled"] is True
+    assert {replica["role"] for replica in posted["providers"]} == {"agreed"}
+    assert "negotiation:" in done.stderr
+    assert set(posted) >= {"answer", "ids", "job_id", "model_id", "providers", "gas", "steps_ms", "paid", "refunded"}
+
+    shown = document(assay("job", "show", posted["job_id"], "--json"))
+    assert (shown["answer"], shown["providers"]) == (posted["answer"], posted["providers"])
+    (entry,) = document(assay("job", "list", "--json"))
+    assert (entry["job_id"], entry["state"], entry["prompt"]) == (posted["job_id"], "settled", PROMPT)
+    assert document(assay("balance", "--json"))["escrowed"] == 0
+    picture = assay("job", "show", posted["job_id"][:12])
+    assert "committed, revealed" in picture.stdout
+    assert "back as credit" in picture.stdout
+    assert all(address.lower() in picture.stdout for address in town.honest)
+    assert posted["job_id"][:14] in assay("job", "list").stdout
+    assert "credit in the vault" in assay("balance").stdout
+
+
+def test_job_post_killed_after_posting_goes_on_with_watch(town: Town, tmp_path: Path, assay) -> None:
+    process = subprocess.Popen(
+        [*ASSAY, "job", "post", PROMPT, "--yes", "-t", "5", *honest(town)],
+        env=environment(town, tmp_path),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "the job is on chain" in line:
+                process.send_signal(signal.SIGKILL)
+                break
+    (entry,) = document(assay("job", "list", "--json"))
+    result = document(assay("job", "watch", entry["job_id"], "--json", "--quiet"))
+    assert result["settled"] is True
+    assert result["answer"] is not None
+    assert len(document(assay("job", "list", "--json"))) == 1
+
+
+def test_job_post_with_nobody_to_confirm_exits_2_and_spends_nothing(town: Town, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*ASSAY, "job", "post", PROMPT, "--json"],
+        env=environment(town, tmp_path),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "NotConfirmed"
+    assert "--yes" in error["message"]
+
+
+def test_quote_explain_shows_price_guarantee_and_reasons(town: Town, assay) -> None:
+    arguments = ("quote", PROMPT, "-t", "5", "--deny", town.providers[5])
+    text = assay(*arguments, "--explain").stdout
+    assert "independent providers reveal the same answer" in text
+    assert "it is on the deny list" in text
+    report = document(assay(*arguments, "--json"))
+    assert report["escrow"] == sum(quote["price"] for quote in report["chosen"])
+    assert {item["constraint"] for item in report["left_out"]} == {"deny", "score"}
+    assert set(report) >= {"chosen", "alternatives", "left_out", "seed", "token", "steps_ms", "bond"}
+
+
+def test_prompt_is_read_from_a_file_or_messages(town: Town, tmp_path: Path, assay) -> None:
+    path, messages = tmp_path / "prompt.txt", tmp_path / "messages.json"
+    path.write_text(PROMPT + "\n")
+    messages.write_text(json.dumps([{"role": "user", "content": PROMPT}]))
+    ways = (["@" + str(path)], ["--file", str(path)], ["--messages", str(messages)], ["-"], [])
+    counts = {document(assay("quote", *way, "-t", "5", "--json", stdin=PROMPT + "\n"))["input_tokens"] for way in ways}
+    assert len(counts) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("quote", PROMPT, "--model", "nope"), 5, "nope"),
+        (("quote", ""), 2, "The prompt is empty"),
+        (("quote", "@nowhere.txt"), 2, "cannot be read"),
+        (("quote", PROMPT, "--file", "x"), 2, "once"),
+        (("quote", PROMPT, "--mode", "trust"), 2, "no mode"),
+        (("quote", PROMPT, "--max-price", "0.0000001"), 2, "6 decimal places"),
+        (("quote", PROMPT, "--max-price", "-1"), 2, "not an amount"),
+        (("quote", PROMPT, "--max-price", "0.000001"), 5, "the cap is 1"),
+        (("quote", PROMPT, "--seed", "12"), 2, "64 hex digits"),
+        (("quote", PROMPT, "--rpc", "http://127.0.0.1:1"), 2, "There is no deployment manifest"),
+        (("quote", PROMPT, "--deployment", "nowhere.json"), 2, "No chain was named"),
+        (("quote", PROMPT, "--config", "nowhere.toml"), 2, "no configuration file"),
+        (("job", "show", "0xabcdef"), 2, "No job of this machine"),
+        (("job", "show", "0x" + "ab" * 32), 2, "nobody posted it"),
+        (("job", "post", PROMPT, "--yes", "--escrow", "magic"), 2, "no escrow source"),
+        (("job", "cancel", "0x" + "ab" * 32, "--yes"), 3, "job"),
+        (("withdraw", "5", "--to", "0x12"), 2, "no address"),
+        (("withdraw", "1000000000"), 3, "less than"),
+    ],
+)
+def test_command_with_bad_input_says_what_is_wrong(assay, arguments, code, words) -> None:
+    with pytest.raises(AssayError) as caught:
+        assay(*arguments)
+    assert words in str(caught.value)
+    assert caught.value.exit_code == code
+
+
+def test_command_with_a_dead_chain_or_a_wrong_password_exits_with_its_code(town: Town, tmp_path: Path, assay) -> None:
+    manifest = ("--deployment", town.info.deployment)
+    with pytest.raises(AssayError, match="No answer from the chain") as dead:
+        assay("quote", PROMPT, "--rpc", "http://127.0.0.1:1", *manifest)
+    assert dead.value.exit_code == 3
+    (tmp_path / "password").write_text("not this one\n")
+    with pytest.raises(AssayError, match="does not open") as wrong:
+        assay("job", "post", PROMPT, "--yes", "--password-file", str(tmp_path / "password"))
+    assert wrong.value.exit_code == 2
+
+
+def test_settings_come_from_a_file_below_variables_and_options(town: Town, tmp_path: Path, assay) -> None:
+    config = tmp_path / "client.toml"
+    settings = {"rpc": town.info.rpc_url, "deployment": town.info.deployment, "keystore": town.info.client_keystore}
+    config.write_text("".join(f'{name} = "{value}"\n' for name, value in settings.items()))
+    result = document(assay("balance", "--config", str(config), "--json"))
+    assert result["account"] == town.info.client.lower()
+    config.write_text("unknown = 1\n")
+    with pytest.raises(AssayError, match="unknown"):
+        assay("balance", "--config", str(config))
+
+
+def test_help_of_every_command_has_an_example(assay) -> None:
+    for command in ("post", "list", "show", "watch", "settle", "cancel"):
+        assert f"assay job {command}" in assay("job", command, "--help").stdout
+    for command in ("quote", "balance", "withdraw"):
+        assert f"assay {command}" in assay(command, "--help").stdout
