@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
 from eth_account.signers.local import LocalAccount
@@ -65,16 +67,20 @@ class Agent:
     worklist: Worklist
     watcher: Watcher
     journal: Journal
+    onboard: Callable[[], None]
     resources: ExitStack
 
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
-        """Serves until `stop` is set; `ready` is called when the first request can be answered.
+        """Goes on with open jobs, brings the chain in line with the configuration, serves until `stop` is set.
+
+        `ready` is called when all of it stands. Open jobs do not wait for that: their deadlines run.
 
         Raises:
+            AssayError: an announcement, an offer or the stake was refused.
             Exception: a part of the agent ended on its own; the journal knows where to go on.
         """
         waker = HeadWaker(self.config.ws_url)
-        parts = [
+        parts: list[asyncio.Future[None]] = [
             asyncio.create_task(self.server.serve(sockets=[self.listener]), name="server"),
             asyncio.create_task(self.worklist.run(), name="worklist"),
             asyncio.create_task(self.watcher.run(waker), name="watcher"),
@@ -85,9 +91,13 @@ class Agent:
                 await asyncio.sleep(0.005)
             for row in self.journal.open_jobs():
                 self.worklist.kick(row.job_id)
-            if self.server.started:
+            onboarded = _on_thread(self.onboard)
+            ends: list[asyncio.Future[Any]] = [stopped, *parts]
+            await asyncio.wait([onboarded, *ends], return_when=asyncio.FIRST_COMPLETED)
+            if onboarded.done():
+                onboarded.result()
                 ready()
-            await asyncio.wait([stopped, *parts], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if not stop.is_set():
                 for part in parts:
                     if part.done():
@@ -95,7 +105,7 @@ class Agent:
         finally:
             await self._wind_down(parts, stopped)
 
-    async def _wind_down(self, parts: list[asyncio.Task[None]], stopped: asyncio.Task[bool]) -> None:
+    async def _wind_down(self, parts: list[asyncio.Future[None]], stopped: asyncio.Future[Any]) -> None:
         server, worklist, watcher = parts
         self.executor.stop()
         self.server.should_exit = True
@@ -118,7 +128,7 @@ def build(
     executor_factory: ExecutorFactory = EngineExecutor,
     side_factory: SideFactory = chain_side,
 ) -> Agent:
-    """Checks everything the agent stands on, brings the chain in line with the configuration, returns the agent.
+    """Checks everything the agent stands on and returns the agent; sends nothing.
 
     Args:
         report: told each thing that was checked or done, in one line.
@@ -127,7 +137,6 @@ def build(
         PortInUse, ConfigError: the port, the manifest, the journal or the gas coin.
         ChainUnreachable, WrongChain, ChainError: the chain, or contracts that are not those of the manifest.
         PackError, InferenceError: a pack or the engine's self-test.
-        ContractError: a contract refused an announcement, an offer or the stake.
     """
     with ExitStack() as stack:
         listener = stack.enter_context(listen(config.host, config.port))
@@ -144,7 +153,7 @@ def build(
         engines = load_engines(catalogue, config.device, config.threads)
         report(f"engine: exact on {config.device}")
 
-        journal = _open_journal(config.journal_path, chain, deployment)
+        journal = open_journal(config.journal_path, chain, deployment.jobs)
         stack.callback(journal.close)
         queue = queue_path(config.data_dir, chain.chain_id, account.address)
         transactions = stack.enter_context(Transactions(chain, account, queue))
@@ -152,13 +161,15 @@ def build(
         onboarding = Onboarding(chain, contracts, transactions, config, report)
         onboarding.check_gas()
         endpoint = config.endpoint or url
-        onboarding.announce(endpoint)
-        onboarding.offer(catalogue)
-        if config.stake:
-            locked = sum(row.bond for row in journal.open_jobs() if row.stage in BONDED)
-            problem = stake_problem(onboarding.stake(locked), config.stake)
-            if problem:
-                report(problem)
+
+        def onboard() -> None:
+            onboarding.announce(endpoint)
+            onboarding.offer(catalogue)
+            if config.stake:
+                locked = sum(row.bond for row in journal.open_jobs() if row.stage in BONDED)
+                problem = stake_problem(onboarding.stake(locked), config.stake)
+                if problem:
+                    report(problem)
 
         side = side_factory(chain, contracts.jobs, contracts.vault, transactions, config.timing.transaction_seconds)
         shop = _shop(config, account.address, deployment, contracts, catalogue)
@@ -196,8 +207,35 @@ def build(
             worklist=worklist,
             watcher=watcher,
             journal=journal,
+            onboard=onboard,
             resources=stack.pop_all(),
         )
+
+
+def _on_thread(work: Callable[[], None]) -> asyncio.Future[None]:
+    """Runs `work` on a thread that never holds up the end of the process."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+
+    def finish(error: BaseException | None) -> None:
+        if future.cancelled():
+            return
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+
+    def run() -> None:
+        error: BaseException | None = None
+        try:
+            work()
+        except BaseException as raised:  # noqa: BLE001 - handed to whoever awaits
+            error = raised
+        with suppress(RuntimeError):  # the loop is closed: the agent stopped meanwhile
+            loop.call_soon_threadsafe(finish, error)
+
+    threading.Thread(target=run, name="onboarding", daemon=True).start()
+    return future
 
 
 def unready(watcher: Watcher, side: ChainSide, shop: Shop) -> list[str]:
@@ -226,9 +264,9 @@ def _shop(
     )
 
 
-def _open_journal(path: Path, chain: Chain, deployment: Deployment) -> Journal:
+def open_journal(path: Path, chain: Chain, jobs: str) -> Journal:
     """The journal of this chain and these contracts; that of a development chain that is gone is moved aside."""
-    identity = f"{chain.chain_id}:{chain.block(0).hash}:{deployment.jobs.lower()}"
+    identity = f"{chain.chain_id}:{chain.block(0).hash}:{jobs.lower()}"
     journal = Journal(path)
     known = journal.mark("chain")
     if known is None:
@@ -248,5 +286,5 @@ def _open_journal(path: Path, chain: Chain, deployment: Deployment) -> Journal:
         for suffix in ("-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         log.warning("journal_of_a_chain_that_is_gone", moved_to=str(aside))
-        return _open_journal(path, chain, deployment)
+        return open_journal(path, chain, jobs)
     return journal

@@ -6,6 +6,7 @@ No HTTP here: provider/app.py translates. Every method may block for a database 
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -78,6 +79,7 @@ class Desk:
         self._domain: Domain = chain.domain
         self._load = load
         self._kick = kick
+        self._quoting = threading.Lock()
 
     # ------------------------------------------------------------------------------------------------- quotes
 
@@ -87,6 +89,10 @@ class Desk:
         Raises:
             Refusal: with the code and the numbers.
         """
+        with self._quoting:  # two quotes at once must not promise the same stake
+            return self._quote(ask)
+
+    def _quote(self, ask: Ask) -> tuple[Quote, bytes]:
         now = self._chain.now()
         outlook = self._chain.outlook
         reserved = self._journal.reserved(now, ask.client)
@@ -142,7 +148,7 @@ class Desk:
         _check_vocabulary(ids, served.product.vocabulary)
         if messages is not None:
             self._check_template(served.text.encode_chat, messages, ids)
-        self._check_room(request_hash)
+        self._check_room(request_hash, now)
         acceptance = Acceptance(subject_id, request_hash, now)
         signature = sign(self._domain, acceptance, self._account)
         self._journal.put_request(request, ids, now + limits.stored_request_seconds)
@@ -194,9 +200,12 @@ class Desk:
                 sent=len(ids),
             )
 
-    def _check_room(self, request_hash: bytes) -> None:
+    def _check_room(self, request_hash: bytes, now: int) -> None:
         limits = self._shop.limits
         stored = self._journal.request_count()
+        if stored >= limits.stored_requests:
+            self._journal.forget(now, outputs_before=0)
+            stored = self._journal.request_count()
         if stored >= limits.stored_requests and self._journal.request(request_hash) is None:
             raise Refusal(
                 "OVERLOADED",

@@ -1,8 +1,8 @@
 """The provider's part of a job. `step` looks at (chain, journal row, engine) and does the one next thing.
 
-Nothing is remembered between steps but in the journal (and in the engine's queue, which a crash empties): recovering
-from a crash is calling `step` again. What a transaction needs is on disk before it is sent, and each transaction has a
-key under which the transaction queue sends it at most once.
+What matters is remembered in the journal alone (the engine's queue and a few waiting times die with the process):
+recovering from a crash is calling `step` again. What a transaction needs is on disk before it is sent, and each
+transaction has a key under which the transaction queue sends it at most once.
 """
 
 from __future__ import annotations
@@ -94,6 +94,7 @@ class Node:
         self._clock = clock
         self._random_bytes = random_bytes
         self._settleable_since: dict[bytes, int] = {}
+        self._sent_twice: set[tuple[bytes, Stage, int]] = set()
 
     def step(self, job_id: bytes) -> Next:
         """Does the one next thing for a job.
@@ -349,11 +350,18 @@ class Node:
         return AGAIN
 
     def _taken_back(self, row: JobRow, stage: Stage, now: int) -> Next:
-        """The journal says mined, the chain says not: wait for reads to catch up, then send again under a new key."""
+        """The journal says mined, the chain says not: late reads, or a reorganisation.
+
+        Waits for the reads, then sends under the same key: the transaction queue repeats what a reorganisation dropped,
+        and is only awaited then. If that changed nothing, a new key sends anew.
+        """
         if self._clock() < row.updated_at + SETTLED_READS:
             return Next(at=now + 1)
         log.warning("transaction_taken_back", job_id="0x" + row.job_id.hex(), stage=row.stage)
-        self._journal.advance(row.job_id, stage, self._wall(), attempts=row.attempts + 1)
+        tried = (row.job_id, row.stage, row.attempts)
+        attempts = row.attempts + 1 if tried in self._sent_twice else row.attempts
+        self._sent_twice.add(tried)
+        self._journal.advance(row.job_id, stage, self._wall(), attempts=attempts)
         return AGAIN
 
     def _wall(self) -> int:

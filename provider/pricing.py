@@ -108,7 +108,7 @@ class Shop:
         highest, lowest = price(plain, most_input, most_output), price(plain, *smallest)
         miss_fee = -(-highest * self.terms.miss_fee_bps // BPS)
         least_bond = minimum_bond(plain, most_input, most_output, self.challenger_share_bps)
-        bond = max(self.terms.bond, least_bond, miss_fee)
+        bond = max(self.terms.bond, least_bond, miss_fee, 1)  # the vault locks no bond of nothing
         free = situation.stake - situation.reserved
         if bond > free:
             raise Refusal(

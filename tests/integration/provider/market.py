@@ -209,7 +209,9 @@ class LocalAgent:
         self._stop: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._main, daemon=True)
         self._thread.start()
-        assert self._ready.wait(STEP)
+        until(lambda: self._ready.is_set() or self._failure is not None)
+        if self._failure is not None:
+            raise self._failure
 
     @property
     def url(self) -> str:

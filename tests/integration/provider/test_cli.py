@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from typing import Any
 import pytest
 
 from market.types import Mode
-from tests.integration.provider.market import DISPUTE_WINDOW, STAKE, TOKENS, Market, Program, until
+from provider.journal import Journal
+from provider.records import Stage
+from tests.integration.provider.market import DISPUTE_WINDOW, STAKE, TOKENS, LocalAgent, Market, Program, until
 
 
 def assay(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -143,16 +146,45 @@ def test_sigterm_stops_within_five_seconds_and_money_can_then_be_taken_out(marke
     assert error_of(early) == (3, "ExitNotReady")
 
 
-def test_second_sigterm_ends_at_once(market: Market, tmp_path: Path) -> None:
-    config, _ = market.provider(7, tmp_path)
+@pytest.mark.parametrize("signals", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_agent_stops_while_its_transaction_waits_and_goes_on_later(
+    market: Market, tmp_path: Path, signals: int
+) -> None:
+    """The first signal waits a little for the receipt, a second one for nothing; the journal loses neither."""
+    config, account = market.provider(7, tmp_path)
+    request, ids = market.request("no block comes")
     program = Program(market, config)
     try:
         program.ready()
-        program.process.send_signal(signal.SIGINT)
-        program.process.send_signal(signal.SIGTERM)
-        assert program.process.wait(5) in (128 + signal.SIGTERM, 130)
+        job = market.post([market.quote(program.url, request, Mode.NONE)], request, commit_window=600)
+        market.anvil.set_automine(False)
+        assert market.deliver(program.url, job, request, ids).status_code == 200
+        until(lambda: stage_of(program, job) is Stage.COMMITTING)
+        if signals == 2:
+            program.process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+        code, seconds = program.end(signal.SIGTERM)
     finally:
+        market.anvil.set_automine(True)
+        market.anvil.mine()
         program.close()
+    assert code == (0 if signals == 1 else 128 + signal.SIGTERM)
+    assert seconds < (5 if signals == 1 else 1)
+    agent = LocalAgent(config, account)
+    try:
+        until(lambda: market.settled(job))
+    finally:
+        agent.stop()
+    assert len(market.events("Committed", job)) == 1
+
+
+def stage_of(program: Program, job: bytes) -> Stage | None:
+    journal = Journal.read_only(program.config.journal_path)
+    try:
+        row = journal.job(job)
+    finally:
+        journal.close()
+    return None if row is None else row.stage
 
 
 class Broken:

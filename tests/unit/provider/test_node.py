@@ -199,8 +199,10 @@ def test_commit_taken_back_by_a_reorganisation_is_sent_again_with_the_same_salt(
     desk.chain.mine = replace(desk.chain.mine, state=ReplicaState.ASSIGNED, bond_state=BondState.NONE, digest=ZERO32)
     assert desk.run() == Next(at=NOW + 1)  # the read may only be late
     assert len(desk.chain.sent) == 1
-    desk.clock += 5
-    desk.run()
+    for _ in range(2):  # the first key is tried once more: the transaction queue may be repeating it already
+        assert len(desk.chain.sent) == 1
+        desk.clock += 5
+        desk.run()
     assert [key.rsplit(":", 1)[1] for _, key in desk.chain.sent] == ["0", "1"]
     assert len(set(desk.chain.commitments)) == 1
 
@@ -211,8 +213,10 @@ def test_reveal_taken_back_by_a_reorganisation_is_sent_again(desk: Desk) -> None
     desk.chain.change(state=JobState.REVEALING, committed=2, reveal_deadline=NOW + 60)
     desk.run()
     desk.chain.mine = replace(desk.chain.mine, state=ReplicaState.COMMITTED)
-    desk.clock += 5
-    desk.run()
+    for _ in range(2):
+        assert desk.chain.salts == [SALT]
+        desk.clock += 5
+        desk.run()
     assert desk.chain.salts == [SALT, SALT]
 
 

@@ -87,6 +87,7 @@ def test_every_quote_obeys_the_rules_of_the_contract(
     assert quote.bond >= minimum_bond(JobTerms.of(quote), quote.max_input_tokens, quote.max_output_tokens, share)
     assert quote.kill_fee <= of_job
     assert of_job <= quote.miss_fee <= quote.bond
+    assert quote.bond > 0
     assert max(quote.bond, quote.miss_fee, quote.kill_fee, of_job) < 2**128
 
 
