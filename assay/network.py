@@ -242,7 +242,8 @@ class LocalNetwork:
                 forget(directory)
         transactions = Transactions(chain, deployer, directory / "deployer.sqlite")
         try:
-            parameters = DeploymentParameters(dispute_window=self.plan.dispute_window)
+            cap = self.plan.tokens_each * (MAX_PROVIDERS + 1)  # so that nobody alone can fill the vault
+            parameters = DeploymentParameters(dispute_window=self.plan.dispute_window, cap=cap)
             deployment = deploy(chain, transactions, parameters=parameters, on_step=self._count_gas)
         finally:
             transactions.close()
