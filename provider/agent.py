@@ -23,6 +23,7 @@ from market.chain import DEVELOPMENT_CHAIN_IDS, Chain
 from market.config import queue_path
 from market.contracts import Jobs, Vault
 from market.deployment import Contracts, Deployment
+from market.errors import AssayError
 from market.events import Follower, HeadWaker
 from market.transactions import Transactions
 from provider.app import create_app
@@ -32,9 +33,11 @@ from provider.config import ProviderConfig
 from provider.desk import Desk
 from provider.errors import JournalError
 from provider.executor import EngineExecutor, Executor, ExecutorFactory
+from provider.income import Income
 from provider.journal import Journal
 from provider.node import Node
 from provider.onboard import Onboarding, Report, stake_problem
+from provider.orders import Clerk, OrderBook
 from provider.pricing import Shop
 from provider.records import BONDED
 from provider.server import Server, listen
@@ -67,6 +70,7 @@ class Agent:
     worklist: Worklist
     watcher: Watcher
     journal: Journal
+    clerk: Clerk
     onboard: Callable[[], None]
     resources: ExitStack
 
@@ -84,6 +88,7 @@ class Agent:
             asyncio.create_task(self.server.serve(sockets=[self.listener]), name="server"),
             asyncio.create_task(self.worklist.run(), name="worklist"),
             asyncio.create_task(self.watcher.run(waker), name="watcher"),
+            asyncio.create_task(self._attend(), name="clerk"),
         ]
         stopped = asyncio.create_task(stop.wait(), name="stop")
         try:
@@ -105,14 +110,24 @@ class Agent:
         finally:
             await self._wind_down(parts, stopped)
 
+    async def _attend(self) -> None:
+        """Looks for the owner's orders twice a second."""
+        while True:
+            try:
+                await _on_thread(self.clerk.serve)
+            except AssayError as error:
+                log.warning("orders_unreadable", code=error.code, error=error.message)
+            await asyncio.sleep(0.5)
+
     async def _wind_down(self, parts: list[asyncio.Future[None]], stopped: asyncio.Future[Any]) -> None:
-        server, worklist, watcher = parts
+        _, _, watcher, clerk = parts
         self.executor.stop()
         self.server.should_exit = True
         watcher.cancel()
+        clerk.cancel()
         stopped.cancel()
         ended = await self.worklist.stop(SETTLE_DOWN)
-        await asyncio.wait([server, worklist, watcher], timeout=1.0)
+        await asyncio.wait(parts, timeout=1.0)
         log.info("stopped", steps_ended=ended)
 
     def close(self) -> None:
@@ -207,6 +222,11 @@ def build(
             worklist=worklist,
             watcher=watcher,
             journal=journal,
+            clerk=Clerk(
+                OrderBook(config.orders_path),
+                account.address,
+                lambda key: Income(contracts, transactions, journal, side.now(), key),
+            ),
             onboard=onboard,
             resources=stack.pop_all(),
         )
@@ -234,7 +254,7 @@ def _on_thread(work: Callable[[], None]) -> asyncio.Future[None]:
         with suppress(RuntimeError):  # the loop is closed: the agent stopped meanwhile
             loop.call_soon_threadsafe(finish, error)
 
-    threading.Thread(target=run, name="onboarding", daemon=True).start()
+    threading.Thread(target=run, name="background", daemon=True).start()
     return future
 
 

@@ -23,6 +23,7 @@ from provider import config_file
 from provider.config import Prices, ProviderConfig, Terms
 from provider.income import Action, Income
 from provider.journal import Journal
+from provider.orders import Order, OrderBook, give
 from provider.signals import Signals
 from provider.status import Status, amount, gather
 
@@ -169,7 +170,7 @@ def withdraw(
     password_file: PasswordFile = None,
     as_json: Json = False,
 ) -> None:
-    """Take money out. The agent must be stopped: a key has one writer.
+    """Take money out. A running agent is asked to do it, because a key has one writer; it needs no restart.
 
     Always releases bonds that are due and withdraws credit (all of it, or --amount). Unstaking takes the deployment's
     unbonding window; set `stake` in the configuration to what should stay, or `run` stakes again.
@@ -177,19 +178,23 @@ def withdraw(
     settings = ProviderConfig.load(config)
     if to is not None and not is_address(to):
         raise ConfigError(f"--to: {to} is not an address.", field="to")
+    leaving = 0 if unstake is None else None if unstake == "all" else _units("--unstake", unstake)
+    wanted = None if amount_ is None else _units("--amount", amount_)
     chain, contracts = _connect(settings)
     account = load_account(settings.keystore, _password(password_file))
-    journal = Journal.read_only(settings.journal_path) if settings.journal_path.exists() else None
+    order = Order.new(to_checksum_address(to) if to else account.address, wanted, leaving, finish)
     queue = queue_path(settings.data_dir, chain.chain_id, account.address)
-    with Transactions(chain, account, queue, lock_timeout=0.5) as transactions:
-        income = Income(contracts, transactions, journal, chain.head().timestamp)
-        actions = income.release()
-        if unstake is not None:
-            actions += income.begin_leaving(None if unstake == "all" else _units("--unstake", unstake))
-        if finish:
-            actions += income.finish_leaving()
-        wanted = None if amount_ is None else _units("--amount", amount_)
-        actions += income.withdraw(to_checksum_address(to) if to else account.address, wanted)
+    try:
+        transactions = Transactions(chain, account, queue, lock_timeout=0.0)
+    except ConfigError as error:
+        if error.code != "Locked":
+            raise
+        book = OrderBook(settings.orders_path)
+        actions = give(book, order, account, 60 + 4 * settings.timing.transaction_seconds)
+    else:
+        with transactions:
+            journal = Journal.read_only(settings.journal_path) if settings.journal_path.exists() else None
+            actions = order.carry_out(Income(contracts, transactions, journal, chain.head().timestamp))
     _tell(actions, contracts, as_json)
 
 

@@ -155,6 +155,10 @@ class ProviderConfig(Section):
     def journal_path(self) -> Path:
         return self.data_dir / "journal.sqlite"
 
+    @property
+    def orders_path(self) -> Path:
+        return self.data_dir / "orders.sqlite"
+
     @classmethod
     def load(cls, path: Path) -> ProviderConfig:
         """Reads the file.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from market.chain import Call
 from market.deployment import Contracts
 from market.errors import ConfigError
-from market.transactions import Transactions
+from market.transactions import Sent, Transactions
 from market.views import BondState
 from provider.journal import Journal
 from provider.records import BONDED
@@ -23,13 +24,26 @@ class Action:
 
 
 class Income:
-    """Each method sends what it can and says what it did. Raises ChainError; ContractError where a contract refuses."""
+    """Each method sends what it can and says what it did. Raises ChainError; ContractError where a contract refuses.
 
-    def __init__(self, contracts: Contracts, transactions: Transactions, journal: Journal | None, now: int) -> None:
+    Args:
+        now: the chain's time, unix seconds.
+        key: start of the idempotency keys; with one, each method sends at most once in all.
+    """
+
+    def __init__(
+        self,
+        contracts: Contracts,
+        transactions: Transactions,
+        journal: Journal | None,
+        now: int,
+        key: str | None = None,
+    ) -> None:
         self._contracts = contracts
         self._transactions = transactions
         self._journal = journal
         self._now = now
+        self._key = key
         self._address = transactions.address
 
     def release(self) -> list[Action]:
@@ -57,7 +71,7 @@ class Income:
         wanted = staked if amount is None else amount
         if wanted == 0:
             return []
-        sent = self._transactions.send(self._contracts.vault.request_unstake(wanted))
+        sent = self._send(self._contracts.vault.request_unstake(wanted))
         ready_at = self._contracts.vault.exit_of(self._address).ready_at
         return [Action("unstaking", wanted, sent.hash, f"ready at {ready_at}")]
 
@@ -71,7 +85,7 @@ class Income:
         leaving = self._contracts.vault.exit_of(self._address)
         if leaving.amount == 0:
             raise ConfigError("Nothing is leaving the stake.", hint="Begin with --unstake.")
-        sent = self._transactions.send(self._contracts.vault.finish_unstake(self._address))
+        sent = self._send(self._contracts.vault.finish_unstake(self._address))
         return [Action("unstaked", leaving.amount, sent.hash)]
 
     def withdraw(self, to: str, amount: int | None) -> list[Action]:
@@ -80,5 +94,8 @@ class Income:
         wanted = self._contracts.vault.credit(token, self._address) if amount is None else amount
         if wanted == 0:
             return []
-        sent = self._transactions.send(self._contracts.vault.withdraw(token, to, wanted))
+        sent = self._send(self._contracts.vault.withdraw(token, to, wanted))
         return [Action("withdrawn", wanted, sent.hash, to)]
+
+    def _send(self, call: Call) -> Sent:
+        return self._transactions.send(call, key=None if self._key is None else f"{self._key}:{call.label}")

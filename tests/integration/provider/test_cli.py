@@ -18,7 +18,7 @@ import pytest
 from market.types import Mode
 from provider.journal import Journal
 from provider.records import Stage
-from tests.integration.provider.market import DISPUTE_WINDOW, STAKE, TOKENS, LocalAgent, Market, Program, until
+from tests.integration.provider.market import DISPUTE_WINDOW, STAKE, LocalAgent, Market, Program, until
 
 
 def assay(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -108,11 +108,20 @@ def test_status_of_a_running_agent_shows_stake_bonds_and_earnings(market: Market
     assert "earned" in shown.stdout
 
 
-def test_withdraw_beside_a_running_agent_is_refused(market: Market, running: Program) -> None:
-    result = assay(
-        "withdraw", "--config", provider_file(running), "--password-file", str(market.password_file), "--json"
-    )
-    assert error_of(result) == (2, "Locked")
+def test_withdraw_beside_a_running_agent_is_carried_out_by_it(market: Market, running: Program) -> None:
+    before = status(running)
+    config, password = provider_file(running), str(market.password_file)
+    taken = assay("withdraw", "--config", config, "--password-file", password, "--unstake", "5", "--json")
+    assert taken.returncode == 0, taken.stdout + taken.stderr
+    actions = [(action["action"], action["amount"]) for action in json.loads(taken.stdout)["actions"]]
+    assert actions == [("unstaking", "5"), ("withdrawn", before["credit"])]
+    after = status(running)
+    assert int(after["wallet"]) == int(before["wallet"]) + int(before["credit"])
+    assert (after["credit"], after["exiting"]) == ("0", "5")
+    early = assay("withdraw", "--config", config, "--password-file", password, "--finish", "--json")
+    assert error_of(early) == (3, "ExitNotReady")
+    wrong = assay("withdraw", "--config", config, "--json", ASSAY_PASSWORD="wrong password")
+    assert error_of(wrong) == (2, "WrongPassword")
 
 
 def test_log_is_json_without_prompt_or_key(market: Market, running: Program) -> None:
@@ -134,16 +143,15 @@ def test_sigterm_stops_within_five_seconds_and_money_can_then_be_taken_out(marke
 
     market.anvil.increase_time(DISPUTE_WINDOW + 5)
     config, password = provider_file(running), str(market.password_file)
-    credit = status(running)["credit"]
+    before = status(running)
+    credit = before["credit"]
     taken = assay("withdraw", "--config", config, "--password-file", password, "--unstake", "1000", "--json")
     assert taken.returncode == 0, taken.stdout + taken.stderr
     actions = [(action["action"], action["amount"]) for action in json.loads(taken.stdout)["actions"]]
     assert actions == [("released", "10000"), ("released", "10000"), ("unstaking", "1000"), ("withdrawn", credit)]
     after = status(running)
-    assert (after["credit"], after["exiting"], after["stake"]) == ("0", "1000", str(STAKE - 1000))
-    assert int(after["wallet"]) == TOKENS - STAKE + int(credit)
-    early = assay("withdraw", "--config", config, "--password-file", password, "--finish", "--json")
-    assert error_of(early) == (3, "ExitNotReady")
+    assert (after["credit"], after["exiting"], after["stake"]) == ("0", "1005", str(STAKE - 1005))
+    assert int(after["wallet"]) == int(before["wallet"]) + int(credit)
 
 
 @pytest.mark.parametrize("signals", [pytest.param(1, marks=pytest.mark.slow), 2])

@@ -1,0 +1,184 @@
+"""Orders to a running agent: a key has one writer, so whoever wants money out asks the process that holds it.
+
+An order lies in a small SQLite file beside the journal, signed with the provider's own key (EIP-191), so that being
+able to write the file is not enough. It is carried out at most once: its id is part of each transaction's key.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import structlog
+from eth_account import Account
+from eth_account.messages import encode_defunct
+from eth_account.signers.local import LocalAccount
+
+from market.errors import AssayError, BadSignature, ConfigError
+from provider.income import Action, Income
+
+log = structlog.get_logger(__name__)
+
+VALID_SECONDS = 120
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS orders (
+    id TEXT PRIMARY KEY, body TEXT NOT NULL, signature TEXT NOT NULL, answer TEXT);
+"""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to take out. Amounts in base units.
+
+    Attributes:
+        to: where credit goes; amount: how much of it, None = all.
+        unstake: stake that begins to leave, 0 = none, None = all; finish: turn a finished exit into credit.
+        valid_until: unix seconds of this machine's clock.
+    """
+
+    id: str
+    to: str
+    amount: int | None
+    unstake: int | None
+    finish: bool
+    valid_until: int
+
+    @classmethod
+    def new(cls, to: str, amount: int | None, unstake: int | None, finish: bool) -> Self:
+        return cls(secrets.token_hex(16), to, amount, unstake, finish, int(time.time()) + VALID_SECONDS)
+
+    def text(self) -> str:
+        """What is signed and stored."""
+        return json.dumps({"assay": "provider order"} | asdict(self), sort_keys=True)
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        fields = json.loads(text)
+        del fields["assay"]
+        return cls(**fields)
+
+    def carry_out(self, income: Income) -> list[Action]:
+        """Bonds that are due, then stake, then credit. Raises what Income raises; what was done stays done."""
+        actions = income.release()
+        if self.unstake != 0:
+            actions += income.begin_leaving(self.unstake)
+        if self.finish:
+            actions += income.finish_leaving()
+        return actions + income.withdraw(self.to, self.amount)
+
+
+class OrderBook:
+    """The file. Every method opens it anew: two processes use it, seldom.
+
+    Raises (every method): ConfigError when the file cannot be used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def place(self, order: Order, account: LocalAccount) -> None:
+        signature = account.sign_message(encode_defunct(text=order.text())).signature.hex()
+        self._run("INSERT INTO orders VALUES (?,?,?,NULL)", order.id, order.text(), signature)
+
+    def waiting(self) -> list[tuple[str, str, str]]:
+        """(id, text, signature) of orders without an answer; none where nobody ever placed one."""
+        if not self._path.exists():
+            return []
+        return self._run("SELECT id, body, signature FROM orders WHERE answer IS NULL ORDER BY rowid")
+
+    def answer(self, order_id: str, answer: dict[str, Any]) -> None:
+        self._run("UPDATE orders SET answer = ? WHERE id = ?", json.dumps(answer), order_id)
+
+    def answer_to(self, order_id: str) -> dict[str, Any] | None:
+        rows = self._run("SELECT answer FROM orders WHERE id = ?", order_id)
+        found: dict[str, Any] | None = json.loads(rows[0][0]) if rows and rows[0][0] else None
+        return found
+
+    def _run(self, statement: str, *values: object) -> list[Any]:
+        try:
+            self._path.touch(mode=0o600)
+            with closing(sqlite3.connect(self._path, timeout=5.0, isolation_level=None)) as db:
+                db.executescript(_SCHEMA)
+                return db.execute(statement, values).fetchall()
+        except (sqlite3.Error, OSError) as error:
+            raise ConfigError(f"The orders {self._path} cannot be used: {error}.", path=str(self._path)) from None
+
+
+class Clerk:
+    """Carries out the orders of a running agent's owner.
+
+    Args:
+        income: makes an Income whose transactions carry the given key.
+    """
+
+    def __init__(self, book: OrderBook, address: str, income: Callable[[str], Income]) -> None:
+        self._book = book
+        self._address = address
+        self._income = income
+
+    def serve(self) -> None:
+        """Answers every waiting order.
+
+        Raises:
+            ConfigError: the file cannot be used.
+        """
+        for order_id, text, signature in self._book.waiting():
+            try:
+                order = self._checked(order_id, text, signature)
+                actions = order.carry_out(self._income(f"order:{order.id}"))
+                answer: dict[str, Any] = {"actions": [asdict(action) for action in actions]}
+            except AssayError as error:
+                told = {"code": error.code, "message": error.message, "details": error.details}
+                answer = {"error": told, "hint": error.hint, "exit_code": error.exit_code}
+            self._book.answer(order_id, answer)
+            log.info("order_answered", order=order_id, done=len(answer.get("actions", [])))
+
+    def _checked(self, order_id: str, text: str, signature: str) -> Order:
+        try:
+            signer = Account.recover_message(encode_defunct(text=text), signature=bytes.fromhex(signature))
+            order = Order.read(text)
+        except Exception:  # noqa: BLE001 - eth_account raises many kinds; whatever it is, it is no order
+            raise BadSignature("The order is malformed; nothing was sent.") from None
+        if signer.lower() != self._address.lower() or order.id != order_id:
+            raise BadSignature("The order is not signed by this provider's key; nothing was sent.")
+        if time.time() > order.valid_until:
+            raise ConfigError("The order came too late and was dropped; nothing was sent.", hint="Give it again.")
+        return order
+
+
+class OrderFailed(AssayError):
+    """The agent carried the order out in part or not at all; the message is its own."""
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        error = answer["error"]
+        super().__init__(error["message"], hint=answer["hint"], code=error["code"], **error["details"])
+        self.exit_code = answer["exit_code"]  # type: ignore[misc]
+
+
+def give(book: OrderBook, order: Order, account: LocalAccount, seconds: float) -> list[Action]:
+    """Places an order and waits for the agent.
+
+    Raises:
+        OrderFailed: the agent says why.
+        ConfigError: no answer in time; an order not begun within VALID_SECONDS is dropped.
+    """
+    book.place(order, account)
+    deadline = time.monotonic() + seconds
+    while (answer := book.answer_to(order.id)) is None:
+        if time.monotonic() > deadline:
+            raise ConfigError(
+                f"The running agent has not answered within {seconds:g} s.",
+                hint="Its log says what it is doing; `assay provider status` shows what was taken out.",
+                code="NO_ANSWER",
+            )
+        time.sleep(0.05)
+    if "error" in answer:
+        raise OrderFailed(answer)
+    return [Action(**fields) for fields in answer["actions"]]
