@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from client.config import load_config
+from market.errors import ConfigError
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> dict[str, str]:
+    return {"ASSAY_HOME": str(tmp_path)}
+
+
+def note(tmp_path: Path) -> None:
+    folder = tmp_path / "network"
+    folder.mkdir()
+    names = ("rpc_url", "ws_url", "deployment", "client_keystore", "password_file")
+    (folder / "network.json").write_text(json.dumps({name: f"local-{name}" for name in names}))
+
+
+def test_config_of_nothing_points_into_the_home_folder(home: dict[str, str], tmp_path: Path) -> None:
+    config = load_config({}, home)
+    assert config.rpc is None
+    assert (config.deployment, config.keystore) == (tmp_path / "deployment.json", tmp_path / "keystore.json")
+    assert config.data_dir == tmp_path / "client"
+
+
+def test_config_beside_a_local_network_uses_it_unless_another_market_is_named(
+    home: dict[str, str], tmp_path: Path
+) -> None:
+    note(tmp_path)
+    assert load_config({}, home).rpc == "local-rpc_url"
+    assert load_config({"keystore": Path("mine")}, home).keystore == Path("mine")
+    named = load_config({"rpc": "http://elsewhere"}, home)
+    assert (named.rpc, named.keystore) == ("http://elsewhere", tmp_path / "keystore.json")
+
+
+def test_config_file_lies_below_options_and_above_the_local_network(home: dict[str, str], tmp_path: Path) -> None:
+    note(tmp_path)
+    (tmp_path / "client.toml").write_text('rpc = "http://file"\nkeystore = "of-file"\n')
+    config = load_config({"keystore": Path("of-option")}, home)
+    assert (config.rpc, config.keystore) == ("http://file", Path("of-option"))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [("rpc = ", "unreadable"), ("speed = 3", "speed"), ("packs = 3", "packs")]
+)
+def test_config_file_that_is_wrong_is_refused_by_name(
+    home: dict[str, str], tmp_path: Path, content: str, words: str
+) -> None:
+    (tmp_path / "client.toml").write_text(content)
+    with pytest.raises(ConfigError, match=words):
+        load_config({}, home)

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import dataclasses
+import stat
+from pathlib import Path
+
+import pytest
+
+from client.store import FINAL, POSTED, JobRecord, JobStore, StoredAcceptance, StoredQuote, updated
+from market.errors import ConfigError
+from market.hashing import keccak256
+from market.types import Acceptance, Mode
+from tests.unit.client.examples import CLIENT, NOW, request, signed
+
+RECORD = JobRecord(
+    job_id=keccak256(b"job"),
+    client=CLIENT,
+    created_at=NOW,
+    mode=Mode.QUORUM,
+    quorum=2,
+    commit_window=60,
+    reveal_window=40,
+    request=request(),
+    ids=(1, 2, 3),
+    messages=({"role": "user", "content": "the cat"},),
+    quotes=tuple(StoredQuote(*signed(number), f"http://127.0.0.1:{9000 + number}") for number in range(3)),
+    seed=keccak256(b"seed"),
+)
+
+
+def test_store_gives_back_a_job_after_a_restart_field_for_field(tmp_path: Path) -> None:
+    acceptance = StoredAcceptance(Acceptance(RECORD.job_id, RECORD.request.request_hash, NOW), b"\1" * 65)
+    record = dataclasses.replace(
+        RECORD,
+        state=POSTED,
+        post_transaction="0x12",
+        acceptances={"0xaa": acceptance},
+        refusals={"0xbb": "it is busy"},
+        steps_ms={"discovery": 3},
+        result={"answer": "sat", "ids": [4]},
+    )
+    with JobStore(tmp_path / "jobs.sqlite", "m") as store:
+        store.put(record)
+    with JobStore(tmp_path / "jobs.sqlite", "m") as store:
+        assert store.get(record.job_id) == record
+        assert store.all() == [record]
+
+
+def test_store_is_readable_by_its_owner_only(tmp_path: Path) -> None:
+    with JobStore(tmp_path / "deep" / "jobs.sqlite", "m"):
+        assert stat.S_IMODE((tmp_path / "deep" / "jobs.sqlite").stat().st_mode) == 0o600
+
+
+def test_store_keeps_markets_apart(tmp_path: Path) -> None:
+    with JobStore(tmp_path / "jobs.sqlite", "one") as one, JobStore(tmp_path / "jobs.sqlite", "two") as two:
+        one.put(RECORD)
+        assert two.get(RECORD.job_id) is None
+        two.put(dataclasses.replace(RECORD, quorum=3))
+        assert one.get(RECORD.job_id) == RECORD
+
+
+def test_store_update_changes_what_is_kept_and_forget_removes_it() -> None:
+    with JobStore(":memory:", "m") as store:
+        store.put(RECORD)
+        assert updated(store, RECORD, state=FINAL).state == FINAL
+        kept = store.get(RECORD.job_id)
+        assert kept is not None
+        assert kept.state == FINAL
+        assert kept.endpoint_of(RECORD.quotes[1].quote.provider.lower()) == "http://127.0.0.1:9001"
+        store.forget(RECORD.job_id)
+        assert store.all() == []
+
+
+def test_store_finds_jobs_by_their_first_digits() -> None:
+    other = dataclasses.replace(RECORD, job_id=keccak256(b"other"), created_at=NOW + 1)
+    with JobStore(":memory:", "m") as store:
+        store.put(RECORD)
+        store.put(other)
+        assert store.find("0x" + other.job_id.hex()[:8].upper()) == [other.job_id]
+        assert len(store.find("0x")) == 2
+        assert [record.job_id for record in store.all()] == [other.job_id, RECORD.job_id]
+        assert store.all(limit=1) == [other]
+
+
+def test_store_that_is_no_database_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "jobs.sqlite").write_text("this is no database, it is a letter to nobody in particular")
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        JobStore(tmp_path / "jobs.sqlite", "m")
