@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from assay.network import CLIENT, LocalNetwork, NetworkInfo, NetworkPlan
 from client import Client, JobResult
 from client.money import format_amount
+from client.render import answer_text, show_job
 from market.chain import Chain
 from market.deployment import Contracts, Deployment
 from market.errors import MarketError
@@ -88,7 +89,7 @@ def _part(
     console: Console, title: str, options: DemoOptions, network: LocalNetwork, info: NetworkInfo
 ) -> dict[str, Any]:
     console.rule(f"[bold]{title}", align="left")
-    console.print(f"prompt  {options.prompt}")
+    console.print(Text(f"prompt  {answer_text(options.prompt)}"))
     with connect(network, info) as client, console.status("asking for quotes …") as status:
         result = client.run(
             messages=[{"role": "user", "content": options.prompt}],
@@ -117,34 +118,9 @@ def connect(network: LocalNetwork, info: NetworkInfo) -> Client:
 
 def show(console: Console, result: JobResult) -> None:
     """The answer, the picture of the job, the time of each step and the gas of each transaction."""
-    console.print(f"answer  [green]{(result.answer or '').strip()}[/]")
+    console.print(Text.assemble("answer  ", (answer_text(result.answer or "").strip(), "bold green")))
     console.print(f"        [dim]{len(result.ids)} tokens, bit for bit the same from every replica that was paid[/]\n")
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    for column in ("provider", "what it did", "bond", "paid"):
-        table.add_column(column, justify="right" if column == "paid" else "left")
-    colours = {"agreed": "green", "late": "yellow"}
-    for replica in result.providers:
-        colour = colours.get(replica.role, "red")
-        paid = format_amount(replica.paid, result.token.decimals) + " " + result.token.symbol
-        table.add_row(
-            replica.address,
-            f"[{colour}]{replica.status}, {replica.role}[/]",
-            replica.bond,
-            paid if replica.paid else "–",
-        )
-    console.print(table)
-    _pairs(console, "step", "ms", result.steps_ms)
-    _pairs(console, "transaction", "gas", {**result.gas, "total": sum(result.gas.values())})
-
-
-def _pairs(console: Console, name: str, unit: str, values: Any) -> None:
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    table.add_column(name, min_width=32)
-    table.add_column(unit, justify="right")
-    for key, value in values.items():
-        table.add_row(key, f"{value:,}")
-    console.print()
-    console.print(table)
+    show_job(console, result)
 
 
 def _leave(console: Console, network: LocalNetwork, info: NetworkInfo) -> None:
@@ -155,7 +131,7 @@ def _leave(console: Console, network: LocalNetwork, info: NetworkInfo) -> None:
     before = {provider.address: contracts.token.balance_of(provider.address) for provider in info.providers}
     network.anvil.increase_time(network.plan.dispute_window + 1)
     with console.status("waiting for the bonds …"), connect(network, info) as client:
-        jobs = [bytes.fromhex(entry.job_id.hex()) for entry in client.list()]
+        jobs = [entry.job_id for entry in client.list()]
         _await(lambda: all(_bonds_free(contracts, job) for job in jobs))
         withdrawn = client.withdraw()
     symbol, decimals = contracts.token.symbol(), contracts.token.decimals()
