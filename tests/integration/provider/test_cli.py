@@ -120,8 +120,6 @@ def test_withdraw_beside_a_running_agent_is_carried_out_by_it(market: Market, ru
     assert (after["credit"], after["exiting"]) == ("0", "5")
     early = assay("withdraw", "--config", config, "--password-file", password, "--finish", "--json")
     assert error_of(early) == (3, "ExitNotReady")
-    wrong = assay("withdraw", "--config", config, "--json", ASSAY_PASSWORD="wrong password")
-    assert error_of(wrong) == (2, "WrongPassword")
 
 
 def test_log_is_json_without_prompt_or_key(market: Market, running: Program) -> None:

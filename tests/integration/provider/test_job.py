@@ -192,6 +192,26 @@ def test_commit_dropped_by_a_reorganisation_is_made_again(market: Market, agent:
     assert agent.agent.address in [event["provider"] for event in market.events("Revealed", job)]
 
 
+def test_agent_without_a_websocket_works_by_looking(market: Market, tmp_path: Path) -> None:
+    agent = LocalAgent(*market.provider(4, tmp_path, ws_url=None))
+    try:
+        job, _ = market.start_job(agent.url)
+        until(lambda: market.settled(job))
+    finally:
+        agent.stop()
+
+
+def test_answer_that_was_forgotten_is_not_made_up(market: Market, agent: LocalAgent) -> None:
+    job, _ = market.start_job(agent.url)
+    until(lambda: (row := agent.journal.job(job)) is not None and row.stage is Stage.FINAL)
+    assert market.output(agent.url, job).status_code == 200
+    market.anvil.increase_time(DISPUTE_WINDOW + 5)
+    until(lambda: (row := agent.journal.job(job)) is not None and row.stage is Stage.CLOSED)
+    agent.journal.forget(0, outputs_before=2**40)
+    answer = market.output(agent.url, job)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "NO_OUTPUT")
+
+
 class TimedExecutor(EngineExecutor):
     """Notes when each job is given to the engine."""
 
