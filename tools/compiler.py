@@ -44,19 +44,20 @@ def read_sources() -> dict[str, str]:
 
 
 def compile_sources(
-    sources: Mapping[str, str], selection: Mapping[str, list[str]] | None = None
+    sources: Mapping[str, str], selection: Mapping[str, list[str]] | None = None, *, strict: bool = True
 ) -> dict[str, dict[str, Artefact]]:
     """Compiles sources (path → text) unless the same ones were compiled before.
 
     Args:
         sources: imports not among them are read from the repository.
         selection: path → contract names wanted; all contracts of all sources by default.
+        strict: a warning about one of the sources is an error.
 
     Returns:
         path → contract name → artefact.
 
     Raises:
-        CompilationFailed: the compiler reported an error, or a warning about a file under contracts/.
+        CompilationFailed: the compiler reported an error, or, where strict, a warning about one of the sources.
     """
     wanted = {path: list(names) for path, names in (selection or {path: ["*"] for path in sources}).items()}
     key = json.dumps([SOLC_VERSION, _dependencies(), SETTINGS, wanted, sorted(sources.items())])
@@ -64,7 +65,7 @@ def compile_sources(
     if cached.exists():
         result: dict[str, dict[str, Artefact]] = json.loads(cached.read_text(encoding="utf-8"))
         return result
-    compiled = _compile(sources, wanted)
+    compiled = _compile(sources, wanted, strict)
     _write_whole(cached, json.dumps(compiled))
     return compiled
 
@@ -75,7 +76,7 @@ def _dependencies() -> str:
     return str(package["version"])
 
 
-def _compile(sources: Mapping[str, str], wanted: dict[str, list[str]]) -> dict[str, dict[str, Artefact]]:
+def _compile(sources: Mapping[str, str], wanted: dict[str, list[str]], strict: bool) -> dict[str, dict[str, Artefact]]:
     os.environ.setdefault("SOLCX_BINARY_PATH", str(link_compiler()))
     import solcx  # reads SOLCX_BINARY_PATH
 
@@ -91,7 +92,7 @@ def _compile(sources: Mapping[str, str], wanted: dict[str, list[str]]) -> dict[s
     except solcx.exceptions.SolcError as error:
         raise CompilationFailed(str(error)) from error
     ours = [e for e in output.get("errors", []) if e["sourceLocation"]["file"] in sources]
-    if ours:
+    if ours and strict:
         raise CompilationFailed("\n".join(e["formattedMessage"] for e in ours))
     return {
         path: {name: _artefact(name, contract) for name, contract in contracts.items()}

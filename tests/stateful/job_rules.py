@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from market.hashing import ZERO32, job_id, keccak256, pack_tokens, tokens_root
 from market.settlement import BondState, JobState, Payout, ReplicaState
-from market.types import Commitment, Mode, Output, Quote, Request
+from market.types import ZERO_ADDRESS, Commitment, Mode, Output, Quote, Request
 from tests.stateful.model import ModelJob, Post
 from tests.stateful.pair import ACTORS, CLIENTS, PROVIDERS, Pair
 from tests.unit.contracts.abi import CHAIN_ID
@@ -32,14 +32,15 @@ outputs = st.sampled_from((RIGHT, RIGHT, RIGHT, RIGHT, *OUTPUTS))
 clients = st.sampled_from(CLIENTS)
 actors = st.sampled_from(ACTORS)
 picks = st.integers(0, 63)
+shapes = st.sampled_from([(2, 3), (1, 1), (2, 2), (2, 3), (3, 3), (3, 4), (3, 5)])
 terms = st.fixed_dictionaries(
     {
-        "base_fee": st.integers(0, 1_000),
-        "price_per_m_input": st.integers(0, 10**6),
-        "price_per_m_output": st.integers(0, 10**7),
+        "base_fee": st.sampled_from([0, 1, 700, 1_000]),
+        "price_per_m_input": st.sampled_from([0, 1, 10**6]),
+        "price_per_m_output": st.sampled_from([0, 1, 10**7]),
         "kill_fee": st.integers(0, 3),
-        "miss_fee": st.integers(1_200, 9_000),
-        "bond": st.integers(9_000, 20_000),
+        "miss_fee": st.sampled_from([1_300, 3_001, 4_500]),
+        "bond": st.sampled_from([4_500, 9_000, 20_001]),
     }
 )
 
@@ -47,6 +48,7 @@ POST_FAULTS: dict[str, dict[str, Any]] = {
     "optimistic": {"mode": 2},
     "proof": {"mode": 3},
     "quorum": {"quorum": 1},
+    "quorum of half": {"replicas": 4},
     "short commit": {"commit_window": 29},
     "long reveal": {"reveal_window": 86_401},
     "cap": {"max_escrow": 1},
@@ -95,17 +97,17 @@ class JobRules(RuleBasedStateMachine):
         final = [i for i in self.pair.jobs if self.pair.model.jobs[i].state.is_final]
         return self.pair.model.jobs[final[-1]] if final and pick % 5 else self._pick(pick)
 
-    def _pick_disputable(self, pick: int, which: int) -> tuple[ModelJob, str]:
-        """The last replica that can be disputed, mostly, where there is one."""
+    def _pick_disputable(self, pick: int, which: int, state: BondState = BondState.LOCKED) -> tuple[ModelJob, str]:
+        """A replica that can be disputed, or is, mostly, where there is one."""
         now, window = self.pair.model.now, self.pair.model.constants.dispute_window
         found = [
             (job, replica.provider)
             for job in self.pair.model.jobs.values()
             for replica in job.replicas
-            if job.final_at and now <= job.final_at + window and replica.bond_state is BondState.LOCKED
+            if job.final_at and now <= job.final_at + window and replica.bond_state is state
         ]
         if found and pick % 5:
-            return found[-1]
+            return found[which % len(found)]
         job = self._pick_final(pick)
         return job, job.replicas[which % len(job.replicas)].provider
 
@@ -127,7 +129,7 @@ class JobRules(RuleBasedStateMachine):
 
     @rule(
         client=clients,
-        shape=st.sampled_from([(1, 1), (2, 2), (2, 3), (3, 3), (3, 4), (3, 5)]),
+        shape=shapes,
         changes=terms,
         inline=st.booleans(),
         permit=st.sampled_from([None, None, 10**6]),
@@ -171,7 +173,7 @@ class JobRules(RuleBasedStateMachine):
 
     def _post_with_a_fault(self, client: LocalAccount, fault: str) -> None:
         changes = dict(POST_FAULTS[fault])
-        quotes = self._quotes(3, {})
+        quotes = self._quotes(changes.pop("replicas", 3), {})
         wrong, signer = quotes[1]
         quotes[1] = (dataclasses.replace(wrong, **changes.pop("quote", {})), signer)
         plain = Post(
@@ -219,29 +221,58 @@ class JobRules(RuleBasedStateMachine):
     advance_again = advance
     advance_more = advance
 
-    @precondition(_has_jobs)
-    @rule(pick=picks, answers=st.lists(outputs, min_size=5, max_size=5), silent=st.integers(0, 4), late=st.booleans())
-    def hurry(self, pick: int, answers: list[Output], silent: int, late: bool) -> None:
-        """Plays a job to its end: the first `silent` of those who committed do not reveal, or do so late,
-        often with another answer than the rest agreed on."""
-        job = self._pick(pick)
-        if late and pick % 2:
-            answers = [OUTPUTS[1]] * silent + [RIGHT] * (len(answers) - silent)
+    @rule(
+        client=clients,
+        shape=shapes,
+        changes=terms,
+        answers=st.lists(outputs, min_size=5, max_size=5),
+        silent=st.integers(0, 3),
+        late=st.sampled_from(["never", "same", "other"]),
+        last_second=st.booleans(),
+        accused=st.integers(0, 6),
+        guilty=st.booleans(),
+    )
+    def live(
+        self,
+        client: LocalAccount,
+        shape: tuple[int, int],
+        changes: dict[str, Any],
+        answers: list[Output],
+        silent: int,
+        late: str,
+        last_second: bool,
+        accused: int,
+        guilty: bool,
+    ) -> None:
+        """A job from post to verdict. The first `silent` of those who committed do not reveal, or do so late, with
+        the answer of the rest or another one."""
+        if late != "never":
+            answers = [RIGHT if late == "same" else OUTPUTS[1]] * silent + [RIGHT] * (len(answers) - silent)
+        self._post(client, shape, changes, False, None, (60, 90))
+        if not self.pair.jobs:
+            return
+        job = self.pair.model.jobs[self.pair.jobs[-1]]
         for replica, output in zip(job.replicas, answers, strict=False):
-            if job.state is JobState.OPEN and replica.state is ReplicaState.ASSIGNED:
-                self._commit(job, replica.provider, output)
+            self._commit(job, replica.provider, output)
         if job.state is JobState.OPEN:
             self.pair.warp(max(self.pair.model.now, job.commit_deadline + 1))
         hidden = [r.provider for r in job.replicas if r.state is ReplicaState.COMMITTED]
+        if last_second:
+            self.pair.warp(max(self.pair.model.now, job.reveal_end))
         for provider in hidden[silent:]:
+            self._reveal(job, provider, OUTPUTS[3])
             self._reveal_committed(job, provider)
-        if silent and not job.state.is_final:
-            self.pair.warp(max(self.pair.model.now, job.reveal_end + 1))
-            for provider in hidden[:silent] if late else ():
-                self._reveal_committed(job, provider)
         self._settle(job.id)
+        if not job.state.is_final:
+            self.pair.warp(max(self.pair.model.now, job.reveal_end + 1))
+            for provider in hidden[:silent] if late != "never" else ():
+                self._reveal_committed(job, provider)
+            self._settle(job.id)
+        if accused < len(job.replicas):
+            self._dispute(job, job.replicas[accused].provider)
+            self._decide(job, job.replicas[accused].provider, guilty)
 
-    hurry_again = hurry
+    live_again = live
 
     @precondition(_has_jobs)
     @rule(pick=picks, extra=st.integers(0, 1), after=st.integers(0, 3))
@@ -351,24 +382,32 @@ class JobRules(RuleBasedStateMachine):
     @rule(pick=picks, which=st.integers(0, 4), honest=st.booleans())
     def dispute(self, pick: int, which: int, honest: bool) -> None:
         job, provider = self._pick_disputable(pick, which)
-        kinds = [kind for _, _, kind in Request.members()]
-        evidence = encode(kinds, list(job.request.values())) if honest else b"forged"
-        arbiter = self.pair.world.arbiter
-        self.pair.both(
-            lambda: self.pair.model.freeze(job.id, provider, evidence),
-            lambda: arbiter.dispute(self.jobs.address, job.id, provider, evidence, sender=STRANGER.address),
-        )
+        self._dispute(job, provider, honest)
 
     @precondition(_has_jobs)
     @rule(pick=picks, which=st.integers(0, 4), guilty=st.booleans())
     def decide(self, pick: int, which: int, guilty: bool) -> None:
-        job = self._pick_final(pick)
-        provider = job.replicas[which % len(job.replicas)].provider
-        arbiter = self.pair.world.arbiter
+        self._decide(*self._pick_disputable(pick, which, BondState.DISPUTED), guilty)
+
+    def _dispute(self, job: ModelJob, provider: str, honest: bool = True) -> None:
+        kinds = [kind for _, _, kind in Request.members()]
+        evidence = encode(kinds, list(job.request.values())) if honest else b"forged"
+        arbiter, who = self.pair.world.arbiter, STRANGER.address
         self.pair.both(
-            lambda: self.pair.model.resolve(job.id, provider, guilty, STRANGER.address),
-            lambda: arbiter.decide(self.jobs.address, job.id, provider, guilty, sender=STRANGER.address),
+            lambda: self.pair.model.freeze(job.id, provider, evidence),
+            lambda: arbiter.dispute(self.jobs.address, job.id, provider, evidence, sender=who),
         )
+
+    def _decide(self, job: ModelJob, provider: str, guilty: bool) -> None:
+        arbiter, who = self.pair.world.arbiter, STRANGER.address
+        challenger = who if self._was_disputed(job, provider) else ZERO_ADDRESS
+        self.pair.both(
+            lambda: self.pair.model.resolve(job.id, provider, guilty, challenger),
+            lambda: arbiter.decide(self.jobs.address, job.id, provider, guilty, sender=who),
+        )
+
+    def _was_disputed(self, job: ModelJob, provider: str) -> bool:
+        return any(r.provider == provider and r.bond_state is BondState.DISPUTED for r in job.replicas)
 
     @rule(caller=actors, function=st.sampled_from(["freeze", "resolve"]))
     def play_arbiter(self, caller: LocalAccount, function: str) -> None:

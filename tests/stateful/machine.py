@@ -65,6 +65,7 @@ def run_machine(world: World, *, examples: int, steps: int, start: int, shrink: 
         stateful_step_count=steps,
         deadline=None,
         database=None,
+        report_multiple_bugs=False,
         phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
         suppress_health_check=list(HealthCheck),
     )

@@ -63,7 +63,20 @@ class RegistryRules(RuleBasedStateMachine):
 
     @rule(caller=providers)
     def remove_provider(self, caller: LocalAccount) -> None:
-        who = caller.address
+        self._remove_provider(caller.address)
+
+    @rule(caller=providers, model=models, leaves=st.booleans())
+    def sell(self, caller: LocalAccount, model: Model, leaves: bool) -> None:
+        """All that takes an offer; a provider that leaves and comes back starts without any."""
+        self.publish_model(caller, model, 0, 0)
+        self.set_provider(caller, 1)
+        self.set_offer(caller, model, GOOD_OFFER)
+        if leaves:
+            self._remove_provider(caller.address)
+            self.set_provider(caller, 20)
+        self.read_registry(caller, model)
+
+    def _remove_provider(self, who: str) -> None:
 
         def expect() -> None:
             self._is_provider(who)

@@ -27,7 +27,7 @@ def test_market_beside_its_model_reaches_every_function_and_every_error() -> Non
     for start in range(ROUNDS_MAX):
         if start >= ROUNDS_MIN and not missed(world):
             break
-        run_machine(world, examples=80, steps=50, start=start)
+        run_machine(world, examples=60, steps=40, start=start)
     assert missed(world) == set()
 
 

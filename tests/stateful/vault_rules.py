@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from eth_account.signers.local import LocalAccount
@@ -87,6 +88,16 @@ class VaultRules(RuleBasedStateMachine):
             lambda: self.vault.finishUnstake(who, sender=caller.address),
         )
 
+    @rule(caller=st.sampled_from(PROVIDERS), early=st.sampled_from([1, 3_600, 0]))
+    def leave(self, caller: LocalAccount, early: int) -> None:
+        """Unstakes a little and comes for it at the end of the window, or too early."""
+        who = caller.address
+        self.pair.both(
+            lambda: self.pair.model.request_unstake(who, 1), lambda: self.vault.requestUnstake(1, sender=who)
+        )
+        self.pair.warp(self.pair.model.now + UNBONDING_WINDOW - early)
+        self.pair.both(lambda: self.pair.model.finish_unstake(who), lambda: self.vault.finishUnstake(who, sender=who))
+
     @rule(caller=st.sampled_from(CLIENTS), amount=st.sampled_from([0, 3_000, MONEY]))
     def approve(self, caller: LocalAccount, amount: int) -> None:
         who = caller.address
@@ -161,51 +172,30 @@ class VaultRules(RuleBasedStateMachine):
         if name == "CallbackToken":
             token.setCallback(ZERO_ADDRESS, b"", sender=who)
 
-    @rule(
-        fault=st.sampled_from(["guardian", "window", "count", "token", "cap", "twice", "stake", "deposit", "renounce"])
-    )
-    def deploy_a_wrong_vault(self, fault: str) -> None:
+    @rule(caller=actors)
+    def deploy_wrongly(self, caller: LocalAccount) -> None:
         world, guardian = self.pair.world, GUARDIAN.address
         one = (self.token, 1)
-        arguments: dict[str, tuple[Any, ...]] = {
-            "guardian": (ZERO_ADDRESS, self.token, 0, [one]),
-            "window": (guardian, self.token, YEAR + 1, [one]),
-            "count": (guardian, self.token, 0, [one] * 5),
-            "token": (guardian, self.token, 0, [(ZERO_ADDRESS, 1)]),
-            "cap": (guardian, self.token, 0, [(self.token, 0)]),
-            "twice": (guardian, self.token, 0, [one, one]),
-            "stake": (guardian, guardian, 0, [one]),
-        }
-        errors: dict[str, tuple[str, dict[str, Any]]] = {
-            "guardian": ("ZeroAddress", {}),
-            "window": ("UnbondingTooLong", {"window": YEAR + 1, "maximum": YEAR}),
-            "count": ("TooManyTokens", {"count": 5, "limit": 4}),
-            "token": ("ZeroAddress", {}),
-            "cap": ("ZeroAmount", {}),
-            "twice": ("DuplicateToken", {"token": self.token}),
-            "stake": ("TokenNotAllowed", {"token": guardian}),
-        }
-        if fault in arguments:
-            name, values = errors[fault]
-            self.pair.refuses(name, lambda: world.deploy("Vault", *arguments[fault]), **values)
-            return
-        unsealed = world.deploy("Vault", guardian, self.token, 0, [one])
-        if fault == "deposit":
-            act = lambda: unsealed.deposit(self.token, guardian, 1, sender=guardian)  # noqa: E731
-        else:
-            act = lambda: unsealed.renounceGuardian(sender=guardian)  # noqa: E731
-        self.pair.refuses("NotSealed", act)
-
-    @rule(fault=st.sampled_from(["unbonding", "no share", "share"]))
-    def deploy_wrong_jobs(self, fault: str) -> None:
-        world = self.pair.world
-        window = DISPUTE_WINDOW + (fault == "unbonding")
-        share = {"no share": 0, "share": 3_001}.get(fault, SHARE_BPS)
-        act = lambda: world.deploy("Jobs", self.vault.address, ZERO_ADDRESS, window, share)  # noqa: E731
-        if fault == "unbonding":
-            self.pair.refuses("UnbondingTooShort", act, window=UNBONDING_WINDOW, minimum=UNBONDING_WINDOW + 1)
-        else:
+        faults: list[tuple[tuple[Any, ...], str, dict[str, Any]]] = [
+            ((ZERO_ADDRESS, self.token, 0, [one]), "ZeroAddress", {}),
+            ((guardian, self.token, YEAR + 1, [one]), "UnbondingTooLong", {"window": YEAR + 1, "maximum": YEAR}),
+            ((guardian, self.token, 0, [one] * 5), "TooManyTokens", {"count": 5, "limit": 4}),
+            ((guardian, self.token, 0, [(ZERO_ADDRESS, 1)]), "ZeroAddress", {}),
+            ((guardian, self.token, 0, [(self.token, 0)]), "ZeroAmount", {}),
+            ((guardian, self.token, 0, [one, one]), "DuplicateToken", {"token": self.token}),
+            ((guardian, guardian, 0, [one]), "TokenNotAllowed", {"token": guardian}),
+        ]
+        for arguments, name, values in faults:
+            self.pair.refuses(name, partial(world.deploy, "Vault", *arguments), **values)
+        vault = self.vault.address
+        for share in (0, 3_001):
+            act = partial(world.deploy, "Jobs", vault, ZERO_ADDRESS, DISPUTE_WINDOW, share)
             self.pair.refuses("ShareOutOfRange", act, shareBps=share, minimum=1, maximum=3_000)
+        act = partial(world.deploy, "Jobs", vault, ZERO_ADDRESS, DISPUTE_WINDOW + 1, SHARE_BPS)
+        self.pair.refuses("UnbondingTooShort", act, window=UNBONDING_WINDOW, minimum=UNBONDING_WINDOW + 1)
+        unsealed, who = world.deploy("Vault", guardian, self.token, 0, [one]), caller.address
+        self.pair.refuses("NotSealed", partial(unsealed.deposit, self.token, who, 1, sender=who))
+        self.pair.refuses("NotSealed", partial(unsealed.renounceGuardian, sender=guardian))
 
     @rule(caller=actors)
     def read_vault(self, caller: LocalAccount) -> None:
