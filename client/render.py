@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +17,7 @@ from client.results import Balance, JobResult, JobSummary, QuoteReport, TokenInf
 from client.selection import VerifiedQuote
 
 _ROLES = {"agreed": "green", "late": "yellow", "working": "cyan", "released": "dim"}
+TABLE_WIDTH = 150
 _MARKS = {
     "assigned": "–",
     "committed": "committed",
@@ -34,6 +34,12 @@ def answer_text(text: str) -> str:
 
 def money(amount: int, token: TokenInfo) -> str:
     return format_amount(amount, token.decimals, answer_text(token.symbol)[:12])
+
+
+def page(*, stderr: bool = False, quiet: bool = False) -> Console:
+    """A console on which tables are never cut: in a narrow terminal their lines break, but addresses stay whole."""
+    width = max(Console(stderr=stderr).width, TABLE_WIDTH)
+    return Console(stderr=stderr, quiet=quiet, highlight=False, soft_wrap=True, width=width)
 
 
 @contextmanager
@@ -64,7 +70,7 @@ def show_quote(console: Console, report: QuoteReport, *, explain: bool) -> None:
     table = _table("provider", "price", "bond", "answered in", "stake", "paid/missed")
     for quote in report.chosen:
         table.add_row(*_quote_cells(quote, token))
-    _print(console, table)
+    console.print(table)
     if explain:
         _show_left_out(console, report.left_out, report)
 
@@ -97,7 +103,7 @@ def _show_left_out(console: Console, left_out: Sequence[LeftOut], report: QuoteR
     table = _table("left out", "at", "failed", "because")
     for item in left_out:
         table.add_row(item.provider.lower(), item.stage, answer_text(item.constraint), Text(answer_text(item.message)))
-    _print(console, table)
+    console.print(table)
     console.print(Text(f"amounts in base units of {report.token.symbol}", style="dim"))
 
 
@@ -108,13 +114,13 @@ def show_job(console: Console, result: JobResult) -> None:
     table = _table("provider", "did", "role", "bond", "paid")
     for replica in result.providers:
         table.add_row(
-            replica.address.lower(),
+            replica.address.lower()[:10] + "…",  # as in the labels of the gas below; --json has all of it
             _MARKS.get(replica.status, replica.status),
             Text(replica.role, style=_ROLES.get(replica.role, "red")),
             replica.bond,
             money(replica.paid, token) if replica.paid else "–",
         )
-    _print(console, table)
+    console.print(table)
     if result.state.is_final:
         console.print(
             f"escrow {money(result.escrow, token)} = {money(result.paid, token)} paid + "
@@ -144,7 +150,7 @@ def show_jobs(console: Console, jobs: Sequence[JobSummary], token: TokenInfo) ->
             Text(_short(job.answer or "")),
         )
     if jobs:
-        _print(console, table)
+        console.print(table)
     else:
         console.print(Text("No jobs on this market from this machine.", style="dim"))
 
@@ -165,7 +171,7 @@ def show_balance(console: Console, balance: Balance) -> None:
     for row in rows:
         table.add_row(*row)
     console.print(f"account {balance.account.lower()}")
-    _print(console, table)
+    console.print(table)
 
 
 def moment(seconds: int) -> str:
@@ -183,9 +189,3 @@ def _table(*columns: str) -> Table:
     for column in columns:
         table.add_column(column, justify="right" if column in ("price", "paid") else "left", no_wrap=True)
     return table
-
-
-def _print(console: Console, table: Table) -> None:
-    """Prints a table whole: in a narrow terminal its lines break, but no address is cut."""
-    wide = console.options.update(max_width=240)
-    console.print(table, width=min(240, max(console.width, Measurement.get(console, wide, table).maximum)), crop=False)
