@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+import time
 from pathlib import Path
 
 from assay.demo import MAX_OUTPUT_TOKENS, PROMPT, connect
@@ -15,6 +16,9 @@ from assay.network import LocalNetwork, NetworkPlan
 from bench.common import Row
 from client import JobResult
 from client.steps import STEPS
+from market.anvil import Anvil
+from market.chain import Call, Chain
+from market.transactions import Transactions
 
 PACK = Path(__file__).resolve().parent.parent / "build" / "models" / "smollm2-135m-instruct"
 BLOCK_TIMES = {"automine": None, "1 s blocks": 1.0, "2 s blocks": 2.0}
@@ -30,11 +34,12 @@ ARTICLE = {
     "total": (1870, 1870),
 }
 OVERHEAD_BAR = 950
+SENDS = 25
 
 
 def run() -> list[Row]:
     """Medians over several jobs after one that warms up. Needs the demo's pack."""
-    rows: list[Row] = []
+    rows = send_rows()
     for name, block_time in BLOCK_TIMES.items():
         results = measure(block_time, RUNS[name])
         rows += step_rows(name, results)
@@ -55,6 +60,21 @@ def run() -> list[Row]:
             )
         )
     return rows
+
+
+def send_rows() -> list[Row]:
+    """How long one transaction takes from the call to its receipt: every step on chain pays it."""
+    with Anvil.start() as anvil, tempfile.TemporaryDirectory(prefix="assay-bench-") as folder:
+        sender, receiver = anvil.accounts[:2]
+        transfer = Call(receiver.address, b"", "transfer", 1)
+        with Transactions(Chain(anvil.rpc_url), sender, Path(folder) / "queue.sqlite") as transactions:
+            times = []
+            for _ in range(SENDS):
+                started = time.perf_counter()
+                transactions.send(transfer)
+                times.append(time.perf_counter() - started)
+    figure = "one transaction, persisted, sent and its receipt read, automine"
+    return [Row(key="transaction_ms", figure=figure, value=round(statistics.median(times) * 1000, 1), unit="ms")]
 
 
 def measure(block_time: float | None, runs: int) -> list[JobResult]:

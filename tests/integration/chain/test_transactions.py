@@ -59,16 +59,6 @@ def test_send_returns_the_receipt(chain: Chain, tmp_path: Path) -> None:
         assert transactions.pending() == 0
 
 
-def test_send_on_an_automining_chain_takes_milliseconds(chain: Chain, tmp_path: Path) -> None:
-    with sender(chain, tmp_path) as transactions:
-        times = []
-        for _ in range(15):
-            started = time.perf_counter()
-            transactions.send(transfer())
-            times.append(time.perf_counter() - started)
-    assert min(times) < 0.040  # the quickest: other programs of this machine do not count
-
-
 def test_fifty_sends_at_once_leave_no_gap_and_lose_none(chain: Chain, tmp_path: Path) -> None:
     with sender(chain, tmp_path) as transactions, ThreadPoolExecutor(50) as pool:
         sent = list(pool.map(lambda _: transactions.send(transfer()), range(50)))
