@@ -173,6 +173,7 @@ def build(
         queue = queue_path(config.data_dir, chain.chain_id, account.address)
         transactions = stack.enter_context(Transactions(chain, account, queue))
 
+        side = side_factory(chain, contracts.jobs, contracts.vault, transactions, config.timing.transaction_seconds)
         onboarding = Onboarding(chain, contracts, transactions, config, report)
         onboarding.check_gas()
         endpoint = config.endpoint or url
@@ -185,8 +186,8 @@ def build(
                 problem = stake_problem(onboarding.stake(locked), config.stake)
                 if problem:
                     report(problem)
+            side.look()  # the first quote counts on what was just staked
 
-        side = side_factory(chain, contracts.jobs, contracts.vault, transactions, config.timing.transaction_seconds)
         shop = _shop(config, account.address, deployment, contracts, catalogue)
         worklist: Worklist  # the executor wakes it, and it steps the node that feeds the executor
         executor = executor_factory(engines, config.limits.queue, lambda job_id: worklist.kick(job_id))
