@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import typer
@@ -10,7 +12,8 @@ from rich.console import Console
 
 from client import cli_order as order
 from client.cli_options import Connection, connected
-from client.render import answer_text, progress_on, show_job, show_jobs, show_quote
+from client.progress import Progress, Report
+from client.render import answer_text, page, progress_on, show_job, show_jobs, show_quote
 from client.results import JobResult
 
 job_app = typer.Typer(no_args_is_help=True, add_completion=False, help="Post, list, show, watch, settle, cancel jobs.")
@@ -69,13 +72,13 @@ def post_command(
         with progress_on(console) as report:
             offered = client.negotiate(**question, options=options, progress=report)
         if not yes:
-            show_quote(console, offered.report, explain=False)
+            show_quote(page(stderr=True), offered.report, explain=False)
         connection.confirm("Post this job?", yes=yes)
-        with progress_on(console) as report:
+        with progress_on(console) as report, _telling_how_to_go_on(console, report) as noting:
             if wait:
-                result = client.run(offered=offered, progress=report)
+                result = client.run(offered=offered, progress=noting)
             else:
-                result = client.post(offered=offered, progress=report)
+                result = client.post(offered=offered, progress=noting)
     _finish(connection, result)
 
 
@@ -97,7 +100,7 @@ def list_command(
     if connection.as_json:
         connection.emit([job.to_json() for job in jobs])
     else:
-        show_jobs(Console(highlight=False, soft_wrap=True), jobs, token)
+        show_jobs(page(), jobs, token)
 
 
 @job_app.command("show")
@@ -116,7 +119,7 @@ def show_command(connection: Connection, job: str = JobArgument) -> None:
     if connection.as_json:
         connection.emit(result.to_json())
         return
-    show_job(Console(highlight=False, soft_wrap=True), result)
+    show_job(page(), result)
     if result.answer is not None:
         _print_answer(result)
 
@@ -149,7 +152,7 @@ def settle_command(connection: Connection, job: str = JobArgument) -> None:
     if connection.as_json:
         connection.emit(result.to_json())
     else:
-        show_job(Console(highlight=False, soft_wrap=True), result)
+        show_job(page(), result)
 
 
 @job_app.command("cancel")
@@ -170,7 +173,25 @@ def cancel_command(connection: Connection, job: str = JobArgument, yes: bool = Y
     if connection.as_json:
         connection.emit(result.to_json())
     else:
-        show_job(Console(highlight=False, soft_wrap=True), result)
+        show_job(page(), result)
+
+
+@contextmanager
+def _telling_how_to_go_on(console: Console, report: Report) -> Iterator[Report]:
+    """Passes progress on; an interrupt names the job that goes on without us."""
+    posted: list[str] = []
+
+    def noting(progress: Progress) -> None:
+        if "job_id" in progress.details:
+            posted.append(progress.details["job_id"])
+        report(progress)
+
+    try:
+        yield noting
+    except KeyboardInterrupt:
+        if posted:
+            console.print(f"The job goes on; its answer: assay job watch {posted[-1]}")
+        raise
 
 
 def _finish(connection: Connection, result: JobResult) -> None:
@@ -180,7 +201,7 @@ def _finish(connection: Connection, result: JobResult) -> None:
     else:
         if result.answer is not None:
             _print_answer(result)
-        show_job(connection.console, result)
+        show_job(page(stderr=True, quiet=connection.quiet), result)
     code = result.exit_code
     if code:
         if not connection.as_json:

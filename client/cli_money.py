@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import typer
 from eth_utils.address import is_address, to_checksum_address
-from rich.console import Console
 
 from client.cli_options import Connection, connected
 from client.errors import BadRequest
 from client.money import parse_amount
-from client.render import money, progress_on, show_balance
+from client.render import money, page, progress_on, show_balance
 
 balance_app = typer.Typer(add_completion=False)
 withdraw_app = typer.Typer(add_completion=False)
@@ -31,7 +30,7 @@ def balance_command(connection: Connection) -> None:
     if connection.as_json:
         connection.emit(balance.to_json())
     else:
-        show_balance(Console(highlight=False, soft_wrap=True), balance)
+        show_balance(page(), balance)
 
 
 @withdraw_app.command("withdraw")
@@ -62,6 +61,4 @@ def withdraw_command(
     if connection.as_json:
         connection.emit(withdrawal.to_json())
     else:
-        Console(highlight=False, soft_wrap=True).print(
-            f"{money(withdrawal.amount, token)} went to {withdrawal.to.lower()} ({withdrawal.transaction})"
-        )
+        page().print(f"{money(withdrawal.amount, token)} went to {withdrawal.to.lower()} ({withdrawal.transaction})")

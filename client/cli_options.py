@@ -19,6 +19,7 @@ from rich.console import Console
 from client.client import Client
 from client.config import ClientConfig, load_config
 from client.errors import NotConfirmed
+from client.rfq import GRACE_SHARE, RfqPolicy
 from market.errors import ConfigError
 from market.keystore import load_account, read_address, read_password
 
@@ -67,6 +68,7 @@ class Connection:
             index=config.index,
             packs=config.packs,
             allow_private=config.allow_private_endpoints,
+            rfq=RfqPolicy(timeout=config.quote_timeout, grace=config.quote_timeout * GRACE_SHARE),
         )
 
     def _password(self) -> str:
@@ -139,6 +141,7 @@ _CONNECTION: dict[str, Any] = {
     ),
     "data_dir": _option("--data-dir", "Where jobs, queue and index are kept.", "ASSAY_DATA_DIR"),
     "index": _option("--index", "SQLAlchemy URL of the index.", "ASSAY_INDEX"),
+    "quote_timeout": _option("--quote-timeout", "Seconds that providers have for a quote.", "ASSAY_QUOTE_TIMEOUT"),
     "packs": _option("--pack", "Folder of a local model pack; repeatable.", "ASSAY_PACKS, a JSON list"),
     "allow_private_endpoints": typer.Option(
         None,
@@ -163,6 +166,7 @@ _HINTS: dict[str, Any] = {
     "password_file": Path | None,
     "data_dir": Path | None,
     "index": str | None,
+    "quote_timeout": float | None,
     "packs": list[Path] | None,
     "allow_private_endpoints": bool | None,
     "config_file": Path | None,

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import typer
-from rich.console import Console
 
 from client import cli_order as order
 from client.cli_options import Connection, connected
-from client.render import progress_on, show_quote
+from client.render import page, progress_on, show_quote
 
 quote_app = typer.Typer(add_completion=False)
 
@@ -57,4 +56,4 @@ def quote_command(
     if connection.as_json:
         connection.emit(found.to_json())
     else:
-        show_quote(Console(highlight=False, soft_wrap=True), found, explain=explain)
+        show_quote(page(), found, explain=explain)

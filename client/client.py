@@ -173,6 +173,14 @@ class Client:
 
     # --------------------------------------------------------------------------------------------------- the job
 
+    def prepare(self, model: str) -> None:
+        """Optional: fetches now what the first job with this model would otherwise wait for. No money moves.
+
+        Raises:
+            UnknownModel, ModelFilesUnavailable, ChainUnreachable.
+        """
+        self._call(lambda: self._conductor.prepare(model))
+
     def quote(
         self,
         prompt: str | None = None,

@@ -23,8 +23,10 @@ from client.results import JobResult
 from client.steps import StepClock
 from client.store import FINAL, PREPARED, JobRecord, JobStore, updated
 from client.wallet import Wallet, await_earlier
+from market.chain import Call
 from market.errors import AssayError, ContractError
 from market.events import HeadWaker
+from market.types import Model
 from market.views import JobState, JobView, ReplicaView
 
 T = TypeVar("T")
@@ -50,6 +52,12 @@ class Conductor:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+
+    async def prepare(self, model: str) -> None:
+        """Brings the index up to date and loads a model's tokenizer, so that the first job need not."""
+        await anyio.to_thread.run_sync(self._desk.directory.sync)
+        roots, endpoints = await anyio.to_thread.run_sync(self._model, model)
+        await self._desk.files.load(roots, endpoints)
 
     async def negotiate(self, prompt: Prompt, options: JobOptions, report: Report) -> tuple[Bargain, StepClock]:
         """Quotes for a prompt, and the clock that has been running since. No money moves."""
@@ -176,16 +184,17 @@ class Conductor:
         if output.ids is None:
             return None
         try:
-            model, offers = await anyio.to_thread.run_sync(self._model, job.model_id)
-            text = await self._desk.files.load(model, offers)
+            roots, endpoints = await anyio.to_thread.run_sync(self._model, job.model_id)
+            text = await self._desk.files.load(roots, endpoints)
             return text.text.decode(output.ids)
         except AssayError as error:
             output.problems.append(f"the answer's text could not be made: {error}")
             return None
 
-    def _model(self, model_id: bytes):  # type: ignore[no-untyped-def]
-        directory = self._desk.directory
-        return directory.find_model(model_id).roots, [offer.endpoint for offer in directory.offers(model_id)]
+    def _model(self, wanted: bytes | str) -> tuple[Model, list[str]]:
+        """Roots of a model and where it is served."""
+        model = self._desk.directory.find_model(wanted)
+        return model.roots, self._desk.negotiator.reachable(self._desk.directory.offers(model.model_id))
 
     def _endpoints(self, record: JobRecord | None, job: JobView) -> dict[str, str]:
         """Where replicas are reached: as they are registered now, else as they were when they quoted."""
@@ -233,7 +242,7 @@ class Conductor:
             with self._desk.wallet.open() as transactions:
                 await_earlier(transactions)
 
-    async def _send_simply(self, call, key: str) -> None:  # type: ignore[no-untyped-def]
+    async def _send_simply(self, call: Call, key: str) -> None:
         wallet = self._need(self._desk.wallet)
         await anyio.to_thread.run_sync(wallet.send, call, key)
 

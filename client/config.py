@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from market.config import Home
@@ -28,6 +28,7 @@ class ClientConfig(BaseSettings):
         data_dir: transaction queue, jobs, index, cached tokenizers.
         index: SQLAlchemy URL of the index instead of a SQLite file in data_dir.
         packs: folders of local model packs.
+        quote_timeout: seconds that providers have for a quote.
         allow_private_endpoints: talk to providers in private networks; by default only on a development chain.
     """
 
@@ -42,6 +43,7 @@ class ClientConfig(BaseSettings):
     index: str | None = None
     packs: tuple[Path, ...] = ()
     allow_private_endpoints: bool | None = None
+    quote_timeout: float = Field(default=1.0, gt=0, le=60)
 
     @classmethod
     def settings_customise_sources(

@@ -19,6 +19,8 @@ from market.views import JobState, JobView
 SHORTEST, LONGEST = 0.02, 0.5
 """Seconds between two looks where no block wakes us: short after something happened, longer while nothing does."""
 WITH_WAKER = 1.0
+UNKNOWN_SECONDS = 30.0
+"""How long a job that was posted may be missing at an endpoint."""
 _SOMEBODY_ELSE = frozenset({"WrongState"})
 _CLOCKS_DIFFER = frozenset({"TooEarly"})
 
@@ -67,11 +69,18 @@ class Follow:
             ContractError: there is no such job, or settling is refused for another reason than time.
         """
         pause = SHORTEST
+        not_there_after = self._steps.now() + UNKNOWN_SECONDS
         while True:
             try:
                 job, step = await anyio.to_thread.run_sync(self._look, job_id, abandon_on_cancel=True)
             except ChainUnreachable as error:
                 self._say(error.message, "chain")
+                await anyio.sleep(LONGEST)
+                continue
+            except ContractError as error:
+                if error.code != "UnknownJob" or self._steps.now() > not_there_after:
+                    raise
+                self._say("the endpoint does not show the job yet", "chain")  # it lags, or a reorg took the post
                 await anyio.sleep(LONGEST)
                 continue
             if self._notice(job, step):
@@ -112,6 +121,10 @@ class Follow:
         begin = self._steps.now()
         try:
             sent = await anyio.to_thread.run_sync(send, call, key)
+        except ChainUnreachable as error:
+            self._say(error.message, "chain")
+            await anyio.sleep(LONGEST)
+            return
         except ContractError as error:
             if error.code in _CLOCKS_DIFFER:
                 self._say("waiting for the chain's clock", "settlement")

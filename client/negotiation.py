@@ -123,7 +123,7 @@ class Negotiator:
             raise NotEnoughProviders(
                 f"Nobody offers {model.name}.", hint="Nothing was spent. Try another model, or later.", left_out=[]
             )
-        text = await self._files.load(model.roots, self._reachable(offers))
+        text = await self._files.load(model.roots, self.reachable(offers))
         request, ids = build_request(model.model_id, prompt, text, options, self._random(32))
         with steps.measure("matching"):
             candidates, left_out = match(offers, self._constraints(options, request))
@@ -151,7 +151,8 @@ class Negotiator:
             )
         return on_sale[0], self._directory.offers(on_sale[0].model_id)
 
-    def _reachable(self, offers: Sequence[ListedOffer]) -> list[str]:
+    def reachable(self, offers: Sequence[ListedOffer]) -> list[str]:
+        """The endpoints among offers that a client may connect to."""
         urls: list[str] = []
         for offer in offers:
             try:

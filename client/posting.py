@@ -99,8 +99,10 @@ class Poster:
         courier = self._start_courier(record, report, group)
         try:
             sent = await anyio.to_thread.run_sync(lambda: self._send(transactions, record, bargain, escrow))
-        except TransactionPending:
-            raise  # it may still be mined: the record stays, and `watch` goes on with it
+        except TransactionPending as error:  # it may still be mined: the record stays
+            error.hint = f"Go on with `assay job watch 0x{record.job_id.hex()}`; posting again would buy a second job."
+            error.details["job_id"] = "0x" + record.job_id.hex()
+            raise
         except BaseException:
             courier.stop()
             updated(self._store, record, state=FAILED)

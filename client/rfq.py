@@ -12,6 +12,9 @@ from anyio.abc import TaskGroup
 from client.matching import Candidate, LeftOut
 from client.selection import VerifiedQuote
 
+GRACE_SHARE = 0.15
+"""Part of the time-out that late quotes get once there are enough."""
+
 Ask = Callable[[Candidate], Awaitable[VerifiedQuote | LeftOut]]
 
 

@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from client.cli import app
+from client.errors import NotConfirmed
 from market.errors import AssayError
 from tests.integration.client.conftest import Town
 
@@ -23,13 +24,18 @@ ASSAY = (sys.executable, "-m", "assay")
 
 def environment(town: Town, tmp_path: Path) -> dict[str, str]:
     """Only ASSAY_HOME says where the market is: the local network lies there."""
-    return {**os.environ, "ASSAY_HOME": str(town.home), "ASSAY_DATA_DIR": str(tmp_path / "client"), "COLUMNS": "200"}
+    return {
+        **os.environ,
+        "ASSAY_HOME": str(town.home),
+        "ASSAY_DATA_DIR": str(tmp_path / "client"),
+        "ASSAY_QUOTE_TIMEOUT": "5",
+    }
 
 
 @pytest.fixture
 def assay(town: Town, tmp_path: Path):  # type: ignore[no-untyped-def]
     """Runs a command in this process; errors come out as exceptions, as assay/cli.py takes them."""
-    variables = {key: value for key, value in environment(town, tmp_path).items() if key.startswith(("ASSAY_", "COL"))}
+    variables = {key: value for key, value in environment(town, tmp_path).items() if key.startswith("ASSAY_")}
 
     def run(*arguments: str, stdin: str | None = None) -> Result:
         result = CliRunner().invoke(app, arguments, input=stdin, env=variables)
@@ -72,7 +78,7 @@ def test_job_post_as_a_program_prints_one_document_and_the_others_agree(town: To
     picture = assay("job", "show", posted["job_id"][:12])
     assert "committed, revealed" in picture.stdout
     assert "back as credit" in picture.stdout
-    assert all(address.lower() in picture.stdout for address in town.honest)
+    assert all(address.lower()[:10] in picture.stdout for address in town.honest)
     assert posted["job_id"][:14] in assay("job", "list").stdout
     assert "credit in the vault" in assay("balance").stdout
 
@@ -99,29 +105,22 @@ def test_job_post_killed_after_posting_goes_on_with_watch(town: Town, tmp_path: 
     assert len(document(assay("job", "list", "--json"))) == 1
 
 
-def test_job_post_with_nobody_to_confirm_exits_2_and_spends_nothing(town: Town, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*ASSAY, "job", "post", PROMPT, "--json"],
-        env=environment(town, tmp_path),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 2
-    error = json.loads(done.stdout)["error"]
-    assert error["code"] == "NotConfirmed"
-    assert "--yes" in error["message"]
+def test_job_post_with_nobody_to_confirm_is_refused_before_anybody_is_asked(assay) -> None:
+    with pytest.raises(NotConfirmed, match="Add --yes") as caught:
+        assay("job", "post", PROMPT, "--rpc", "http://127.0.0.1:1")
+    assert caught.value.exit_code == 2
 
 
 def test_quote_explain_shows_price_guarantee_and_reasons(town: Town, assay) -> None:
-    arguments = ("quote", PROMPT, "-t", "5", "--deny", town.providers[5])
+    arguments = ("quote", PROMPT, "-t", "5", "--deny", town.providers[4])
     text = assay(*arguments, "--explain").stdout
     assert "independent providers reveal the same answer" in text
     assert "it is on the deny list" in text
     report = document(assay(*arguments, "--json"))
     assert report["escrow"] == sum(quote["price"] for quote in report["chosen"])
-    assert {item["constraint"] for item in report["left_out"]} == {"deny", "score"}
+    reasons = {item["provider"]: item["constraint"] for item in report["left_out"]}
+    assert reasons[town.providers[4].lower()] == "deny"
+    assert set(reasons.values()) == {"deny", "score"}
     assert set(report) >= {"chosen", "alternatives", "left_out", "seed", "token", "steps_ms", "bond"}
 
 

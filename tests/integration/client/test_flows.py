@@ -178,14 +178,18 @@ def test_job_with_a_mute_replica_is_settled_after_the_reveal_window(client: Clie
     assert {offer.provider: offer.jobs_missed for offer in client.index.offers(result.model_id)}[mute] == 1
 
 
-def test_job_with_an_absent_replica_is_settled_after_the_commit_window(client: Client, town: Town) -> None:
-    absent = town.adversary("absent")
-    passed = AtText("2 of 3 committed", lambda: town.pass_time(121))
-    result = client.run(PROMPT, max_output_tokens=6, allow=frozenset({*town.honest[:2], absent}), progress=passed)
-    roles = {replica.address: (replica.role, replica.paid) for replica in result.providers}
+def test_job_with_a_replica_that_never_commits_is_settled_after_the_commit_window(
+    client: Client, town: Town, honest: JobOptions
+) -> None:
+    offered = client.negotiate(PROMPT, options=honest)
+    with town.frozen(0):
+        passed = AtText("2 of 3 committed", lambda: town.pass_time(121))
+        result = client.run(offered=offered, progress=passed)
+    roles = {replica.address: (replica.role, replica.status, replica.paid) for replica in result.providers}
     assert result.settled
-    assert roles[absent] == ("silent", 0)
-    assert result.refunded > 0
+    assert roles[town.providers[0]] == ("refused", "assigned", 0)
+    assert result.refunded >= result.escrow // 3
+    assert any("2 are enough" in progress.text for progress in passed.seen)
 
 
 def test_job_that_nobody_takes_expires_and_the_whole_escrow_comes_back(
