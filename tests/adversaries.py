@@ -11,7 +11,6 @@ The agent's own wiring cannot reach any of this, and nothing here runs on a chai
 from __future__ import annotations
 
 import argparse
-import asyncio
 import dataclasses
 import functools
 import sys
@@ -19,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -30,11 +30,11 @@ from market.inference.engine import Engine
 from market.keystore import load_account
 from market.transactions import Transactions
 from market.types import Output
-from provider import logs
-from provider.agent import SideFactory, build, chain_side
+from provider.agent import SideFactory, chain_side
 from provider.chainside import ChainSide
 from provider.config import ProviderConfig
 from provider.executor import Answer, EngineExecutor, ExecutorFactory, Failure
+from provider.program import serve
 from provider.signals import Signals
 
 BEHAVIOURS = ("liar", "mute", "absent", "held")
@@ -102,7 +102,7 @@ def refuse_real_chains(deployment: Deployment) -> None:
         raise ConfigError(f"Adversaries run on development chains only, not on chain {deployment.chain_id}.")
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str]) -> NoReturn:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("behaviour", choices=BEHAVIOURS)
     parser.add_argument("--config", type=Path, required=True)
@@ -110,29 +110,19 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--until", type=Path, default=Path("/nonexistent"))
     chosen = parser.parse_args(arguments)
     signals = Signals()
-    logs.configure()
     config = ProviderConfig.load(chosen.config)
     refuse_real_chains(Deployment.load(config.deployment))
     executors: dict[str, ExecutorFactory] = {"liar": Liar, "held": functools.partial(Held, until=chosen.until)}
     sides = {"mute": side(Mute), "absent": side(Absent)}
-    agent = build(
+    serve(
         config,
         load_account(config.keystore, chosen.password_file.read_text(encoding="utf-8").strip()),
+        signals,
+        lambda agent: print(f"ready {agent.url} {agent.address}", flush=True),
         executor_factory=executors.get(chosen.behaviour, EngineExecutor),
         side_factory=sides.get(chosen.behaviour, chain_side),
     )
 
-    async def serve() -> None:
-        stop = asyncio.Event()
-        signals.attach(stop)
-        await agent.run(lambda: print(f"ready {agent.url} {agent.address}", flush=True), stop)
-
-    try:
-        asyncio.run(serve())
-    finally:
-        agent.close()
-    return signals.code
-
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

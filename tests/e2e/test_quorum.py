@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from market.deployment import Deployment
+from market.errors import ConfigError
 from market.settlement import Terms, price
 from market.views import BondState, JobState, ReplicaState
+from tests.adversaries import refuse_real_chains
 from tests.e2e.conftest import Market
 
 ADVERSARIES = str(Path(__file__).resolve().parent.parent / "adversaries.py")
@@ -139,3 +142,9 @@ def test_job_settled_pays_what_the_pure_function_says(market: Market) -> None:
             **{field.name: getattr(replica, field.name) for field in dataclasses.fields(Terms)},
         )
         assert replica.paid == price(terms, job.input_tokens, replica.output_tokens)
+
+
+def test_adversary_on_a_chain_that_is_no_development_one_refuses_to_start() -> None:
+    deployment = Deployment(11155111, *["0x" + "11" * 20] * 4, block=1, code_hashes={})
+    with pytest.raises(ConfigError, match="11155111"):
+        refuse_real_chains(deployment)
