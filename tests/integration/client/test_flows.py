@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from client import Client, JobOptions, Progress
+from client import Client, JobOptions, JobResult, Progress
 from client.errors import JobCancelled, NoAgreement
 from client.steps import STEPS
 from client.store import JobRecord, StoredQuote
@@ -226,3 +227,16 @@ def test_job_cancelled_before_the_first_commit_costs_the_kill_fee_only(
     withdrawn = client.withdraw()
     assert withdrawn.amount >= result.refunded
     assert client.balance().credit == 0
+
+
+def test_jobs_posted_at_once_from_many_threads_each_get_their_own_answer(client: Client, honest: JobOptions) -> None:
+    def buy(number: int) -> JobResult:
+        alone = dataclasses.replace(honest, replicas=1, quorum=1, mode=Mode.NONE, max_output_tokens=3)
+        return client.run(ids=[number + 3], options=alone)
+
+    before = client.marketplace.jobs.client_nonce(client.address)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(buy, range(4)))
+    assert all(result.settled and result.ids for result in results)
+    assert len({result.job_id for result in results}) == 4
+    assert client.marketplace.jobs.client_nonce(client.address) == before + 4

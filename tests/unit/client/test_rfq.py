@@ -8,7 +8,7 @@ from client.selection import VerifiedQuote
 from tests.unit.client.examples import account, candidate, verified
 
 NUMBER = {account(n).address: n for n in range(30)}
-QUICK = RfqPolicy(width=4, most=8, timeout=0.6, hedge_after=0.1, grace=0.05)
+QUICK = RfqPolicy(width=4, most=8, timeout=1.2, hedge_after=0.1, grace=0.05)
 
 
 class Providers:
@@ -38,17 +38,17 @@ async def gather(providers: Providers, count: int, enough: int):  # type: ignore
 
 
 async def test_rfq_asks_in_parallel_and_stops_when_all_have_answered() -> None:
-    quotes, reasons, seconds = await gather(Providers(dict.fromkeys(range(3), 0.05)), 3, 3)
+    quotes, reasons, seconds = await gather(Providers(dict.fromkeys(range(3), 0.3)), 3, 3)
     assert quotes == [0, 1, 2]
     assert not reasons
-    assert seconds < 0.12
+    assert seconds < 0.85  # one after the other would take 0.9
 
 
 async def test_rfq_silent_provider_ends_at_the_hard_time_out() -> None:
     quotes, reasons, seconds = await gather(Providers({1: 60}), 2, 2)
     assert quotes == [0]
     assert reasons == {1: "timeout"}
-    assert 0.55 < seconds < 0.9
+    assert 1.15 < seconds < 3
 
 
 async def test_rfq_refusal_is_replaced_by_the_next_provider() -> None:
@@ -56,7 +56,7 @@ async def test_rfq_refusal_is_replaced_by_the_next_provider() -> None:
     quotes, reasons, seconds = await gather(providers, 6, 4)
     assert quotes == [2, 3, 4, 5]
     assert reasons == {0: "OVERLOADED", 1: "OVERLOADED"}
-    assert seconds < 0.3
+    assert seconds < 1.1
 
 
 async def test_rfq_slow_provider_is_hedged_by_the_next() -> None:
@@ -65,14 +65,14 @@ async def test_rfq_slow_provider_is_hedged_by_the_next() -> None:
     assert quotes == [0, 1, 2, 4]
     assert reasons == {3: "timeout", 5: "not_asked"}
     assert providers.asked == [0, 1, 2, 3, 4]
-    assert seconds < 0.4
+    assert seconds < 1.1
 
 
 async def test_rfq_with_enough_quotes_waits_only_the_grace_for_the_rest() -> None:
     quotes, reasons, seconds = await gather(Providers({2: 0.02, 3: 60}), 4, 2)
     assert quotes == [0, 1, 2]
     assert reasons == {3: "timeout"}
-    assert seconds < 0.2
+    assert seconds < 1.1
 
 
 async def test_rfq_never_asks_more_than_the_limit() -> None:
