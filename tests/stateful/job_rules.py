@@ -166,7 +166,7 @@ class JobRules(RuleBasedStateMachine):
         if job is not None:
             assert len(self.pair.world.logs("RequestPublished")) == inline
 
-    @rule(client=clients, faults=st.lists(st.sampled_from(sorted(POST_FAULTS)), min_size=3, max_size=3))
+    @rule(client=clients, faults=st.lists(st.sampled_from(sorted(POST_FAULTS)), min_size=6, max_size=6))
     def post_with_faults(self, client: LocalAccount, faults: list[str]) -> None:
         for fault in faults:
             self._post_with_a_fault(client, fault)
@@ -244,8 +244,10 @@ class JobRules(RuleBasedStateMachine):
         accused: int,
         guilty: bool,
     ) -> None:
-        """A job from post to verdict. The first `silent` of those who committed do not reveal, or do so late, with
-        the answer of the rest or another one."""
+        """A job from post to verdict, with calls that come too late or are forged.
+
+        The first `silent` of those who committed do not reveal, or do so late, with the answer of the rest or another.
+        """
         if late != "never":
             answers = [RIGHT if late == "same" else OUTPUTS[1]] * silent + [RIGHT] * (len(answers) - silent)
         self._post(client, shape, changes, False, None, (60, 90))
@@ -254,6 +256,7 @@ class JobRules(RuleBasedStateMachine):
         job = self.pair.model.jobs[self.pair.jobs[-1]]
         for replica, output in zip(job.replicas, answers, strict=False):
             self._commit(job, replica.provider, output)
+            self._cancel(job, job.client)
         if job.state is JobState.OPEN:
             self.pair.warp(max(self.pair.model.now, job.commit_deadline + 1))
         hidden = [r.provider for r in job.replicas if r.state is ReplicaState.COMMITTED]
@@ -269,6 +272,7 @@ class JobRules(RuleBasedStateMachine):
                 self._reveal_committed(job, provider)
             self._settle(job.id)
         if accused < len(job.replicas):
+            self._dispute(job, job.replicas[accused].provider, honest=False)
             self._dispute(job, job.replicas[accused].provider)
             self._decide(job, job.replicas[accused].provider, guilty)
 
@@ -354,7 +358,9 @@ class JobRules(RuleBasedStateMachine):
     @rule(pick=picks, caller=st.sampled_from([None, STRANGER]))
     def cancel(self, pick: int, caller: LocalAccount | None) -> None:
         job = self._pick(pick)
-        who = caller.address if caller else job.client
+        self._cancel(job, caller.address if caller else job.client)
+
+    def _cancel(self, job: ModelJob, who: str) -> None:
         payout = self.pair.both(
             lambda: self.pair.model.cancel(who, job.id), lambda: self.jobs.cancel(job.id, sender=who)
         )

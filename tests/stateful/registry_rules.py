@@ -19,17 +19,16 @@ NO_OFFER = (ZERO_ADDRESS, 0, 0, 0, 0, 0, 0)
 providers = st.sampled_from(PROVIDERS[:2])
 models = st.sampled_from(MODELS)
 GOOD_OFFER = (PROVIDERS[0].address, 1, 2, 3, 4, 5, 0b11)
-offers = st.sampled_from(
-    [
-        GOOD_OFFER,
-        (ZERO_ADDRESS, 1, 2, 3, 4, 5, 3),
-        (*GOOD_OFFER[:4], 0, 5, 3),
-        (*GOOD_OFFER[:5], 0, 3),
-        (*GOOD_OFFER[:6], 0),
-        (*GOOD_OFFER[:6], 15),
-        (*GOOD_OFFER[:6], 16),
-    ]
+OFFERS = (
+    GOOD_OFFER,
+    (ZERO_ADDRESS, 1, 2, 3, 4, 5, 3),
+    (*GOOD_OFFER[:4], 0, 5, 3),
+    (*GOOD_OFFER[:5], 0, 3),
+    (*GOOD_OFFER[:6], 0),
+    (*GOOD_OFFER[:6], 15),
+    (*GOOD_OFFER[:6], 16),
 )
+offers = st.sampled_from(OFFERS)
 
 
 class RegistryRules(RuleBasedStateMachine):
@@ -70,7 +69,8 @@ class RegistryRules(RuleBasedStateMachine):
         """All that takes an offer; a provider that leaves and comes back starts without any."""
         self.publish_model(caller, model, 0, 0)
         self.set_provider(caller, 1)
-        self.set_offer(caller, model, GOOD_OFFER)
+        for offer in OFFERS:
+            self.set_offer(caller, model, offer)
         if leaves:
             self._remove_provider(caller.address)
             self.set_provider(caller, 20)

@@ -141,7 +141,8 @@ class VaultRules(RuleBasedStateMachine):
     @rule(really=rarely)
     def deprecate(self, really: bool) -> None:
         who = GUARDIAN.address if really or self.pair.model.deprecated else STRANGER.address
-        self.pair.both(lambda: self.pair.model.deprecate(who), lambda: self.vault.deprecate(sender=who))
+        for _ in range(2):
+            self.pair.both(lambda: self.pair.model.deprecate(who), lambda: self.vault.deprecate(sender=who))
 
     @rule(really=rarely)
     def renounce_guardian(self, really: bool) -> None:
