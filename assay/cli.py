@@ -56,7 +56,7 @@ class Commands(TyperGroup):
         for name, (_, _, text) in COMMANDS.items():
             console.print(f"  [cyan]{name:<10}[/] {text}")
         console.print("\nEach command has --help with examples; most take --json. Exit codes: docs/cli.md.")
-        console.print("A first look: [bold]assay up[/], then [bold]assay job post 'What is a hash?'[/]")
+        console.print("A first look: [bold]assay up[/], then [bold]assay job post 'What is the capital of France?'[/]")
 
 
 def version(value: bool) -> None:

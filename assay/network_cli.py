@@ -176,4 +176,6 @@ def _print(info: NetworkInfo, *, already: bool) -> None:
     for index, provider in enumerate(info.providers, 1):
         table.add_row(f"provider {index}", provider.address, provider.endpoint, provider.log)
     console.print(table)
-    console.print("Try: [bold]assay job post 'What is a hash?'[/] · [bold]assay balance[/] · [bold]assay down[/]")
+    console.print(
+        "Try: [bold]assay job post 'What is the capital of France?'[/] · [bold]assay balance[/] · [bold]assay down[/]"
+    )

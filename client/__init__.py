@@ -1,9 +1,10 @@
 """Buying inference: find providers, ask for quotes, post a job, wait for agreement, fetch the answer.
 
-`from client import Client` is the whole of it for most programs.
+`from client import connect` is the whole of it for most programs.
 """
 
 from client.client import Client, Offered, Settings
+from client.opening import connect
 from client.order import JobOptions
 from client.progress import Progress
 from client.results import Balance, JobResult, JobSummary, QuoteReport, Replica, Withdrawal
@@ -20,4 +21,5 @@ __all__ = [
     "Replica",
     "Settings",
     "Withdrawal",
+    "connect",
 ]

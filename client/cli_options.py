@@ -19,8 +19,7 @@ from rich.console import Console
 from client.client import Client
 from client.config import ClientConfig, load_config
 from client.errors import NotConfirmed
-from client.rfq import GRACE_SHARE, RfqPolicy
-from market.errors import ConfigError
+from client.opening import open_client
 from market.keystore import load_account, read_address, read_password
 
 _PANEL = "Connection"
@@ -45,31 +44,14 @@ class Connection:
             ConfigError: something is missing; WrongPassword; ChainUnreachable, WrongChain, ChainError.
         """
         config = self.config
-        if config.rpc is None:
-            raise ConfigError(
-                "No chain was named.",
-                hint="Start a local network with `assay up`, or give --rpc (ASSAY_RPC) and --deployment.",
-            )
-        keystore = config.keystore if config.keystore is not None and config.keystore.exists() else None
+        if config.rpc is None or config.deployment is None:
+            return open_client(config)  # says which of them is missing, before anybody types a password
         account = address = None
         if with_key:
             account = load_account(config.keystore or Path(), self._password())
-        elif keystore is not None:
-            address = read_address(keystore)
-        if config.deployment is None:
-            raise ConfigError("No market was named.", hint="Give --deployment (ASSAY_DEPLOYMENT).")
-        return Client.connect(
-            rpc_url=config.rpc,
-            ws_url=config.ws,
-            deployment=config.deployment,
-            account=account,
-            address=address,
-            data_dir=config.data_dir,
-            index=config.index,
-            packs=config.packs,
-            allow_private=config.allow_private_endpoints,
-            rfq=RfqPolicy(timeout=config.quote_timeout, grace=config.quote_timeout * GRACE_SHARE),
-        )
+        elif config.keystore is not None and config.keystore.exists():
+            address = read_address(config.keystore)
+        return open_client(config, account=account, address=address)
 
     def _password(self) -> str:
         keystore = self.config.keystore
