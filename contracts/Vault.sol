@@ -29,6 +29,7 @@ contract Vault is IVault, ReentrancyGuardTransient {
     bool public isSealed;
     bool public isDeprecated;
     address[] private _tokens;
+    address[] private _modules;
     mapping(address account => bool) public isModule;
     mapping(address token => uint256) public cap;
     mapping(address token => uint256) public total;
@@ -154,15 +155,16 @@ contract Vault is IVault, ReentrancyGuardTransient {
 
     // ----------------------------------------------------------------------------------------------- guardian
 
-    function seal(address[] calldata modules) external onlyGuardian {
+    function seal(address[] calldata modules_) external onlyGuardian {
         // INVARIANT: the modules are fixed once
         if (isSealed) revert AlreadySealed();
         isSealed = true;
-        for (uint256 i; i < modules.length; ++i) {
-            if (modules[i] == address(0)) revert ZeroAddress();
-            isModule[modules[i]] = true;
+        _modules = modules_;
+        for (uint256 i; i < modules_.length; ++i) {
+            if (modules_[i] == address(0)) revert ZeroAddress();
+            isModule[modules_[i]] = true;
         }
-        emit Sealed(modules);
+        emit Sealed(modules_);
     }
 
     function deprecate() external onlyGuardian {
@@ -179,6 +181,10 @@ contract Vault is IVault, ReentrancyGuardTransient {
 
     function tokens() external view returns (address[] memory) {
         return _tokens;
+    }
+
+    function modules() external view returns (address[] memory) {
+        return _modules;
     }
 
     // ------------------------------------------------------------------------------------------------ private

@@ -210,8 +210,9 @@ class Vault(Contract):
     def is_deprecated(self) -> bool:
         return bool(self._read("isDeprecated"))
 
-    def is_module(self, account: str) -> bool:
-        return bool(self._read("isModule", account))
+    def modules(self) -> list[str]:
+        """Whoever may take credit, allowance and stake of users that called it; fixed by `seal`."""
+        return [to_checksum_address(module) for module in self._read("modules")]
 
 
 class Registry(Contract):

@@ -151,7 +151,7 @@ class Deployment:
                 address=self.vault,
             )
         wiring = {
-            "the jobs contract is a module of the vault": vault.is_module(self.jobs),
+            "the jobs contract is the vault's only module": vault.modules() == [self.jobs],
             "the jobs contract uses the vault": jobs.vault() == self.vault,
             "the vault's stake token is the manifest's": vault.stake_token() == self.token,
         }

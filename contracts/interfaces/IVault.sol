@@ -9,7 +9,8 @@ struct TokenCap {
 
 /// @title The only holder of tokens
 /// @notice Credit, stake, unbonding and one total per module and token. No prices, no signatures, no clock but
-/// unbonding. A module can move only what it holds; nobody can move what it does not hold.
+/// unbonding. A module pays out only what it holds; it is trusted to take credit, allowance or stake only of those who
+/// called it or signed for it. The modules are fixed once, by `seal`, and listed by `modules`.
 /// Warning: tokens must be plain ERC-20 (no fee on transfer, no rebasing, no transfer callbacks). The list and a cap
 /// per token are fixed at deployment; a deposit whose measured difference is not the amount is refused.
 interface IVault {
@@ -104,6 +105,8 @@ interface IVault {
     function staked(address owner) external view returns (uint256);
     function exits(address owner) external view returns (uint256 amount, uint256 readyAt);
     function held(address module, address token) external view returns (uint256);
+    /// @notice Every module, as sealed; empty before. Whoever deposits should know each of them.
+    function modules() external view returns (address[] memory);
     /// @notice Tokens on the list, in the order of deployment.
     function tokens() external view returns (address[] memory);
 }

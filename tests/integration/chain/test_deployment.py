@@ -16,10 +16,13 @@ import pytest
 from market.anvil import Anvil
 from market.artefacts import load
 from market.chain import CREATE, Call, Chain
+from market.contracts import Vault
 from market.deployment import Deployment, DeploymentParameters, deploy
 from market.errors import ChainError, ConfigError, ContractError, WrongChain
+from market.hashing import keccak256
 from market.transactions import Transactions
-from tests.integration.chain.world import DEPLOYER, World, build
+from market.types import ZERO_ADDRESS
+from tests.integration.chain.world import CLIENT, DEPLOYER, World, build
 
 
 def test_deployment_reports_each_step_and_checks_out(anvil: Anvil, tmp_path: Path) -> None:
@@ -216,3 +219,32 @@ def test_anvil_stops_twice_without_harm() -> None:
     anvil.stop()
     anvil.stop()
     assert not anvil.is_running
+
+
+def test_manifest_whose_vault_has_a_second_module_is_refused(world: World) -> None:
+    """Any module may take credit and allowance, so an unknown one beside Jobs would be a thief's door."""
+    vault_arguments = (
+        world.account(DEPLOYER).address,
+        world.token.address,
+        world.vault.unbonding_window(),
+        [(world.token.address, 5)],
+    )
+    vault = world.send(DEPLOYER, Call(CREATE, load("Vault").creation_code(vault_arguments), "Vault.constructor"))
+    assert vault.contract_address is not None
+    arguments = (vault.contract_address, ZERO_ADDRESS, world.jobs.dispute_window(), world.jobs.challenger_share_bps())
+    jobs = world.send(DEPLOYER, Call(CREATE, load("Jobs").creation_code(arguments), "Jobs.constructor"))
+    assert jobs.contract_address is not None
+    thief = world.account(CLIENT).address
+    world.send(DEPLOYER, Vault(world.chain, vault.contract_address).seal([jobs.contract_address, thief]))
+    hashes = {
+        name: "0x" + keccak256(world.chain.code(address)).hex()
+        for name, address in (("vault", vault.contract_address), ("jobs", jobs.contract_address))
+    }
+    error = _refused(
+        world,
+        vault=vault.contract_address,
+        jobs=jobs.contract_address,
+        code_hashes={**world.deployment.code_hashes, **hashes},
+    )
+    assert error.code == "WrongWiring"
+    assert "only module" in error.message

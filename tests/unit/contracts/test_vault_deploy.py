@@ -74,7 +74,9 @@ def test_seal_by_a_stranger_reverts(world: World) -> None:
 
 def test_seal_fixes_the_modules_for_ever(world: World) -> None:
     vault = new_vault(world, modules=None)
+    assert vault.modules() == []
     vault.seal([MODULE], sender=GUARDIAN.address)
+    assert [module.lower() for module in vault.modules()] == [MODULE.lower()]
     assert [event.values for event in world.logs("Sealed")] == [{"modules": [MODULE]}]
     assert vault.isModule(MODULE)
     with reverts("AlreadySealed"):
