@@ -40,6 +40,7 @@ def post_command(
     deny: list[str] = order.DenyOption,
     label: list[str] = order.LabelOption,
     min_reliability: int = order.ReliabilityOption,
+    max_kill_fee: int = order.KillFeeOption,
     seed: str | None = order.SeedOption,
     commit_window: int = typer.Option(120, "--commit-window", help="Seconds for delivery, inference and commit."),
     reveal_window: int = typer.Option(60, "--reveal-window", help="Seconds for the reveals after it."),
@@ -62,7 +63,7 @@ def post_command(
     """
     wanted = order.Order(
         prompt, file, messages, model, mode, replicas, quorum, max_output_tokens, max_price, max_escrow, allow, deny,
-        label, min_reliability, seed,
+        label, min_reliability, max_kill_fee, seed,
     )  # fmt: skip
     connection.must_be_able_to_ask(yes=yes)
     question, source = wanted.question(), order.parse_escrow(escrow)

@@ -46,6 +46,9 @@ LabelOption = typer.Option([], "--label", help="Only providers with this label; 
 ReliabilityOption = typer.Option(
     0, "--min-reliability", min=0, max=100, help="Least share of jobs paid, in percent, of providers with a record."
 )
+KillFeeOption = typer.Option(
+    20, "--max-kill-fee", min=0, max=100, help="Most a quote's kill fee may be, in percent of its price."
+)
 SeedOption = typer.Option(None, "--seed", help="32 bytes hex: decides between equals.", show_default=False)
 
 
@@ -67,6 +70,7 @@ class Order:
     deny: list[str]
     label: list[str]
     min_reliability: int
+    max_kill_fee: int
     seed: str | None
 
     def question(self) -> dict[str, Any]:
@@ -121,6 +125,7 @@ class Order:
             deny=frozenset(self.deny),
             labels=frozenset(self.label),
             min_reliability_bps=self.min_reliability * 100,
+            max_kill_fee_bps=self.max_kill_fee * 100,
             seed=None if self.seed is None else _seed(self.seed),
             **more,
         )

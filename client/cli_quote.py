@@ -31,6 +31,7 @@ def quote_command(
     deny: list[str] = order.DenyOption,
     label: list[str] = order.LabelOption,
     min_reliability: int = order.ReliabilityOption,
+    max_kill_fee: int = order.KillFeeOption,
     seed: str | None = order.SeedOption,
     explain: bool = typer.Option(False, "--explain", help="Name every provider left out, and the first reason."),
 ) -> None:
@@ -48,7 +49,7 @@ def quote_command(
     """
     wanted = order.Order(
         prompt, file, messages, model, mode, replicas, quorum, max_output_tokens, max_price, max_escrow, allow, deny,
-        label, min_reliability, seed,
+        label, min_reliability, max_kill_fee, seed,
     )  # fmt: skip
     question = wanted.question()
     with connection.open(with_key=False) as client, progress_on(connection.console) as report:

@@ -187,6 +187,7 @@ class Negotiator:
             token=self._market.token.address,
             share_bps=self._market.share_bps,
             max_price=options.max_price,
+            max_kill_fee_bps=options.max_kill_fee_bps,
             signatures=self._signatures,
             is_used=self._is_used,
         )

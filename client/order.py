@@ -13,6 +13,7 @@ from client.escrow import EscrowSource
 from client.model_files import Limits, ModelText
 from market.api import BODY_LIMIT, CONTENT_LIMIT, IDS_LIMIT, MESSAGES_LIMIT, Message
 from market.hashing import STOP_TOKENS_MAX, UNUSED_TOKEN, ZERO32, pack_stop_tokens, tokens_root
+from market.settlement import BPS
 from market.types import Mode, Request, Sampler
 
 BUILT_MODES = (Mode.NONE, Mode.QUORUM)
@@ -27,6 +28,8 @@ class JobOptions:
         model: name or modelId (0x hex); None = the only model on sale.
         replicas, quorum: n and k of the quorum; mode none takes 1 and 1.
         max_price: most that one replica may cost; max_escrow: most that all of them may cost. None = no cap.
+        max_kill_fee_bps: most that a quote's kill fee may be of its price: two accounts of one provider can earn it
+            for nothing by letting the commit phase fail.
         stop_tokens: ids that end the answer; None = the model's own.
         commit_window: for delivery, inference and commit; reveal_window: for the reveals after it.
         allow, deny: addresses of providers; labels: words a provider must carry.
@@ -42,6 +45,7 @@ class JobOptions:
     max_output_tokens: int = 128
     max_price: int | None = None
     max_escrow: int | None = None
+    max_kill_fee_bps: int = 2_000
     stop_tokens: tuple[int, ...] | None = None
     commit_window: int = 120
     reveal_window: int = 60
@@ -145,6 +149,8 @@ def check_options(options: JobOptions, limits: ChainLimits) -> None:
             )
     if not 1 <= options.max_output_tokens < 1 << 32:
         raise BadRequest(f"max_output_tokens must be at least 1, not {options.max_output_tokens}.")
+    if not 0 <= options.max_kill_fee_bps <= BPS:
+        raise BadRequest(f"max_kill_fee_bps is a share of the price, 0 to {BPS}, not {options.max_kill_fee_bps}.")
     if options.seed is not None and len(options.seed) != 32:
         raise BadRequest(f"The seed takes 32 bytes, not {len(options.seed)}.")
 

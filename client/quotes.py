@@ -14,7 +14,7 @@ from client.matching import Candidate, LeftOut
 from client.selection import VerifiedQuote
 from client.signatures import SignatureChecker
 from market.errors import BadSignature
-from market.settlement import Terms, minimum_bond, price
+from market.settlement import BPS, Terms, minimum_bond, price
 from market.types import ZERO_ADDRESS, Quote, Request
 
 EXPIRY_MARGIN = 10
@@ -29,6 +29,7 @@ class Wanted:
         token: the only token jobs are paid in.
         share_bps: the challenger's share of a slashed bond.
         max_price: most that one replica may cost, base units; None = no cap.
+        max_kill_fee_bps: most that a kill fee may be of the price, basis points.
         is_used: whether the chain has already accepted the quote with this digest from this client.
     """
 
@@ -38,6 +39,7 @@ class Wanted:
     token: str
     share_bps: int
     max_price: int | None
+    max_kill_fee_bps: int
     signatures: SignatureChecker
     is_used: Callable[[bytes], bool]
 
@@ -102,9 +104,13 @@ def _check(quote: Quote, candidate: Candidate, wanted: Wanted, now: int) -> int:
     bond = minimum_bond(terms, quote.max_input_tokens, quote.max_output_tokens, wanted.share_bps)
     if quote.bond < bond:
         raise Refused("bond", f"its bond of {quote.bond} is below the {bond} that the price demands", bond=quote.bond)
-    if quote.kill_fee > cost:
+    most = cost * wanted.max_kill_fee_bps // BPS
+    if quote.kill_fee > most:
         raise Refused(
-            "kill_fee", f"its kill fee of {quote.kill_fee} exceeds the price of {cost}", killFee=quote.kill_fee
+            "kill_fee",
+            f"its kill fee of {quote.kill_fee} exceeds {most}, which is {wanted.max_kill_fee_bps / 100:g} % of its price",
+            killFee=quote.kill_fee,
+            cap=most,
         )
     if not cost <= quote.miss_fee <= quote.bond:
         raise Refused(

@@ -1,4 +1,4 @@
-"""Who gets what: the chain's payout arithmetic as pure functions (contracts/libraries/Payout.sol, docs/protocol.md §8).
+"""Who gets what: the chain's payout arithmetic as pure functions (contracts/libraries/Payout.sol, docs/protocol.md §7).
 
 Base units of the stake token, unix seconds; no chain, no float. A state machine holds this and the contracts together
 to the unit (tests/stateful).

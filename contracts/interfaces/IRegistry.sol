@@ -17,7 +17,8 @@ struct Offer {
 
 /// @title Who offers which model where
 /// @notice Holds no money and trusts nobody: everything a caller writes is about the caller, and a model is named by
-/// the hash of its roots, so nobody can squat on one. Local indexes are built from the events alone.
+/// the hash of its roots, so nobody can publish others under its id. Its name and URI are the first publisher's choice and
+/// prove nothing. Local indexes are built from the events alone.
 interface IRegistry {
     event ProviderSet(address indexed provider, string endpoint, bytes32 labels);
     event ProviderRemoved(address indexed provider);

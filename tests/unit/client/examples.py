@@ -114,6 +114,7 @@ def wanted(**changes: Any) -> Wanted:
         token=TOKEN,
         share_bps=SHARE_BPS,
         max_price=None,
+        max_kill_fee_bps=2_000,
         signatures=SignatureChecker(DOMAIN, NoContracts()),
         is_used=lambda digest: False,
     )
