@@ -108,7 +108,7 @@ def _check(quote: Quote, candidate: Candidate, wanted: Wanted, now: int) -> int:
     if quote.kill_fee > most:
         raise Refused(
             "kill_fee",
-            f"its kill fee of {quote.kill_fee} exceeds {most}, which is {wanted.max_kill_fee_bps / 100:g} % of its price",
+            f"its kill fee of {quote.kill_fee} exceeds {most}, {wanted.max_kill_fee_bps / 100:g} % of its price",
             killFee=quote.kill_fee,
             cap=most,
         )

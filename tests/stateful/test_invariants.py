@@ -1,4 +1,4 @@
-"""docs/protocol.md §8, one test an invariant, over jobs that Hypothesis plans. No model: the chain alone is asked."""
+"""docs/protocol.md §7, one test an invariant, over jobs that Hypothesis plans. No model: the chain alone is asked."""
 
 from __future__ import annotations
 

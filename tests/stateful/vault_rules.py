@@ -205,6 +205,7 @@ class VaultRules(RuleBasedStateMachine):
         vault, model, world = self.vault, self.pair.model, self.pair.world
         assert (vault.guardian(), vault.stakeToken()) == (model.guardian, self.token)
         assert (vault.isSealed(), vault.isDeprecated()) == (True, model.deprecated)
+        assert vault.modules() == [world.jobs.address]
         assert vault.isModule(world.jobs.address)
         assert not vault.isModule(STRANGER.address)
         assert (vault.cap(self.token), vault.tokens()[0]) == (CAP, self.token)

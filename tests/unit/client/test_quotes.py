@@ -35,7 +35,7 @@ def test_quote_for_anyone_or_any_request_is_verified(change) -> None:
         ({"max_output_tokens": 15}, "quote_limit", "maxOutputTokens 15, the request has 16"),
         ({"bond": 64}, "bond", "bond of 64 is below the 65"),
         ({"max_output_tokens": 17}, "bond", "below the 68"),
-        ({"kill_fee": 10}, "kill_fee", "kill fee of 10 exceeds 9, which is 20 % of its price"),
+        ({"kill_fee": 10}, "kill_fee", "kill fee of 10 exceeds 9, 20 % of its price"),
         ({"miss_fee": 44}, "miss_fee", "not between the price of 45 and the bond of 65"),
         ({"miss_fee": 66}, "miss_fee", "not between the price of 45 and the bond of 65"),
         ({"bond": 1_000_001}, "stake", "does not cover the quoted bond"),

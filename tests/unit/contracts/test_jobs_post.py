@@ -407,13 +407,3 @@ def test_post_with_a_wallet_that_refuses_reverts_or_burns_gas_never_passes(world
         post(world, [world.signed(quote, REPLICAS[0]), *rest])
     assert world.jobs.clientNonce(A) == 0
     assert world.held() == 0
-
-
-def test_client_that_is_also_a_provider_gains_nothing(world: World) -> None:
-    """Two of three replicas are the client's own: whatever they do, the honest one is paid for an agreed answer."""
-    world.vault.deposit(world.token.address, A, 10_000, sender=A)
-    world.vault.stake(10_000, sender=A)
-    own = world.quote(CLIENT)
-    job = post(world, [own, *(world.quote(p) for p in REPLICAS[1:3])])
-    world.jobs.commit(job, keccak256(b"c"), sender=A)
-    assert world.jobs.replicas(job)[0]["state"] == ReplicaState.COMMITTED

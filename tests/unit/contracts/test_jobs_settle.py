@@ -17,6 +17,7 @@ from tests.unit.contracts.world import (
     PostedJob,
     World,
     answer,
+    request,
 )
 
 ONE, TWO, THREE = REPLICAS[:3]
@@ -273,11 +274,27 @@ def test_settle_pays_a_client_that_was_its_own_replica_both_parts(world: World) 
     world.vault.stake(BOND, sender=CLIENT.address)
     quotes = (world.quote(CLIENT), world.quote(TWO))
     identity = world.jobs.post(world.params(list(quotes)), sender=CLIENT.address)
-    job = PostedJob(identity, world.post().request, quotes)
+    job = PostedJob(identity, request(), quotes)
     world.commit(job, (CLIENT, RIGHT), (TWO, RIGHT))
     world.reveal(job, (CLIENT, RIGHT), (TWO, RIGHT))
     world.settle(job)
     assert world.credit(CLIENT) == escrow(job) - cost(job)
+
+
+def test_client_that_is_its_own_silent_replica_pays_the_honest_one_at_least_the_price(world: World) -> None:
+    """No agreement, so the escrow comes back; but the client's own silence costs its miss fee."""
+    world.vault.deposit(world.token.address, CLIENT.address, BOND, sender=CLIENT.address)
+    world.vault.stake(BOND, sender=CLIENT.address)
+    quotes = (world.quote(CLIENT), world.quote(TWO))
+    identity = world.jobs.post(world.params(list(quotes)), sender=CLIENT.address)
+    job = PostedJob(identity, request(), quotes)
+    world.commit(job, (CLIENT, RIGHT), (TWO, RIGHT))
+    world.reveal(job, (TWO, RIGHT))
+    world.warp(REVEAL_WINDOW + 1)
+    world.settle(job)
+    assert world.credit(TWO) == MISS >= price(job.terms[1], len(INPUT), MAX_OUTPUT)
+    assert world.credit(CLIENT) == escrow(job)
+    assert world.staked(CLIENT) == BOND - MISS
 
 
 def test_everybody_withdraws_after_a_job(world: World) -> None:
