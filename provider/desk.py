@@ -153,8 +153,7 @@ class Desk:
         signature = sign(self._domain, acceptance, self._account)
         self._journal.put_request(request, ids, now + limits.stored_request_seconds)
         self._journal.add_acceptance(acceptance, signature)
-        for job_id in self._journal.jobs_of_request(request_hash):
-            self._kick(job_id)
+        self._kick(subject_id)
         return acceptance, signature
 
     def _check_hashes(self, request_hash: bytes, subject_id: bytes, request: Request, ids: Sequence[int]) -> None:

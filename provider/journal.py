@@ -262,11 +262,6 @@ class Journal:
         """The latest jobs, newest first."""
         return [_job(row) for row in self._all("SELECT * FROM jobs ORDER BY created_at DESC, job_id LIMIT ?", limit)]
 
-    def jobs_of_request(self, request_hash: bytes) -> list[bytes]:
-        """Ids of the open jobs that wait for this request."""
-        rows = self._all("SELECT job_id FROM open_jobs WHERE request_hash = ?", request_hash)
-        return [row["job_id"] for row in rows]
-
     def earned(self) -> int:
         """Escrow paid to this provider in all jobs of this journal."""
         return sum(int(row["paid"]) for row in self._all("SELECT paid FROM jobs WHERE paid != '0'"))

@@ -127,7 +127,7 @@ class Node:
 
     def _before_commit(self, row: JobRow, job: JobView, mine: ReplicaView, now: int) -> Next:
         if job.state is not JobState.OPEN or now > job.commit_deadline:
-            missing = row.salt is None and self._journal.request(job.request_hash) is None
+            missing = row.salt is None and self._delivered(row, job) is None
             return self._refuse(row, "REQUEST_MISSING" if missing else "COMMIT_WINDOW_MISSED")
         if row.salt is not None:
             return self._commit(row, now)
@@ -141,7 +141,7 @@ class Node:
         return self._start(row, job, mine, now)
 
     def _start(self, row: JobRow, job: JobView, mine: ReplicaView, now: int) -> Next:
-        stored = self._journal.request(job.request_hash)
+        stored = self._delivered(row, job)
         if stored is None:
             return Next(at=job.commit_deadline + 1)
         try:
@@ -160,6 +160,16 @@ class Node:
         if row.stage is not Stage.RUNNING:
             self._journal.advance(row.job_id, Stage.RUNNING, self._wall())
         return Next(at=job.commit_deadline + 1)
+
+    def _delivered(self, row: JobRow, job: JobView) -> StoredRequest | None:
+        """The prompt, where it was delivered for this very job or stands on chain.
+
+        A request is public in the calldata of `post`: whoever else posts a job for the same hash must not be answered
+        out of somebody's private prompt.
+        """
+        if not row.public and self._journal.acceptance(row.job_id, job.request_hash) is None:
+            return None
+        return self._journal.request(job.request_hash)
 
     def _check(self, row: JobRow, job: JobView, mine: ReplicaView, stored: StoredRequest, now: int) -> None:
         """Raises Refusal unless the job is one this provider promised to do, can do, and is paid for."""

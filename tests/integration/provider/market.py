@@ -124,8 +124,9 @@ class Market:
         )
         return request, ids
 
-    def quote(self, url: str, request: Request, mode: Mode) -> SignedQuote:
-        body = {"request": request.to_json(), "modelId": None, "client": self.client.address.lower(), "mode": mode}
+    def quote(self, url: str, request: Request, mode: Mode, *, client: str = "") -> SignedQuote:
+        client = (client or self.client.address).lower()
+        body = {"request": request.to_json(), "modelId": None, "client": client, "mode": mode}
         answer = httpx.post(f"{url}/v1/quotes", json=body)
         assert answer.status_code == 200, answer.text
         content = answer.json()
@@ -146,10 +147,12 @@ class Market:
         inline: Sequence[int] = (),
         commit_window: int = 120,
         reveal_window: int = 120,
+        sender: Transactions | None = None,
     ) -> bytes:
-        """Posts the job and returns its id."""
-        nonce = self.contracts.jobs.client_nonce(self.client.address)
-        posted = job_id(self.chain.chain_id, self.deployment.jobs, self.client.address, nonce)
+        """Posts the job, as the client or as `sender`, and returns its id."""
+        sender = sender or self.transactions
+        nonce = self.contracts.jobs.client_nonce(sender.address)
+        posted = job_id(self.chain.chain_id, self.deployment.jobs, sender.address, nonce)
         call = self.contracts.jobs.post(
             JobParams(
                 mode=Mode.NONE if len(quotes) == 1 else Mode.QUORUM,
@@ -162,7 +165,7 @@ class Market:
                 inline_input=pack_tokens(inline) if inline else b"",
             )
         )
-        self.transactions.send(call)
+        sender.send(call)
         return posted
 
     def start_job(self, url: str, **options: Any) -> tuple[bytes, Request]:

@@ -90,6 +90,26 @@ def test_answer_is_kept_from_everybody_until_it_is_settled_and_then_from_strange
     assert market.output(first.url, job).status_code == 200
 
 
+def test_job_of_a_stranger_for_somebodys_private_request_is_never_answered(market: Market, agent: LocalAgent) -> None:
+    job, request = market.start_job(agent.url)
+    until(lambda: market.settled(job))
+    thief = Transactions(market.chain, market.anvil.accounts[8], ":memory:")
+    try:
+        market.guardian.send(market.contracts.token.mint(thief.address, STAKE))
+        thief.send(market.contracts.token.approve(market.deployment.vault, STAKE))
+        quote = market.quote(agent.url, request, Mode.NONE, client=thief.address)
+        copy = market.post([quote], request, commit_window=30, sender=thief)
+    finally:
+        thief.close()
+    until(lambda: agent.journal.job(copy))
+    market.anvil.increase_time(40)
+    row = until(lambda: (row := agent.journal.job(copy)) is not None and row.stage is Stage.REFUSED and row)
+    assert (row.reason, row.output) == ("REQUEST_MISSING", None)
+    assert market.contracts.jobs.replicas(copy)[0].state is ReplicaState.ASSIGNED
+    assert market.output(agent.url, copy, signer=market.anvil.accounts[8]).status_code == 409
+    assert market.output(agent.url, job).status_code == 200
+
+
 def test_bond_is_released_once_its_dispute_window_is_over(market: Market, agent: LocalAgent) -> None:
     job, _ = market.start_job(agent.url)
     until(lambda: market.settled(job))

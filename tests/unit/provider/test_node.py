@@ -10,7 +10,7 @@ import pytest
 
 from market.errors import ContractError
 from market.hashing import ZERO32, keccak256, tokens_root
-from market.types import Commitment, Finish, Mode, Output
+from market.types import Acceptance, Commitment, Finish, Mode, Output
 from market.views import BondState, JobState, ReplicaState
 from provider.config import Gas, Timing
 from provider.executor import Answer, Failure
@@ -70,7 +70,11 @@ class Desk:
         )
 
     def deliver(self) -> None:
+        self.accept(JOB)
         self.journal.put_request(samples.request(), samples.IDS, NOW + 600)
+
+    def accept(self, job_id: bytes) -> None:
+        self.journal.add_acceptance(Acceptance(job_id, samples.request().request_hash, NOW), b"a" * 65)
 
     def row(self) -> JobRow:
         row = self.journal.job(JOB)
@@ -105,6 +109,24 @@ def test_job_without_its_request_waits_and_is_refused_at_the_deadline(desk: Desk
     assert desk.run() == Next()
     assert (desk.row().stage, desk.row().reason) == (Stage.REFUSED, "REQUEST_MISSING")
     assert desk.chain.sent == []
+
+
+def test_job_of_a_request_delivered_for_another_job_never_runs(desk: Desk) -> None:
+    """The hash is public in calldata: a stranger's job must not be answered out of somebody's private prompt."""
+    desk.accept(keccak256(b"the job of the one who delivered"))
+    desk.journal.put_request(samples.request(), samples.IDS, NOW + 600)
+    assert desk.run() == Next(at=NOW + 61)
+    assert desk.executor.work == {}
+    desk.chain.time = NOW + 61
+    desk.run()
+    assert (desk.row().stage, desk.row().reason) == (Stage.REFUSED, "REQUEST_MISSING")
+
+
+def test_job_whose_request_stands_on_chain_needs_no_delivery(desk: Desk) -> None:
+    desk.journal.put_request(samples.request(), samples.IDS, NOW + 600)
+    desk.journal.mark_public(JOB)
+    desk.run()
+    assert desk.executor.work[JOB].ids == samples.IDS
 
 
 def test_job_with_its_request_starts_inference_once(desk: Desk) -> None:
@@ -306,6 +328,7 @@ def test_job_of_a_model_that_is_not_served_is_refused(desk: Desk) -> None:
 
 
 def test_job_whose_prompt_hashes_to_something_else_is_refused(desk: Desk) -> None:
+    desk.accept(JOB)
     desk.journal.put_request(samples.request(), (9, 9, 9, 9), NOW + 600)
     refused(desk, "HASH_MISMATCH")
 
