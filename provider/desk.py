@@ -232,7 +232,7 @@ class Desk:
         """The answer of a settled job. `access` may be None where the job's request is public.
 
         Raises:
-            Refusal: UNKNOWN_JOB (404), NOT_SETTLED, NO_OUTPUT (404), ACCESS_EXPIRED (401).
+            Refusal: UNKNOWN_JOB (404), NOT_SETTLED, NOT_PAID, NO_OUTPUT (404), ACCESS_EXPIRED (401).
             BadSignature: the access is missing, by somebody else, or for another job.
         """
         row = self._journal.job(subject_id)
@@ -248,6 +248,7 @@ class Desk:
         row = self._settled(row)
         if row.ids is None or row.output is None:
             raise Refusal("NO_OUTPUT", "This provider has no answer to that job (any more).", status=404)
+        self._check_paid(row.job_id, row.paid, row.output)
         receipt = Receipt(
             subject_id=row.job_id,
             index=0,
@@ -272,6 +273,22 @@ class Desk:
         mine = next(r for r in self._chain.replicas(row.job_id) if r.provider.lower() == self._chain.address.lower())
         self._kick(row.job_id)
         return row.with_payment(paid=mine.paid, final_at=job.final_at)
+
+    def _check_paid(self, job_id: bytes, paid: int, output: Output) -> None:
+        """A majority of one's own accounts that agrees on nonsense must not get the honest answer for nothing.
+
+        Only the agreed output is ever paid (contracts/libraries/Payout.sol), but it may have cost nothing: then its
+        hash decides.
+        """
+        if paid > 0:
+            return
+        job = self._chain.job(job_id)
+        if job is None or job.output_hash != output.output_hash:
+            raise Refusal(
+                "NOT_PAID",
+                "The job was settled with another answer than this provider's. What was not paid is not given out.",
+                hint="Ask a replica that was paid for the agreed answer.",
+            )
 
     def _check_access(self, row: JobRow, access: OutputAccess | None, signature: bytes) -> None:
         if access is None:
