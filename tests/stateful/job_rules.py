@@ -33,7 +33,16 @@ clients = st.sampled_from(CLIENTS)
 actors = st.sampled_from(ACTORS)
 picks = st.integers(0, 63)
 shapes = st.sampled_from([(2, 3), (1, 1), (2, 2), (2, 3), (3, 3), (3, 4), (3, 5)])
-terms = st.fixed_dictionaries(
+# A bond that barely covers the refund: here the challenger gets less than its share.
+TIGHT = {
+    "base_fee": 1_000,
+    "price_per_m_input": 0,
+    "price_per_m_output": 0,
+    "kill_fee": 3,
+    "miss_fee": 1_100,
+    "bond": 1_250,
+}
+terms = st.just(TIGHT) | st.fixed_dictionaries(
     {
         "base_fee": st.sampled_from([0, 1, 700, 1_000]),
         "price_per_m_input": st.sampled_from([0, 1, 10**6]),
@@ -254,6 +263,8 @@ class JobRules(RuleBasedStateMachine):
         if not self.pair.jobs:
             return
         job = self.pair.model.jobs[self.pair.jobs[-1]]
+        if last_second:
+            self.pair.warp(max(self.pair.model.now, job.commit_deadline))
         for replica, output in zip(job.replicas, answers, strict=False):
             self._commit(job, replica.provider, output)
             self._cancel(job, job.client)

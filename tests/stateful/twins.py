@@ -29,7 +29,13 @@ class Twin:
 
 
 TWINS = (
-    Twin("price rounds down", JOBS, "libraries/Payout", "+ Math.ceilDiv(inputTokens", "+ _floor(inputTokens"),
+    Twin(
+        "price rounds down",
+        JOBS,
+        "libraries/Payout",
+        "Math.ceilDiv(inputTokens * terms.pricePerMInput + outputTokens * terms.pricePerMOutput, MILLION)",
+        "(inputTokens * terms.pricePerMInput + outputTokens * terms.pricePerMOutput) / MILLION",
+    ),
     Twin(
         "kill fee above the price",
         JOBS,
@@ -211,12 +217,6 @@ TWINS = (
     ),
     Twin("offers outlive their provider", REGISTRY, "Registry", "        ++provider.epoch;\n", ""),
 )
-_FLOOR = """
-    function _floor(uint256 value, uint256 by) private pure returns (uint256) {
-        return value / by;
-    }
-}
-"""
 
 
 def broken(twin: Twin) -> dict[str, str]:
@@ -225,8 +225,6 @@ def broken(twin: Twin) -> dict[str, str]:
     tree = {name: text for name, text in read_sources().items() if not name.startswith("contracts/test/")}
     assert tree[path].count(twin.old) == 1, f"{twin.name}: the text to break occurs {tree[path].count(twin.old)} times"
     changed = tree[path].replace(twin.old, twin.new)
-    if "_floor(" in changed:
-        changed = changed.rstrip().removesuffix("}") + _FLOOR
     return {f"{_folder(twin)}/{name}": changed if name == path else text for name, text in tree.items()}
 
 
