@@ -192,7 +192,7 @@ def build(
         worklist: Worklist  # the executor wakes it, and it steps the node that feeds the executor
         executor = executor_factory(engines, config.limits.queue, lambda job_id: worklist.kick(job_id))
         stack.callback(executor.stop)
-        node = Node(side, journal, executor, shop, config.timing)
+        node = Node(side, journal, executor, shop, config.timing, confirmations=config.confirmations)
         worklist = Worklist(node.step, side.now)
         desk = Desk(side, journal, shop, catalogue, account, load=executor.load, kick=worklist.kick)
         follower = Follower(

@@ -83,9 +83,14 @@ class ChainSide:
         outlook = self.outlook
         return max(outlook.head.timestamp + int(self._monotonic() - outlook.seen), int(self._clock()))
 
-    def job(self, job_id: bytes) -> JobView | None:
+    def seen(self, depth: int = 0) -> int:
+        """Timestamp of the newest head seen (no RPC call), or of the block `depth` below it."""
+        head = self.outlook.head
+        return self._chain.block(max(head.number - depth, 0)).timestamp if depth else head.timestamp
+
+    def job(self, job_id: bytes, depth: int = 0) -> JobView | None:
         try:
-            job = self._jobs.job(job_id)
+            job = self._jobs.job(job_id, max(self.outlook.head.number - depth, 0) if depth else "latest")
         except ContractError as error:
             if error.code == "UnknownJob":
                 return None

@@ -84,6 +84,7 @@ class Timing(Section):
 
     min_reveal_window: Seconds = 30
     min_commit_seconds: Seconds = 5  # left to the commit deadline when inference would start
+    reveal_margin: Seconds = 5  # after the commit deadline by the clock; development chains only, others need a block
     settle_grace: Seconds = 15  # after a job could be settled and nobody did, this provider pays for it
     settle_stagger: Seconds = 5  # more for each replica before this one in the job
     release_grace: Seconds = 2  # after a bond came free
@@ -107,7 +108,7 @@ class ProviderConfig(Section):
     modes: tuple[str, ...] = ("quorum", "none")
     device: str = "cpu"
     threads: Annotated[int, Field(strict=True, ge=1, le=1024)] | None = None  # None: what the engine finds best
-    confirmations: Annotated[int, Field(strict=True, ge=0, le=1000)] = 0  # blocks on top of a job before it is believed
+    confirmations: Annotated[int, Field(strict=True, ge=0, le=1000)] = 0  # blocks on top before it is believed
     stake: Amount = 0  # target: `run` deposits and stakes up to it from the wallet; 0 = leave the stake alone
     prices: Prices = Prices()
     model_prices: dict[str, Prices] = Field(default_factory=dict)  # by modelId (0x…) or model name

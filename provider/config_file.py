@@ -22,7 +22,9 @@ rpc_url = {rpc_url}
 {ws_line}
 # Manifest of the contracts. Their code is checked against it at every start.
 deployment = {deployment}
-# Blocks on top of a job before this provider believes it. 0 only where blocks are never taken back.
+# Blocks on top of a job before this provider believes it, and on top of its last commitment before it reveals. 0 only
+# where blocks are never taken back, such as a development chain: a commitment that a reorganisation takes back after
+# the reveal can be made anew by whoever copies the answer. Where money is real, set 1 or more.
 confirmations = {confirmations}
 
 # --- identity and storage
@@ -97,6 +99,9 @@ token_per_coin = {token_per_coin}
 # Shorter reveal windows are refused: a stuck transaction must fit in.
 min_reveal_window = {min_reveal_window}
 # min_commit_seconds = 5
+# On a development chain, which may have no blocks while nothing is sent, a reveal waits so long after the commit
+# deadline; on any other chain it waits for a block after the deadline.
+# reveal_margin = 5
 # When nobody settles a job, this provider does after settle_grace, and collects its pay without asking.
 settle_grace = {settle_grace}
 # settle_stagger = 5

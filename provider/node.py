@@ -15,6 +15,7 @@ from typing import Protocol
 
 import structlog
 
+from market.chain import DEVELOPMENT_CHAIN_IDS
 from market.errors import ContractError
 from market.hashing import tokens_root, unpack_stop_tokens
 from market.settlement import Terms, price
@@ -46,9 +47,17 @@ class JobChain(Protocol):
     @property
     def dispute_window(self) -> int: ...
     def now(self) -> int:
-        """What `block.timestamp` would be about now."""
+        """What `block.timestamp` would be about now, rather too late than too early: a guess by this machine's clock.
 
-    def job(self, job_id: bytes) -> JobView | None: ...
+        Good for waking up and for refusing; nothing that costs a bond is given up because of it.
+        """
+
+    def seen(self, depth: int = 0) -> int:
+        """`block.timestamp` of the newest block seen, or of the one `depth` blocks below it."""
+
+    def job(self, job_id: bytes, depth: int = 0) -> JobView | None:
+        """The job at the newest block, or as it stood `depth` blocks below it; None where it was not there."""
+
     def replicas(self, job_id: bytes) -> list[ReplicaView]: ...
     def stake(self) -> int:
         """Base units staked by this provider and not locked."""
@@ -73,7 +82,11 @@ IDLE = Next()
 
 
 class Node:
-    """See the module. `step` of one job must not run twice at the same time; of different jobs it may."""
+    """See the module. `step` of one job must not run twice at the same time; of different jobs it may.
+
+    Args:
+        confirmations: blocks on top of the end of committing before this provider reveals.
+    """
 
     def __init__(
         self,
@@ -83,6 +96,7 @@ class Node:
         shop: Shop,
         timing: Timing,
         *,
+        confirmations: int = 0,
         clock: Callable[[], float] = time.time,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
@@ -91,6 +105,7 @@ class Node:
         self._executor = executor
         self._shop = shop
         self._timing = timing
+        self._confirmations = confirmations
         self._clock = clock
         self._random_bytes = random_bytes
         self._settleable_since: dict[bytes, int] = {}
@@ -109,7 +124,8 @@ class Node:
         job = self._chain.job(job_id)
         now = self._chain.now()
         if job is None:  # not visible yet, or taken back by a reorganisation
-            return self._refuse(row, "JOB_VANISHED") if now > row.commit_deadline + 3_600 else Next(at=now + 1)
+            gone = self._chain.seen() > row.commit_deadline + 3_600
+            return self._refuse(row, "JOB_VANISHED") if gone else Next(at=now + 1)
         replicas = self._chain.replicas(job_id)
         index = next((i for i, r in enumerate(replicas) if r.provider.lower() == self._chain.address.lower()), None)
         if index is None:
@@ -126,19 +142,24 @@ class Node:
     # ----------------------------------------------------------------------------------------- until committed
 
     def _before_commit(self, row: JobRow, job: JobView, mine: ReplicaView, now: int) -> Next:
-        if job.state is not JobState.OPEN or now > job.commit_deadline:
-            missing = row.salt is None and self._delivered(row, job) is None
-            return self._refuse(row, "REQUEST_MISSING" if missing else "COMMIT_WINDOW_MISSED")
+        if job.state is not JobState.OPEN or self._chain.seen() > job.commit_deadline:
+            return self._too_late(row, job)
         if row.salt is not None:
-            return self._commit(row, now)
+            return self._commit(row, job, now)
         outcome = self._executor.outcome(row.job_id)
         if isinstance(outcome, Answer):
             return self._record(row, outcome)
         if outcome is not None:
             return self._refuse(row, "ENGINE_FAILED", f"{outcome.code}: {outcome.message}")
         if self._executor.holds(row.job_id):
-            return Next(at=job.commit_deadline + 1)
+            return Next(at=max(job.commit_deadline, now) + 1)
+        if now > job.commit_deadline:  # nothing was computed yet: no need to wait for a block that says so
+            return self._too_late(row, job)
         return self._start(row, job, mine, now)
+
+    def _too_late(self, row: JobRow, job: JobView) -> Next:
+        missing = row.salt is None and self._delivered(row, job) is None
+        return self._refuse(row, "REQUEST_MISSING" if missing else "COMMIT_WINDOW_MISSED")
 
     def _start(self, row: JobRow, job: JobView, mine: ReplicaView, now: int) -> Next:
         stored = self._delivered(row, job)
@@ -240,7 +261,7 @@ class Node:
         self._executor.drop(row.job_id)
         return AGAIN
 
-    def _commit(self, row: JobRow, now: int) -> Next:
+    def _commit(self, row: JobRow, job: JobView, now: int) -> Next:
         if row.stage not in (Stage.ANSWERED, Stage.COMMITTING):  # the journal is ahead of the chain
             return self._taken_back(row, Stage.ANSWERED, now)
         output, salt = _answered(row)
@@ -251,6 +272,8 @@ class Node:
         except ContractError as error:
             if error.code == "InsufficientStake":
                 return self._refuse(row, "STAKE_TOO_SMALL", error.message)
+            if error.code == "TooLate" and now > job.commit_deadline:  # the contract and the clock agree
+                return self._refuse(row, "COMMIT_WINDOW_MISSED", error.message)
             return self._retry(row, "commit", error, now)
         self._journal.advance(row.job_id, Stage.COMMITTED, self._wall())
         return AGAIN
@@ -264,20 +287,39 @@ class Node:
         if row.stage in (Stage.ANSWERED, Stage.COMMITTING):
             row = self._journal.advance(row.job_id, Stage.COMMITTED, self._wall())
         if job.state is JobState.OPEN:
-            if now <= job.commit_deadline:
-                return Next(at=job.commit_deadline + 1)
-            if job.committed < job.quorum:
-                return self._settle(row, index, now)
             reveal_end = job.commit_deadline + job.reveal_window
         else:
             reveal_end = job.reveal_deadline
-        if now <= reveal_end:
-            return self._reveal(row, "reveal", now)
+        if not self._committing_is_over(row, job, reveal_end, now):
+            return Next(at=(max(job.commit_deadline, now) if job.state is JobState.OPEN else now) + 1)
+        if job.state is JobState.OPEN and job.committed < job.quorum:
+            return self._settle(row, index, now)
+        if self._chain.seen() <= reveal_end:
+            return self._reveal(row, index, "reveal", reveal_end, now)
         if job.output_hash == output.output_hash:  # late, but equal: the kill fee is better than the miss fee
-            return self._reveal(row, "late-reveal", now)
+            return self._reveal(row, index, "late-reveal", reveal_end, now)
         return self._settle(row, index, now)
 
-    def _reveal(self, row: JobRow, kind: str, now: int) -> Next:
+    def _committing_is_over(self, row: JobRow, job: JobView, reveal_end: int, now: int) -> bool:
+        """Whether no block can hold another commitment: what is revealed before could be copied into one.
+
+        Commitments are legal in a block stamped with the deadline itself, so that only a later block proves the end,
+        with `confirmations` more on top. These are waited for during half of the reveal window at most: silence is
+        sure to cost the miss fee. A development chain may have blocks only when somebody sends something: there the
+        clock counts, and `reveal_margin`.
+        """
+        hurry = 2 * (reveal_end - now) < job.reveal_window
+        if job.state is not JobState.OPEN:
+            if hurry or not self._confirmations:
+                return True
+            below = self._chain.job(row.job_id, self._confirmations)
+            return below is not None and below.state is not JobState.OPEN
+        by_clock = now > job.commit_deadline + self._timing.reveal_margin
+        if by_clock and self._chain.domain.chain_id in DEVELOPMENT_CHAIN_IDS:
+            return True
+        return self._chain.seen(0 if hurry else self._confirmations) > job.commit_deadline
+
+    def _reveal(self, row: JobRow, index: int, kind: str, reveal_end: int, now: int) -> Next:
         if row.stage is Stage.REVEALED:
             return self._taken_back(row, Stage.COMMITTED, now)
         output, salt = _answered(row)
@@ -285,7 +327,9 @@ class Node:
         try:
             self._chain.reveal(row.job_id, output, salt, _key(kind, row))
         except ContractError as error:
-            return self._retry(row, kind, error, now)
+            if now > reveal_end and error.code in ("TooLate", "LateAndNotAgreed"):
+                self._settle(row, index, now)
+            return self._retry(row, kind, error, now)  # and tries again until a block says that it is too late
         self._journal.advance(row.job_id, Stage.REVEALED, self._wall())
         return AGAIN
 

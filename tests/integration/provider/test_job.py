@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -108,6 +109,24 @@ def test_job_of_a_stranger_for_somebodys_private_request_is_never_answered(marke
     assert market.contracts.jobs.replicas(copy)[0].state is ReplicaState.ASSIGNED
     assert market.output(agent.url, copy, signer=market.anvil.accounts[8]).status_code == 409
     assert market.output(agent.url, job).status_code == 200
+
+
+def test_agent_that_wants_a_confirmation_reveals_a_block_after_the_last_commitment(
+    market: Market, tmp_path: Path
+) -> None:
+    agent = LocalAgent(*market.provider(5, tmp_path, confirmations=1))
+    try:
+        job, _ = market.start_job(agent.url)
+        market.anvil.mine()  # the job is believed now
+        until(lambda: market.job(job).state is JobState.REVEALING)
+        until(lambda: (row := agent.journal.job(job)) is not None and row.stage is Stage.COMMITTED)
+        time.sleep(1.5)
+        assert market.job(job).revealed == 0
+        market.anvil.mine()
+        until(lambda: market.job(job).revealed == 1)
+        until(lambda: market.settled(job))
+    finally:
+        agent.stop()
 
 
 def test_bond_is_released_once_its_dispute_window_is_over(market: Market, agent: LocalAgent) -> None:

@@ -20,11 +20,14 @@ class FakeChain:
     """One job with two replicas; this provider is the first. Records every write with its key."""
 
     address = samples.PROVIDER
-    domain = DOMAIN
+    domain: Domain = DOMAIN
     dispute_window = 100
 
     def __init__(self, quote: Quote) -> None:
         self.time = samples.NOW
+        self.drift = 0  # by which this machine's clock is ahead of the chain
+        self.blocks: int | None = None  # timestamp of the newest block, where it is not `time`
+        self.below: tuple[JobState, int] | None = None  # the job's state and the time further down, where they differ
         self.staked = 10**6
         self.gas_price = 1
         self.sent: list[tuple[str, str]] = []  # (what, key)
@@ -72,9 +75,16 @@ class FakeChain:
         self.view = replace(self.view, **fields)  # type: ignore[arg-type]
 
     def now(self) -> int:
-        return self.time
+        return self.time + self.drift
 
-    def job(self, job_id: bytes) -> JobView | None:
+    def seen(self, depth: int = 0) -> int:
+        if depth and self.below is not None:
+            return self.below[1]
+        return self.time if self.blocks is None else self.blocks
+
+    def job(self, job_id: bytes, depth: int = 0) -> JobView | None:
+        if depth and self.below is not None and self.view is not None:
+            return replace(self.view, state=self.below[0])
         return self.view
 
     def replicas(self, job_id: bytes) -> list[ReplicaView]:

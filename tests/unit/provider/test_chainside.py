@@ -14,10 +14,13 @@ class StillChain:
     """A chain whose newest block stays the same until somebody changes it."""
 
     def __init__(self) -> None:
-        self.block = Block(number=7, hash="0x07", parent_hash="0x06", timestamp=5_000, base_fee=1)
+        self.newest = Block(number=7, hash="0x07", parent_hash="0x06", timestamp=5_000, base_fee=1)
 
     def head(self) -> Block:
-        return self.block
+        return self.newest
+
+    def block(self, number: int) -> Block:
+        return dataclasses.replace(self.newest, number=number, timestamp=4_000 + number)
 
 
 class Contracts:
@@ -33,10 +36,10 @@ class Contracts:
         return 0
 
 
-def make(chain: StillChain, seconds: list[float]) -> ChainSide:
+def make(chain: StillChain, seconds: list[float], wall: float = 0.0) -> ChainSide:
     parts: Any = Contracts()
     clock: Any = chain
-    return ChainSide(clock, parts, parts, parts, clock=lambda: 0.0, monotonic=lambda: seconds[0])
+    return ChainSide(clock, parts, parts, parts, clock=lambda: wall, monotonic=lambda: seconds[0])
 
 
 def test_now_on_a_chain_without_new_blocks_goes_on_though_the_head_is_read_again() -> None:
@@ -53,6 +56,15 @@ def test_now_after_a_new_block_starts_from_its_timestamp() -> None:
     seconds, chain = [100.0], StillChain()
     side = make(chain, seconds)
     seconds[0] = 150.0
-    chain.block = dataclasses.replace(chain.block, number=8, hash="0x08", timestamp=6_000)
+    chain.newest = dataclasses.replace(chain.newest, number=8, hash="0x08", timestamp=6_000)
     side.look()
     assert side.now() == 6_000
+
+
+def test_seen_time_is_of_blocks_whatever_the_clocks_say() -> None:
+    seconds = [100.0]
+    side = make(StillChain(), seconds, wall=9_000.0)
+    seconds[0] = 500.0
+    assert (side.now(), side.seen()) == (9_000, 5_000)
+    assert side.seen(2) == 4_005
+    assert side.seen(100) == 4_000
