@@ -34,7 +34,7 @@ from market.types import OutputAccess, parse_bytes32
 from provider.catalogue import Catalogue, Served
 from provider.desk import Desk
 from provider.errors import Refusal
-from provider.limits import Gate, headers_of, status_of
+from provider.limits import Buckets, Gate, headers_of, status_of
 from provider.pricing import Ask, Shop, unknown_model
 
 _ERRORS: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorBody, "description": "Refused, with a reason."}}
@@ -50,6 +50,7 @@ def create_app(desk: Desk, catalogue: Catalogue, shop: Shop, unready: Callable[[
         create_api(desk, catalogue, shop, unready),
         body_limit=BODY_LIMIT,
         concurrency=shop.limits.http_concurrency,
+        bucket=Buckets(shop.limits.requests_per_second, shop.limits.request_burst),
     )
 
 

@@ -53,7 +53,9 @@ class Terms(Section):
     bond: Amount = 0  # least bond of a job; raised to what the contract demands
     kill_fee_bps: BasisPoints = 1_000  # of the price: paid for a cancelled job and for a late but agreed answer
     miss_fee_bps: Annotated[int, Field(strict=True, ge=10_000, le=1_000_000)] = 10_000  # of the price: cost of silence
-    valid_seconds: Annotated[int, Field(strict=True, ge=5, le=3600)] = 60  # how long a quote binds and reserves stake
+    valid_seconds: Annotated[int, Field(strict=True, ge=5, le=3600)] = (
+        60  # how long a quote can be posted; it reserves nothing
+    )
 
 
 class Gas(Section):
@@ -69,8 +71,9 @@ class Limits(Section):
 
     max_input_tokens: Count = 4_096
     max_output_tokens: Count = 2_048
-    open_quotes: Count = 256  # in all
-    open_quotes_per_client: Count = 32
+    kept_quotes: Count = 50_000  # signed and not posted yet; beyond, those that expire first are forgotten
+    requests_per_second: Count = 20  # of one remote address (IPv6: of one /64), in the long run; loopback is exempt
+    request_burst: Count = 60  # of one remote address at once
     stored_requests: Count = 1_024
     stored_request_seconds: Seconds = 3_600  # a request nobody posted a job for is forgotten
     acceptances_per_request: Count = 8

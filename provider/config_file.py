@@ -73,7 +73,7 @@ bond = {bond}
 kill_fee_bps = {kill_fee_bps}
 # Of the price: what silence after a commitment costs (at least 10000 = the price).
 miss_fee_bps = {miss_fee_bps}
-# How long a quote binds this provider. It reserves its bond for so long.
+# How long a quote can be posted. It reserves no stake: only jobs do.
 valid_seconds = {valid_seconds}
 
 [gas]
@@ -86,8 +86,11 @@ token_per_coin = {token_per_coin}
 [limits]
 # max_input_tokens = 4096
 # max_output_tokens = 2048
-# open_quotes = 256
-# open_quotes_per_client = 32
+# Of one remote address. This machine's own addresses are not counted: a proxy here has to limit for itself.
+# requests_per_second = 20
+# request_burst = 60
+# Signed quotes that nobody has posted; beyond, those that expire first are forgotten.
+# kept_quotes = 50000
 # stored_requests = 1024
 # stored_request_seconds = 3600
 # acceptances_per_request = 8

@@ -6,7 +6,6 @@ No HTTP here: provider/app.py translates. Every method may block for a database 
 from __future__ import annotations
 
 import secrets
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -79,7 +78,6 @@ class Desk:
         self._domain: Domain = chain.domain
         self._load = load
         self._kick = kick
-        self._quoting = threading.Lock()
 
     # ------------------------------------------------------------------------------------------------- quotes
 
@@ -89,25 +87,19 @@ class Desk:
         Raises:
             Refusal: with the code and the numbers.
         """
-        with self._quoting:  # two quotes at once must not promise the same stake
-            return self._quote(ask)
-
-    def _quote(self, ask: Ask) -> tuple[Quote, bytes]:
         now = self._chain.now()
         outlook = self._chain.outlook
-        reserved = self._journal.reserved(now, ask.client)
         situation = Situation(
             now=now,
             stake=outlook.stake,
-            reserved=reserved.bonds,
-            open_quotes=reserved.quotes,
-            client_quotes=reserved.client_quotes,
+            reserved=self._journal.reserved(),
             load=self._load(),
             fee_per_gas=outlook.fee_per_gas,
         )
         quote = self._shop.quote(ask, situation, nonce=secrets.randbits(128))
         signature = sign(self._domain, quote, self._account)
-        self._journal.add_quote(self._domain.digest(quote), quote, signature, now)
+        keep = self._shop.limits.kept_quotes
+        self._journal.add_quote(self._domain.digest(quote), quote, signature, now, keep=keep)
         return quote, signature
 
     # ------------------------------------------------------------------------------------------------ prompts
@@ -148,7 +140,7 @@ class Desk:
         _check_vocabulary(ids, served.product.vocabulary)
         if messages is not None:
             self._check_template(served.text.encode_chat, messages, ids)
-        self._check_room(request_hash, now)
+        self._check_room(subject_id, request_hash, now)
         acceptance = Acceptance(subject_id, request_hash, now)
         signature = sign(self._domain, acceptance, self._account)
         self._journal.put_request(request, ids, now + limits.stored_request_seconds)
@@ -199,18 +191,21 @@ class Desk:
                 sent=len(ids),
             )
 
-    def _check_room(self, request_hash: bytes, now: int) -> None:
+    def _check_room(self, subject_id: bytes, request_hash: bytes, now: int) -> None:
+        """Prompts for jobs on chain, which cost their client something, always find room: strangers cannot fill it."""
         limits = self._shop.limits
         stored = self._journal.request_count()
         if stored >= limits.stored_requests:
             self._journal.forget(now, outputs_before=0)
             stored = self._journal.request_count()
-        if stored >= limits.stored_requests and self._journal.request(request_hash) is None:
+        waits = self._journal.job(subject_id) is not None or self._journal.request(request_hash) is not None
+        if stored >= limits.stored_requests and not waits:
             raise Refusal(
                 "OVERLOADED",
                 f"This provider holds {stored} prompts, its limit is {limits.stored_requests}.",
+                hint="Deliver the prompt once its job is on chain.",
                 status=429,
-                retry_after=60,
+                retry_after=5,
                 count=stored,
                 limit=limits.stored_requests,
             )

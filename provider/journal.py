@@ -19,7 +19,7 @@ from typing import Any
 from market.hashing import pack_tokens, unpack_tokens
 from market.types import Acceptance, Output, Quote, Request
 from provider.errors import JournalError
-from provider.records import JobRow, QuoteRow, Reserved, Stage, StoredRequest
+from provider.records import JobRow, QuoteRow, Stage, StoredRequest
 
 SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -109,8 +109,10 @@ class Journal:
 
     # ------------------------------------------------------------------------------------------------ quotes
 
-    def add_quote(self, digest: bytes, quote: Quote, signature: bytes, now: int) -> None:
+    def add_quote(self, digest: bytes, quote: Quote, signature: bytes, now: int, *, keep: int = 50_000) -> None:
         """Records a quote before it is given out. Its nonce was never used before.
+
+        Quotes that no job used are proof of nothing yet: of more than `keep`, those that expire first are forgotten.
 
         Raises:
             JournalError: the nonce was used.
@@ -131,6 +133,11 @@ class Journal:
                     quote.valid_until,
                 ),
             )
+            db.execute(
+                "DELETE FROM quotes WHERE rowid IN (SELECT rowid FROM quotes WHERE job_id IS NULL "
+                "ORDER BY valid_until, rowid LIMIT max(0, (SELECT count(*) FROM quotes WHERE job_id IS NULL) - ?))",
+                (keep,),
+            )
 
     def quote(self, digest: bytes) -> QuoteRow | None:
         row = self._one("SELECT * FROM quotes WHERE digest = ?", digest)
@@ -146,28 +153,27 @@ class Journal:
 
     def covers(self, request: Request, since: int) -> bool:
         """Whether a quote that was valid at or after `since` names this request, or its model with room for it."""
-        rows = self._all(
-            "SELECT body FROM quotes WHERE request_hash IN (?, zeroblob(32)) AND model_id = ? AND valid_until >= ?",
+        found = self._one(
+            "SELECT 1 FROM quotes WHERE request_hash IN (?, zeroblob(32)) AND model_id = ? AND valid_until >= ? "
+            "AND CAST(json_extract(body, '$.maxInputTokens') AS INTEGER) >= ? "
+            "AND CAST(json_extract(body, '$.maxOutputTokens') AS INTEGER) >= ? "
+            "LIMIT 1",  # strangers may have made this table long
             request.request_hash,
             request.model_id,
             since,
+            request.input_tokens,
+            request.max_output_tokens,
         )
-        quotes = (Quote.from_json(json.loads(row["body"])) for row in rows)
-        return any(
-            quote.max_input_tokens >= request.input_tokens and quote.max_output_tokens >= request.max_output_tokens
-            for quote in quotes
-        )
+        return found is not None
 
-    def reserved(self, now: int, client: str) -> Reserved:
-        """Bonds that open quotes and unbonded jobs tie up, and how many quotes are open in all and for `client`."""
-        with self._lock:
-            quotes = self._all("SELECT client, bond FROM quotes WHERE job_id IS NULL AND valid_until >= ?", now)
-            jobs = self._all("SELECT bond FROM unbonded_jobs")
-        return Reserved(
-            bonds=sum(int(row["bond"]) for row in [*quotes, *jobs]),
-            quotes=len(quotes),
-            client_quotes=sum(row["client"] == client.lower() for row in quotes),
-        )
+    def reserved(self) -> int:
+        """Bonds of the jobs that were assigned and are not committed to yet, base units."""
+        return sum(int(row["bond"]) for row in self._all("SELECT bond FROM unbonded_jobs"))
+
+    def promised(self, besides: bytes) -> int:
+        """Bonds of the jobs but one that are being worked on and are not committed to yet, base units."""
+        rows = self._all("SELECT bond FROM unbonded_jobs WHERE stage != 'SEEN' AND job_id != ?", besides)
+        return sum(int(row["bond"]) for row in rows)
 
     # ---------------------------------------------------------------------------------------------- requests
 

@@ -1,10 +1,17 @@
-"""What stands before every handler: concurrency, body size, time to send the body. Plain ASGI, no framework."""
+"""What stands before every handler: rate per address, concurrency, body size, time to send the body.
+
+Plain ASGI, no framework.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
+import time
 import traceback
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -18,6 +25,50 @@ log = structlog.get_logger(__name__)
 BODY_SECONDS = 10.0
 """Default time for a request's whole body to arrive."""
 ALWAYS_ANSWERED = ("/healthz", "/readyz")
+ADDRESSES = 10_000
+"""Remote addresses remembered at once; beyond, the one that was silent for longest is forgotten."""
+
+
+class Buckets:
+    """A token bucket per remote address: `burst` requests at once, `per_second` in the long run.
+
+    IPv6 addresses count by their /64, which one subscriber has all of. Loopback is exempt: these are this machine's own
+    programs, or a proxy, behind which addresses say nothing and which has to limit for itself.
+    """
+
+    def __init__(self, per_second: int, burst: int, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._per_second = per_second
+        self._burst = burst
+        self._monotonic = monotonic
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, and when they were counted
+
+    def take(self, address: str) -> float:
+        """Takes a token. Returns 0, or the seconds until there is one."""
+        key = _network(address)
+        if not key:
+            return 0.0
+        now = self._monotonic()
+        tokens, counted = self._left.pop(key, (float(self._burst), now))
+        tokens = min(tokens + (now - counted) * self._per_second, float(self._burst))
+        wait = max(0.0, (1 - tokens) / self._per_second)
+        self._left[key] = (tokens if wait else tokens - 1, now)
+        if len(self._left) > ADDRESSES:
+            self._left.popitem(last=False)
+        return wait
+
+
+def _network(address: str) -> str:
+    """Whom requests from an address count for; "" for nobody."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return ""  # no internet address: a Unix socket
+    if isinstance(parsed, ipaddress.IPv6Address):
+        mapped = parsed.ipv4_mapped
+        if mapped is None:
+            return "" if parsed.is_loopback else str(ipaddress.ip_network((parsed, 64), strict=False))
+        parsed = mapped
+    return "" if parsed.is_loopback else str(parsed)
 
 
 class Gate:
@@ -26,19 +77,34 @@ class Gate:
     Args:
         body_limit: bytes; body_seconds: within which the whole body has to arrive.
         concurrency: requests answered at the same time; /healthz and /readyz are not counted.
+        bucket: how many one address may send; None: any number.
     """
 
-    def __init__(self, app: ASGIApp, *, body_limit: int, concurrency: int, body_seconds: float = BODY_SECONDS) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        body_limit: int,
+        concurrency: int,
+        body_seconds: float = BODY_SECONDS,
+        bucket: Buckets | None = None,
+    ) -> None:
         self._app = app
         self._body_limit = body_limit
         self._concurrency = concurrency
         self._body_seconds = body_seconds
+        self._bucket = bucket
         self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return  # no WebSockets, no lifespan
         counted = scope["path"] not in ALWAYS_ANSWERED
+        peer = scope.get("client")
+        wait = self._bucket.take(peer[0]) if counted and peer and self._bucket is not None else 0.0
+        if wait:
+            await refuse(send, _too_often(wait))
+            return
         if counted and self._running >= self._concurrency:
             await refuse(send, _too_many(self._concurrency))
             return
@@ -136,6 +202,16 @@ def _too_many(limit: int) -> Refusal:
         status=429,
         retry_after=1,
         limit=limit,
+    )
+
+
+def _too_often(wait: float) -> Refusal:
+    return Refusal(
+        "RATE_LIMITED",
+        "Too many requests come from this address.",
+        hint="Ask again in a moment.",
+        status=429,
+        retry_after=max(1, round(wait)),
     )
 
 

@@ -217,9 +217,9 @@ class Node:
                 "TOO_LITTLE_TIME",
                 f"{left} s are left to commit, this provider needs {self._timing.min_commit_seconds} s.",
             )
-        stake = self._chain.stake()
+        stake = self._chain.stake() - self._journal.promised(row.job_id)
         if stake < mine.bond:
-            raise Refusal("STAKE_TOO_SMALL", f"The bond is {mine.bond}, {stake} of the stake is free.")
+            raise Refusal("STAKE_TOO_SMALL", f"The bond is {mine.bond}, {max(stake, 0)} of the stake is free.")
         earns = price(
             Terms(mine.base_fee, mine.price_per_m_input, mine.price_per_m_output, 0, 0, 0),
             job.input_tokens,

@@ -50,8 +50,8 @@ class Situation:
 
     Attributes:
         stake: staked in the vault and not locked.
-        reserved: bonds promised by open quotes and by jobs that are not committed yet.
-        open_quotes, client_quotes: unexpired, unused quotes in all, and those of this client.
+        reserved: bonds of jobs on chain that are not committed yet. Quotes reserve nothing: they are free to ask for,
+            and a job that the stake does not cover is not committed to, which costs nothing.
         load: jobs in the engine or waiting for it.
         fee_per_gas: wei, what a transaction would cost now.
     """
@@ -59,8 +59,6 @@ class Situation:
     now: int
     stake: int
     reserved: int
-    open_quotes: int
-    client_quotes: int
     load: int
     fee_per_gas: int
 
@@ -108,7 +106,8 @@ class Shop:
         highest, lowest = price(plain, most_input, most_output), price(plain, *smallest)
         miss_fee = -(-highest * self.terms.miss_fee_bps // BPS)
         least_bond = minimum_bond(plain, most_input, most_output, self.challenger_share_bps)
-        bond = max(self.terms.bond, least_bond, miss_fee, 1)  # the vault locks no bond of nothing
+        # the contract takes a bond of nothing; this provider puts something at stake for a free answer, too
+        bond = max(self.terms.bond, least_bond, miss_fee, 1)
         free = situation.stake - situation.reserved
         if bond > free:
             raise Refusal(
@@ -163,21 +162,16 @@ class Shop:
         return product
 
     def _check_load(self, situation: Situation) -> None:
-        for count, limit, what in (
-            (situation.load, self.limits.queue, "jobs"),
-            (situation.open_quotes, self.limits.open_quotes, "open quotes"),
-            (situation.client_quotes, self.limits.open_quotes_per_client, "open quotes of this client"),
-        ):
-            if count >= limit:
-                raise Refusal(
-                    "OVERLOADED",
-                    f"This provider has {count} {what}, its limit is {limit}.",
-                    hint="Ask again later, or ask another provider.",
-                    status=429,
-                    retry_after=self.terms.valid_seconds if "quotes" in what else 5,
-                    count=count,
-                    limit=limit,
-                )
+        if situation.load >= self.limits.queue:
+            raise Refusal(
+                "OVERLOADED",
+                f"This provider has {situation.load} jobs, its limit is {self.limits.queue}.",
+                hint="Ask again later, or ask another provider.",
+                status=429,
+                retry_after=5,
+                count=situation.load,
+                limit=self.limits.queue,
+            )
 
 
 def check_request(request: Request, product: Product, limits: Limits) -> None:

@@ -89,12 +89,3 @@ class StoredRequest:
 
     request: Request
     ids: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Reserved:
-    """What open promises tie up at one moment."""
-
-    bonds: int  # base units
-    quotes: int
-    client_quotes: int

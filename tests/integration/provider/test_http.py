@@ -201,7 +201,7 @@ def test_openapi_describes_every_path(agent: LocalAgent) -> None:
 
 @pytest.fixture(scope="module")
 def poor(market: Market, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAgent]:
-    """An agent whose stake carries two bonds, which stores one prompt and has one open quote a client."""
+    """An agent whose stake carries two bonds, and which stores one prompt, for one job."""
     folder: Path = tmp_path_factory.mktemp("poor")
     config, account = market.provider(4, folder, stake=20_000, terms=Terms(bond=10_000))
     text = config.read_text(encoding="utf-8")
@@ -214,21 +214,38 @@ def poor(market: Market, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
     agent.stop()
 
 
-def test_quotes_never_promise_more_stake_than_there_is(market: Market, poor: LocalAgent) -> None:
+def test_quotes_reserve_no_stake_and_jobs_do(market: Market, poor: LocalAgent) -> None:
+    """Whoever asked for free quotes shut a provider: now only jobs that are paid for use its stake up."""
     assert poor.reports[-1] == "staked 20000"
-    first, ids = market.request("one")
-    second, other_ids = market.request("two")
-    market.quote(poor.url, first, Mode.QUORUM)
-    market.quote(poor.url, second, Mode.QUORUM)
+    for _ in range(300):  # more than were ever allowed at once, and many times the stake
+        assert ask(market, poor.url).status_code == 200
+    wanted = [market.request(f"{number}")[0] for number in range(3)]
+    quotes = [market.quote(poor.url, request, Mode.NONE) for request in wanted]
+    jobs = [market.post([quote], request) for quote, request in zip(quotes[:2], wanted[:2], strict=True)]
+    until(lambda: all(poor.journal.job(job) for job in jobs))
     answer = ask(market, poor.url)
     assert code(answer) == (409, "INSUFFICIENT_STAKE")
     assert answer.json()["error"]["details"] == {"bond": "10000", "free": "0", "stake": "20000"}
+    for job in jobs:
+        market.transactions.send(market.contracts.jobs.cancel(job))
+    until(lambda: ask(market, poor.url).status_code == 200)
+
+
+def test_prompts_for_jobs_on_chain_find_room_that_strangers_cannot_fill(market: Market, poor: LocalAgent) -> None:
+    first, ids = market.request("one")
+    second, other_ids = market.request("two")
+    market.quote(poor.url, first, Mode.QUORUM)
+    quote = market.quote(poor.url, second, Mode.NONE)
 
     assert market.deliver(poor.url, keccak256(b"1"), first, ids).status_code == 200
     again = market.deliver(poor.url, keccak256(b"2"), first, ids)
     full = market.deliver(poor.url, keccak256(b"1"), second, other_ids)
     assert [code(answer) for answer in (again, full)] == [(429, "OVERLOADED")] * 2
     assert int(full.headers["retry-after"]) > 0
+    job = market.post([quote], second)
+    until(lambda: poor.journal.job(job))
+    assert market.deliver(poor.url, job, second, other_ids).status_code == 200
+    until(lambda: market.settled(job))
 
 
 def test_agent_without_enough_stake_is_healthy_but_not_ready(market: Market, tmp_path: Path) -> None:

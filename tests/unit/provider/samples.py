@@ -58,5 +58,5 @@ def shop(**fields: object) -> Shop:
 
 
 def situation(**fields: int) -> Situation:
-    base = Situation(now=NOW, stake=1_000_000, reserved=0, open_quotes=0, client_quotes=0, load=0, fee_per_gas=10**9)
+    base = Situation(now=NOW, stake=1_000_000, reserved=0, load=0, fee_per_gas=10**9)
     return replace(base, **fields)

@@ -16,7 +16,7 @@ from market.types import Acceptance, Finish, Mode, Output, Quote
 from provider.errors import JournalError
 from provider.journal import Journal
 from provider.pricing import Ask
-from provider.records import Reserved, Stage
+from provider.records import Stage
 from tests.unit.provider import samples
 
 NOW = samples.NOW
@@ -88,15 +88,25 @@ def test_request_is_covered_by_its_quote_or_one_for_the_model_until_they_are_old
     assert not journal.covers(samples.request(max_output_tokens=18), NOW)
 
 
-def test_reserved_counts_open_quotes_and_unbonded_jobs_once(journal: Journal) -> None:
+def test_reserved_counts_jobs_until_they_are_committed_and_no_quotes(journal: Journal) -> None:
     journal.add_quote(b"d" * 32, quote(), b"s" * 65, NOW)
-    journal.add_quote(b"e" * 32, quote(8, client="0x" + "44" * 20), b"s" * 65, NOW)
-    assert journal.reserved(NOW, samples.CLIENT.upper().replace("0X", "0x")) == Reserved(2_000, 2, 1)
-    assert journal.reserved(NOW + 61, samples.CLIENT) == Reserved(0, 0, 0)
-    add_job(journal)  # uses the first quote
-    assert journal.reserved(NOW, samples.CLIENT) == Reserved(1_000 + 2**100, 1, 0)
+    assert journal.reserved() == 0
+    add_job(journal)
+    assert (journal.reserved(), journal.promised(b"other")) == (2**100, 0)  # nobody delivered its prompt yet
+    journal.advance(JOB, Stage.RUNNING, NOW)
+    assert (journal.reserved(), journal.promised(b"other"), journal.promised(JOB)) == (2**100, 2**100, 0)
     journal.advance(JOB, Stage.COMMITTED, NOW)  # the bond is locked in the vault now
-    assert journal.reserved(NOW, samples.CLIENT) == Reserved(1_000, 1, 0)
+    assert (journal.reserved(), journal.promised(b"other")) == (0, 0)
+
+
+def test_quotes_beyond_what_is_kept_are_forgotten_by_their_expiry_unless_a_job_used_them(journal: Journal) -> None:
+    add_job(journal, digest=b"u" * 32)
+    journal.add_quote(b"u" * 32, quote(1, valid_until=NOW + 1), b"s" * 65, NOW)
+    journal._db.execute("UPDATE quotes SET job_id = ?", (JOB,))
+    for nonce, valid_until in ((2, NOW + 40), (3, NOW + 20), (4, NOW + 30)):
+        journal.add_quote(bytes([nonce]) * 32, quote(nonce, valid_until=valid_until), b"s" * 65, NOW, keep=2)
+    kept = [digest[0] for digest in (b"u" * 32, *(bytes([n]) * 32 for n in (2, 3, 4))) if journal.quote(digest)]
+    assert kept == [ord("u"), 2, 4]
 
 
 def test_request_is_read_back_with_its_prompt(journal: Journal) -> None:

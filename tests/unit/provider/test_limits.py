@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from provider.limits import Gate
+from provider import limits
+from provider.limits import Buckets, Gate
 
 
 class App:
@@ -111,3 +112,72 @@ async def test_connection_that_breaks_off_is_no_request(app: App) -> None:
 
     await gate({"type": "http", "path": "/", "headers": []}, receive, send)
     assert app.inside == 0
+
+
+class Seconds:
+    """A clock that goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def seconds() -> Seconds:
+    return Seconds()
+
+
+def burst(buckets: Buckets, address: str, count: int) -> int:
+    """How many of `count` requests at once pass."""
+    return sum(buckets.take(address) == 0 for _ in range(count))
+
+
+def test_address_may_send_a_burst_and_then_its_rate(seconds: Seconds) -> None:
+    buckets = Buckets(20, 60, seconds)
+    assert burst(buckets, "203.0.113.7", 100) == 60
+    assert buckets.take("203.0.113.7") == pytest.approx(0.05)
+    seconds.now += 1
+    assert burst(buckets, "203.0.113.7", 100) == 20
+    seconds.now += 3_600
+    assert burst(buckets, "203.0.113.7", 100) == 60
+
+
+@pytest.mark.parametrize(
+    ("other", "passes"),
+    [
+        ("203.0.113.8", 1),
+        ("2001:db8:0:1::1", 1),
+        ("2001:db8::ffff", 0),  # the same /64
+        ("2001:db8::1%eth0", 0),
+        ("::ffff:203.0.113.7", 0),  # the same address, seen through an IPv6 socket
+    ],
+)
+def test_address_that_asks_too_often_shuts_out_its_own_network_alone(seconds: Seconds, other: str, passes: int) -> None:
+    buckets = Buckets(1, 2, seconds)
+    for greedy in ("203.0.113.7", "2001:db8::1"):
+        burst(buckets, greedy, 9)
+    assert burst(buckets, other, 1) == passes
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "::ffff:127.0.0.1", "", "/run/socket"])
+def test_programs_of_this_machine_are_not_counted(seconds: Seconds, address: str) -> None:
+    assert burst(Buckets(1, 2, seconds), address, 100) == 100
+
+
+def test_addresses_that_are_remembered_are_bounded(seconds: Seconds) -> None:
+    buckets = Buckets(1, 1, seconds)
+    for number in range(limits.ADDRESSES + 5):
+        buckets.take(f"198.{number >> 16}.{number >> 8 & 255}.{number & 255}")
+    assert len(buckets._left) == limits.ADDRESSES
+
+
+async def test_requests_beyond_the_rate_are_refused_but_health_is_not(app: App, seconds: Seconds) -> None:
+    gate = Gate(app, body_limit=100, concurrency=2, bucket=Buckets(1, 2, seconds))
+    transport = httpx.ASGITransport(gate, client=("203.0.113.7", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://provider") as client:
+        answers = [await client.post("/", content=b"x") for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+        assert (answers[2].json()["error"]["code"], answers[2].headers["retry-after"]) == ("RATE_LIMITED", "1")
+        assert (await client.get("/healthz")).status_code == 200

@@ -59,9 +59,9 @@ class Desk:
             random_bytes=lambda count: self.salts.pop(0),
         )
 
-    def assign(self, digest: bytes = DIGEST) -> None:
+    def assign(self, digest: bytes = DIGEST, job_id: bytes = JOB) -> None:
         self.journal.add_job(
-            JOB,
+            job_id,
             client=samples.CLIENT,
             model_id=samples.MODEL_ID,
             request_hash=samples.request().request_hash,
@@ -518,6 +518,15 @@ def test_job_with_too_little_time_left_is_refused(desk: Desk) -> None:
 
 def test_job_whose_bond_the_stake_does_not_cover_is_refused(desk: Desk) -> None:
     desk.chain.staked = 999
+    refused(desk, "STAKE_TOO_SMALL")
+
+
+def test_job_whose_bond_is_promised_to_another_in_the_making_is_refused(desk: Desk) -> None:
+    """Quotes reserve nothing, so more jobs may come than the stake covers: no inference is spent on them."""
+    other = keccak256(b"another job")
+    desk.assign(job_id=other)
+    desk.journal.advance(other, Stage.RUNNING, NOW)
+    desk.chain.staked = 1_999
     refused(desk, "STAKE_TOO_SMALL")
 
 

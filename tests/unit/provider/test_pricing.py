@@ -127,12 +127,17 @@ def test_quote_beyond_the_context_is_refused_with_what_is_left() -> None:
     assert (error.code, error.details) == ("OUTPUT_TOO_LONG", {"maxOutputTokens": 57, "limit": 56})
 
 
-@pytest.mark.parametrize(("field", "count"), [("load", 8), ("open_quotes", 256), ("client_quotes", 32)])
-def test_quote_of_an_overloaded_provider_is_refused_for_now(field: str, count: int) -> None:
-    error = refusal(**{field: count})
-    assert (error.code, error.status, error.details) == ("OVERLOADED", 429, {"count": count, "limit": count})
+def test_quote_of_an_overloaded_provider_is_refused_for_now() -> None:
+    error = refusal(load=8)
+    assert (error.code, error.status, error.details) == ("OVERLOADED", 429, {"count": 8, "limit": 8})
     assert error.retry_after
-    samples.shop().quote(ASK, samples.situation(**{field: count - 1}), 7)
+    samples.shop().quote(ASK, samples.situation(load=7), 7)
+
+
+def test_quote_for_a_free_answer_puts_something_at_stake() -> None:
+    free = replace(samples.PRODUCT, prices=Prices())
+    quote = samples.shop(products={samples.MODEL_ID: free}, terms=Terms(bond=0)).quote(ASK, samples.situation(), 7)
+    assert (quote.bond, quote.miss_fee, quote.kill_fee) == (1, 0, 0)
 
 
 def test_quote_without_free_stake_is_refused_with_the_numbers() -> None:
