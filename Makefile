@@ -57,5 +57,5 @@ bench: setup-dev ## measure everything, or one table: make bench NAME=gas
 
 .PHONY: clean
 clean: ## stop the local network and remove all that make made
-	@if [ -x .venv/bin/assay ] && [ -d build/network ]; then .venv/bin/assay down || true; fi
+	@if [ -x .venv/bin/assay ]; then .venv/bin/assay down || true; fi
 	@rm -rf .venv node_modules build .solcx out cache .build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
