@@ -28,6 +28,8 @@ MINIMUM_PYTHON = (3, 11)
 MINIMUM_NODE = 20
 RECIPE = "recipes/smollm2-135m-instruct.toml"
 PACK = "build/models/smollm2-135m-instruct"
+#: kind of set-up → the stamps that satisfy it: what building needs includes what running needs
+STAMPS = {"run": (".stamp-run", ".stamp-dev"), "dev": (".stamp-dev",)}
 
 
 class SetupError(Exception):
@@ -73,31 +75,63 @@ def check_machine() -> None:
 def packages(kind: str) -> None:
     """The virtualenv with the packages of constraints.txt."""
     inputs = digest("pyproject.toml", "constraints.txt")
-    stamps = [VENV / f".stamp-{name}" for name in (("run", "dev") if kind == "run" else ("dev",))]
-    if any(stamp.is_file() and stamp.read_text() == inputs for stamp in stamps):
-        return
     unfinished = VENV / ".unfinished"
-    if VENV.exists() and (unfinished.exists() or not (VENV / "bin" / "pip").exists()):
-        shutil.rmtree(VENV)
-    if not VENV.exists():
-        step("virtual environment", [sys.executable, "-m", "venv", str(VENV)], partial=VENV)
+    if is_complete(VENV, STAMPS[kind], inputs):
+        return
+    if must_start_over(VENV):
+        remove_torn(VENV)
+    VENV.mkdir(exist_ok=True)
     unfinished.touch()
+    forget_stamps(VENV)
+    if not (VENV / "bin" / "pip").exists():
+        step("virtual environment", [sys.executable, "-m", "venv", str(VENV)])
     extra = "provider,dev" if kind == "dev" else "provider"
     command = [str(VENV / "bin" / "pip"), "install", "--no-input", "-c", "constraints.txt", "-e", f".[{extra}]"]
     step(f"Python packages ({extra})", command)
-    unfinished.unlink()
     (VENV / f".stamp-{kind}").write_text(inputs)
+    unfinished.unlink()
 
 
 def node_modules(*, everything: bool) -> None:
     """anvil alone to run; OpenZeppelin, solc and forge besides to build."""
+    kind = "dev" if everything else "run"
     inputs = digest("package.json", "package-lock.json")
-    stamps = [NODE / f".stamp-{name}" for name in (("dev",) if everything else ("run", "dev"))]
-    if any(stamp.is_file() and stamp.read_text() == inputs for stamp in stamps):
+    if is_complete(NODE, STAMPS[kind], inputs):
         return
+    forget_stamps(NODE)  # npm ci does not remove them first: one that is killed would leave them on a torn folder
     command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
     step("node modules", command if everything else [*command, "--omit=dev"])
-    (NODE / f".stamp-{'dev' if everything else 'run'}").write_text(inputs)
+    (NODE / f".stamp-{kind}").write_text(inputs)
+
+
+def is_complete(folder: Path, stamps: tuple[str, ...], inputs: str) -> bool:
+    """Whether one of the stamps stands for these inputs, and nobody was killed while changing the folder."""
+    if (folder / ".unfinished").exists():
+        return False
+    return any(path.is_file() and path.read_text() == inputs for path in (folder / name for name in stamps))
+
+
+def must_start_over(venv: Path) -> bool:
+    """Whether the virtualenv that lies there may be torn: a mark was left in it, or it has no pip."""
+    return venv.exists() and ((venv / ".unfinished").exists() or not (venv / "bin" / "pip").exists())
+
+
+def remove_torn(folder: Path) -> None:
+    """Removes the folder, its mark last: killed halfway, what remains still says that it is torn."""
+    mark = folder / ".unfinished"
+    mark.touch()
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry != mark:
+            entry.unlink()
+    shutil.rmtree(folder)
+
+
+def forget_stamps(folder: Path) -> None:
+    """Comes before every change of the folder: afterwards no older stamp may vouch for what is in it."""
+    for stamp in folder.glob(".stamp-*"):
+        stamp.unlink()
 
 
 def model_pack() -> None:
@@ -113,7 +147,7 @@ def digest(*names: str) -> str:
     return hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in names)).hexdigest()
 
 
-def step(title: str, command: list[str], *, partial: Path | None = None) -> None:
+def step(title: str, command: list[str]) -> None:
     """Runs a command, shows that it lives, and shows its output only if it fails."""
     started = time.monotonic()
     log: list[str] = []
@@ -136,8 +170,6 @@ def step(title: str, command: list[str], *, partial: Path | None = None) -> None
         done.set()
         ticker.join()
     if code != 0:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
         print("\n".join(log[-40:]), file=sys.stderr)
         raise SetupError(f"{title}: `{' '.join(command[:4])} …` ended with {code}.")
     _say(f"\r• {title}: {time.monotonic() - started:.0f} s{' ' * 50}\n")
