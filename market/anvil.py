@@ -46,17 +46,17 @@ def development_accounts(count: int = ACCOUNTS) -> tuple[LocalAccount, ...]:
 
 
 def find_binary(root: Path | None = None) -> Path:
-    """anvil's executable: the npm platform package under `root` (or a parent of this file), else the PATH.
+    """anvil's executable: the npm platform package under `root` (default: the checkout this file is in), else the PATH.
 
-    npm's `.bin/anvil` wrapper is never used: killing it leaves the chain running.
+    The current directory is not searched: whoever owns it would choose what runs. npm's `.bin/anvil` wrapper is never
+    used: killing it leaves the chain running.
 
     Raises:
         ConfigError: there is none.
     """
-    roots = [root] if root is not None else [Path.cwd(), Path(__file__).resolve().parent.parent]
-    for candidate in (folder / _PLATFORM_PACKAGE for folder in roots):
-        if candidate.is_file():
-            return candidate
+    candidate = (root if root is not None else Path(__file__).resolve().parent.parent) / _PLATFORM_PACKAGE
+    if candidate.is_file():
+        return candidate
     found = shutil.which("anvil")
     if found is None:
         raise ConfigError(
