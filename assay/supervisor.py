@@ -20,6 +20,8 @@ from market.errors import AssayError, ConfigError
 
 STOP_SECONDS = 30
 POLL_SECONDS = 0.1
+LOOK_SECONDS = 1.0  # how long `locked` waits for those who only look, and `holder` for one that is about to sign
+RETRY_SECONDS = 0.01
 
 
 @contextmanager
@@ -30,29 +32,54 @@ def locked(directory: Path) -> Iterator[None]:
         ConfigError: somebody else holds it.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + LOOK_SECONDS
     with open(directory / "lock", "a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"A local network already runs in {directory}.", hint="assay down stops it.") from None
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:  # a supervisor, or somebody who only looks and is gone in a moment
+                if time.monotonic() > deadline:
+                    text = f"A local network already runs in {directory}."
+                    raise ConfigError(text, hint="assay down stops it.") from None
+                time.sleep(RETRY_SECONDS)
         lock.truncate(0)
-        lock.write(str(os.getpid()))
+        lock.write(f"{os.getpid()}\n")
         lock.flush()
         yield
 
 
 def holder(directory: Path) -> int | None:
-    """Process id of the running supervisor of this directory, or None."""
-    try:
-        with open(directory / "lock", "r+", encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                text = lock.read().strip()
-                return int(text) if text.isdigit() else None
-    except FileNotFoundError:
-        pass
-    return None
+    """Process id of the running supervisor of this directory, or None.
+
+    Looks with a shared lock, so that two who look at once do not take each other for a supervisor. What a killed
+    supervisor left is cleared then, so that its id is never read as that of the next one; a supervisor that has the
+    lock but has not written its id yet is waited for.
+
+    Raises:
+        ConfigError: somebody holds the lock and names no process.
+    """
+    deadline = time.monotonic() + LOOK_SECONDS
+    while True:
+        try:
+            with open(directory / "lock", "r+", encoding="utf-8") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    text = lock.read()
+                else:
+                    lock.truncate(0)
+                    return None
+        except FileNotFoundError:
+            return None
+        if text.endswith("\n") and text.strip().isdigit():
+            return int(text)
+        if time.monotonic() > deadline:
+            raise ConfigError(
+                f"A process holds {directory / 'lock'} and does not say which it is.",
+                hint="`fuser` with that path names it.",
+            )
+        time.sleep(RETRY_SECONDS)
 
 
 def stop(directory: Path) -> bool:
