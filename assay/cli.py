@@ -7,10 +7,12 @@ import json
 import os
 import sys
 import traceback
+import unicodedata
 from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from typer.core import TyperGroup
 from typer.main import get_command
 
@@ -104,7 +106,11 @@ def main() -> NoReturn:
 
 
 def report(document: dict[str, Any], message: str, hint: str, *, as_json: bool) -> None:
-    """Prints an error: to standard output as one JSON document with --json, else to standard error."""
+    """Prints an error: to standard output as one JSON document with --json, else to standard error.
+
+    Messages may carry names that strangers chose (from the chain, from a provider): what a terminal would obey in them
+    is taken out. JSON escapes such characters itself.
+    """
     if as_json:
         sys.stdout.write(json.dumps(document) + "\n")
         return
@@ -119,4 +125,6 @@ def _plain(code: str, message: str = "Interrupted.") -> dict[str, Any]:
 
 
 def _escape(text: str) -> str:
-    return text.replace("[", "\\[")
+    """Plain text for rich: no control, format or surrogate character but the line feed, and no markup."""
+    kept = (character for character in text if character == "\n" or not unicodedata.category(character).startswith("C"))
+    return escape("".join(kept))

@@ -60,7 +60,7 @@ def up_command(
 
         assay up --providers 5 --block-time 2
 
-        assay up --pack build/models/tiny --dir /tmp/try --json
+        assay up --pack build/models/tiny --dir ~/try --json
 
         assay up --show rpc
     """
@@ -101,7 +101,7 @@ def down_command(directory: Path = DirectoryOption, as_json: bool = JsonOption) 
 
         assay down
 
-        assay down --dir /tmp/try
+        assay down --dir ~/try
     """
     folder = (directory or default_directory()).resolve()
     stopped = stop(folder)
