@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +40,7 @@ from provider.orders import Clerk, OrderBook
 from provider.pricing import Shop
 from provider.records import BONDED
 from provider.server import Server, listen
+from provider.threads import on_thread
 from provider.watcher import JournalCursor, Watcher
 from provider.worklist import Worklist
 
@@ -96,7 +96,7 @@ class Agent:
                 await asyncio.sleep(0.005)
             for row in self.journal.open_jobs():
                 self.worklist.kick(row.job_id)
-            onboarded = _on_thread(self.onboard)
+            onboarded = on_thread(self.onboard)
             ends: list[asyncio.Future[Any]] = [stopped, *parts]
             await asyncio.wait([onboarded, *ends], return_when=asyncio.FIRST_COMPLETED)
             if onboarded.done():
@@ -114,7 +114,7 @@ class Agent:
         """Looks for the owner's orders twice a second."""
         while True:
             try:
-                await _on_thread(self.clerk.serve)
+                await on_thread(self.clerk.serve)
             except AssayError as error:
                 log.warning("orders_unreadable", code=error.code, error=error.message)
             await asyncio.sleep(0.5)
@@ -231,32 +231,6 @@ def build(
             onboard=onboard,
             resources=stack.pop_all(),
         )
-
-
-def _on_thread(work: Callable[[], None]) -> asyncio.Future[None]:
-    """Runs `work` on a thread that never holds up the end of the process."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
-
-    def finish(error: BaseException | None) -> None:
-        if future.cancelled():
-            return
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(error)
-
-    def run() -> None:
-        error: BaseException | None = None
-        try:
-            work()
-        except BaseException as raised:  # noqa: BLE001 - handed to whoever awaits
-            error = raised
-        with suppress(RuntimeError):  # the loop is closed: the agent stopped meanwhile
-            loop.call_soon_threadsafe(finish, error)
-
-    threading.Thread(target=run, name="background", daemon=True).start()
-    return future
 
 
 def unready(watcher: Watcher, side: ChainSide, shop: Shop) -> list[str]:

@@ -16,6 +16,9 @@ from provider.agent import Agent, SideFactory, build, chain_side
 from provider.config import ProviderConfig
 from provider.executor import EngineExecutor, ExecutorFactory
 from provider.signals import Signals
+from provider.threads import on_thread
+
+CLOSE_SECONDS = 0.5  # then the process ends without: locks end with it, and what must last is on disk
 
 
 def serve(
@@ -51,7 +54,7 @@ def serve(
         try:
             await agent.run(lambda: announce(agent), stop)
         finally:
-            agent.close()
+            await asyncio.wait([on_thread(agent.close)], timeout=CLOSE_SECONDS)
 
     asyncio.run(run())
     sys.stdout.flush()

@@ -17,6 +17,7 @@ from market.hashing import unpack_tokens
 from market.types import Request
 from provider.chainside import ChainSide
 from provider.journal import Journal
+from provider.threads import on_thread
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +53,7 @@ class Watcher:
         async with waker:
             while True:
                 try:
-                    await asyncio.to_thread(self.poll)
+                    await on_thread(self.poll)
                 except AssayError as error:
                     if self.failure is None:
                         log.warning("chain_unreadable", code=error.code, error=error.message)

@@ -18,6 +18,7 @@ import pytest
 from market.types import Mode
 from provider.journal import Journal
 from provider.records import Stage
+from provider.signals import CLEAN_SECONDS
 from tests.integration.provider.market import DISPUTE_WINDOW, STAKE, LocalAgent, Market, Program, until
 
 
@@ -150,6 +151,19 @@ def test_sigterm_stops_within_five_seconds_and_money_can_then_be_taken_out(marke
     after = status(running)
     assert (after["credit"], after["exiting"], after["stake"]) == ("0", "1005", str(STAKE - 1005))
     assert int(after["wallet"]) == int(before["wallet"]) + int(credit)
+
+
+def test_sigterm_stops_an_agent_whose_chain_hangs_before_its_watchdog_does(market: Market, tmp_path: Path) -> None:
+    program = Program(market, market.provider(7, tmp_path)[0])
+    try:
+        program.ready()
+        os.kill(market.anvil.pid, signal.SIGSTOP)
+        time.sleep(1.5)  # a look at the chain has begun, and waits
+        code, seconds = program.end(signal.SIGTERM)
+    finally:
+        os.kill(market.anvil.pid, signal.SIGCONT)
+        program.close()
+    assert (code, seconds < CLEAN_SECONDS - 0.5) == (0, True)
 
 
 @pytest.mark.parametrize("signals", [pytest.param(1, marks=pytest.mark.slow), 2])
