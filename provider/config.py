@@ -53,9 +53,7 @@ class Terms(Section):
     bond: Amount = 0  # least bond of a job; raised to what the contract demands
     kill_fee_bps: BasisPoints = 1_000  # of the price: paid for a cancelled job and for a late but agreed answer
     miss_fee_bps: Annotated[int, Field(strict=True, ge=10_000, le=1_000_000)] = 10_000  # of the price: cost of silence
-    valid_seconds: Annotated[int, Field(strict=True, ge=5, le=3600)] = (
-        60  # how long a quote can be posted; it reserves nothing
-    )
+    valid_seconds: Annotated[int, Field(strict=True, ge=5, le=3600)] = 60  # to post a quote in; it reserves nothing
 
 
 class Gas(Section):
