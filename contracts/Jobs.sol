@@ -141,6 +141,7 @@ contract Jobs is IJobs, EIP712 {
         _needRevealing(jobId, record);
         uint256 index = record.indexOf(jobId, msg.sender);
         Replica storage replica = record.replicas[index];
+        // INVARIANT: a commitment is opened once
         if (replica.state != ReplicaState.COMMITTED) {
             revert WrongReplicaState(jobId, msg.sender, replica.state, ReplicaState.COMMITTED);
         }
@@ -177,6 +178,7 @@ contract Jobs is IJobs, EIP712 {
         Job storage record = _job(jobId);
         Replica storage replica = record.replicas[record.indexOf(jobId, provider)];
         BondState has = replica.bondState;
+        // INVARIANT: a bond leaves once, and only from a final job
         if (has != BondState.LOCKED && has != BondState.DISPUTED) {
             revert WrongBondState(jobId, provider, has, BondState.LOCKED);
         }
@@ -200,6 +202,7 @@ contract Jobs is IJobs, EIP712 {
         returns (bytes32 modelId, bytes32 requestHash, bytes32 outputHash, uint256 bond)
     {
         Job storage record = _job(jobId);
+        // INVARIANT: money that is still being divided is not disputed
         if (record.finalAt == 0) revert WrongState(jobId, record.state, JobState.SETTLED);
         Replica storage replica = record.replicas[record.indexOf(jobId, provider)];
         // INVARIANT: only an output that was revealed can be disputed, once at a time, inside the window
@@ -209,6 +212,7 @@ contract Jobs is IJobs, EIP712 {
         _needBond(jobId, replica, BondState.LOCKED);
         _notAfter(jobId, _windowEnd(record));
         bytes32 got = WireHash.encodedRequest(evidence);
+        // INVARIANT: what is judged is the request that was paid for
         if (got != record.requestHash) revert EvidenceMismatch(record.requestHash, got);
 
         replica.bondState = BondState.DISPUTED;
@@ -220,6 +224,7 @@ contract Jobs is IJobs, EIP712 {
     function resolve(bytes32 jobId, address provider, bool guilty, address challenger) external onlyArbiter {
         Job storage record = _job(jobId);
         Replica storage replica = record.replicas[record.indexOf(jobId, provider)];
+        // INVARIANT: a dispute is decided once, and in time
         _needBond(jobId, replica, BondState.DISPUTED);
         _notAfter(jobId, _windowEnd(record) + DISPUTE_DEADLINE);
 
@@ -249,7 +254,8 @@ contract Jobs is IJobs, EIP712 {
         Job storage record = _job(jobId);
         list = new ReplicaView[](record.replicaCount);
         for (uint256 i; i < list.length; ++i) {
-            list[i] = _replicaView(record, record.replicas[i]);
+            Replica memory replica = record.replicas[i];
+            list[i] = JobRecords.viewOf(replica, _payment(record, replica));
         }
     }
 
@@ -297,16 +303,8 @@ contract Jobs is IJobs, EIP712 {
             escrow += QuoteRules.check(
                 signed.quote, params.request, params.mode, requestHash, stakeToken, challengerShareBps
             );
-            _checkDistinct(params.quotes, i);
+            QuoteRules.checkDistinct(params.quotes, i);
             digests[i] = _checkSignature(signed);
-        }
-    }
-
-    function _checkDistinct(SignedQuote[] calldata quotes, uint256 index) private pure {
-        address provider = quotes[index].quote.provider;
-        for (uint256 i; i < index; ++i) {
-            // INVARIANT: n replicas are n providers
-            if (quotes[i].quote.provider == provider) revert DuplicateProvider(provider);
         }
     }
 
@@ -347,6 +345,7 @@ contract Jobs is IJobs, EIP712 {
     /// @dev Passes in REVEALING, and in OPEN once the commit window is over with a quorum of commitments.
     function _needRevealing(bytes32 jobId, Job storage record) private view {
         if (record.state == JobState.REVEALING) return;
+        // INVARIANT: nobody opens its answer to a job that too few took
         bool enough = record.state == JobState.OPEN && record.committed >= record.quorum;
         if (!enough) revert WrongState(jobId, record.state, JobState.REVEALING);
         // INVARIANT: nothing is revealed while somebody may still commit
@@ -460,22 +459,27 @@ contract Jobs is IJobs, EIP712 {
 
     function _job(bytes32 jobId) private view returns (Job storage record) {
         record = _jobs[jobId];
+        // INVARIANT: nothing moves for a job that nobody posted
         if (record.state == JobState.NONE) revert UnknownJob(jobId);
     }
 
     function _need(bytes32 jobId, Job storage record, JobState needs) private view {
+        // INVARIANT: a job moves along its states and never back
         if (record.state != needs) revert WrongState(jobId, record.state, needs);
     }
 
     function _needBond(bytes32 jobId, Replica storage replica, BondState needs) private view {
+        // INVARIANT: a bond moves along its states and never back
         if (replica.bondState != needs) revert WrongBondState(jobId, replica.provider, replica.bondState, needs);
     }
 
     function _notAfter(bytes32 jobId, uint256 deadline) private view {
+        // INVARIANT: what was due by a deadline is not done after it
         if (block.timestamp > deadline) revert TooLate(jobId, block.timestamp, deadline);
     }
 
     function _after(bytes32 jobId, uint256 deadline) private view {
+        // INVARIANT: a deadline's whole last second belongs to those it was given to
         if (block.timestamp <= deadline) revert TooEarly(jobId, block.timestamp, deadline + 1);
     }
 
@@ -486,23 +490,5 @@ contract Jobs is IJobs, EIP712 {
 
     function _payment(Job storage record, Replica memory replica) private view returns (uint256) {
         return Payout.payment(replica, record.state, record.agreedOutput(), record.inputTokens, record.maxOutputTokens);
-    }
-
-    function _replicaView(Job storage record, Replica memory replica) private view returns (ReplicaView memory) {
-        return ReplicaView({
-            provider: replica.provider,
-            state: replica.state,
-            bondState: replica.bondState,
-            finish: replica.finish,
-            outputTokens: replica.outputTokens,
-            baseFee: replica.terms.baseFee,
-            pricePerMInput: replica.terms.pricePerMInput,
-            pricePerMOutput: replica.terms.pricePerMOutput,
-            killFee: replica.terms.killFee,
-            missFee: replica.terms.missFee,
-            bond: replica.terms.bond,
-            paid: uint128(_payment(record, replica)), // at most the escrow
-            digest: replica.digest
-        });
     }
 }

@@ -56,8 +56,8 @@ contract Registry is IRegistry {
 
     function setOffer(bytes32 modelId, Offer calldata offer) external {
         Provider storage provider = _provider(msg.sender);
-        if (!_published[modelId]) revert UnknownModel(modelId);
         // INVARIANT: an offer can be bought
+        if (!_published[modelId]) revert UnknownModel(modelId);
         if (offer.token == address(0)) revert BadOffer("token");
         if (offer.maxInputTokens == 0) revert BadOffer("maxInputTokens");
         if (offer.maxOutputTokens == 0) revert BadOffer("maxOutputTokens");
@@ -88,6 +88,7 @@ contract Registry is IRegistry {
 
     function _provider(address account) private view returns (Provider storage provider) {
         provider = _providers[account];
+        // INVARIANT: only a provider that can be reached offers anything
         if (bytes(provider.endpoint).length == 0) revert UnknownProvider(account);
     }
 }

@@ -40,6 +40,7 @@ contract Vault is IVault, ReentrancyGuardTransient {
 
     /// @param tokens_ at most MAX_TOKENS, among them `stakeToken_`
     constructor(address guardian_, address stakeToken_, uint256 unbondingWindow_, TokenCap[] memory tokens_) {
+        // INVARIANT: somebody can seal the vault
         if (guardian_ == address(0)) revert ZeroAddress();
         // INVARIANT: an exit ends
         if (unbondingWindow_ > MAX_UNBONDING_WINDOW) revert UnbondingTooLong(unbondingWindow_, MAX_UNBONDING_WINDOW);
@@ -47,6 +48,7 @@ contract Vault is IVault, ReentrancyGuardTransient {
         for (uint256 i; i < tokens_.length; ++i) {
             _list(tokens_[i]);
         }
+        // INVARIANT: stake is in a token the vault takes
         if (cap[stakeToken_] == 0) revert TokenNotAllowed(stakeToken_);
         guardian = guardian_;
         stakeToken = stakeToken_;
@@ -79,7 +81,8 @@ contract Vault is IVault, ReentrancyGuardTransient {
         if (to == address(0)) revert ZeroAddress();
         if (amount == 0) revert ZeroAmount();
         credit[token][to] += amount;
-        _take(token, msg.sender, to, amount);
+        _admit(token, msg.sender, to, amount);
+        _pull(token, msg.sender, amount);
     }
 
     function withdraw(address token, address to, uint256 amount) external nonReentrant {
@@ -111,6 +114,7 @@ contract Vault is IVault, ReentrancyGuardTransient {
 
     function finishUnstake(address owner) external nonReentrant {
         Exit memory exit = exits[owner];
+        // INVARIANT: an exit ends once, and not before its window is over
         if (exit.amount == 0) revert NothingExiting(owner);
         if (block.timestamp < exit.readyAt) revert ExitNotReady(owner, exit.readyAt);
         delete exits[owner];
@@ -127,12 +131,13 @@ contract Vault is IVault, ReentrancyGuardTransient {
         whileOpen
     {
         uint256 missing = amount - Math.min(amount, credit[token][from]);
+        if (missing != 0) _admit(token, from, from, missing); // told before it is spent: credit is never below 0
         _debit(token, from, amount - missing);
         held[msg.sender][token] += amount;
         emit Funded(msg.sender, token, from, amount);
         if (missing == 0) return;
         if (permit.length != 0) _permit(token, from, permit);
-        _take(token, from, from, missing);
+        _pull(token, from, missing);
     }
 
     function bond(address owner, uint256 amount) external nonReentrant onlyModule whileOpen {
@@ -168,12 +173,14 @@ contract Vault is IVault, ReentrancyGuardTransient {
     }
 
     function deprecate() external onlyGuardian {
+        // INVARIANT: a vault is deprecated once and for ever
         if (isDeprecated) revert AlreadyDeprecated();
         isDeprecated = true;
         emit Deprecated();
     }
 
     function renounceGuardian() external onlyGuardian {
+        // INVARIANT: the guardian goes only when nothing is left that needs one
         if (!isSealed) revert NotSealed();
         guardian = address(0);
         emit GuardianRenounced();
@@ -192,20 +199,25 @@ contract Vault is IVault, ReentrancyGuardTransient {
     function _list(TokenCap memory entry) private {
         if (entry.token == address(0)) revert ZeroAddress();
         if (entry.cap == 0) revert ZeroAmount();
+        // INVARIANT: a token has one cap
         if (cap[entry.token] != 0) revert DuplicateToken(entry.token);
         cap[entry.token] = entry.cap;
         _tokens.push(entry.token);
     }
 
-    /// @dev Brings `amount` in from `from`; the caller has already written whose it is.
-    function _take(address token, address from, address to, uint256 amount) private {
+    /// @dev Counts `amount` in; the caller credits or spends it, and pulls it once all is written.
+    function _admit(address token, address from, address to, uint256 amount) private {
         uint256 limit = cap[token];
+        // INVARIANT: only tokens on the list come in
         if (limit == 0) revert TokenNotAllowed(token);
         uint256 sum = total[token] + amount;
         // INVARIANT: the vault never owes more of a token than its cap
         if (sum > limit) revert CapExceeded(token, sum, limit);
         total[token] = sum;
         emit Deposited(token, from, to, amount);
+    }
+
+    function _pull(address token, address from, uint256 amount) private {
         uint256 before = IERC20(token).balanceOf(address(this));
         IERC20(token).safeTransferFrom(from, address(this), amount);
         uint256 received = IERC20(token).balanceOf(address(this)) - before;

@@ -93,6 +93,8 @@ struct ReplicaView {
 /// settles. Funds leave every state by a published deadline through one transaction of anyone:
 /// - OPEN, before the first commit: `cancel` by the client (kill fees are paid).
 /// - OPEN, past the commit deadline with fewer than k commits: `settle` → EXPIRED (committers get the kill fee).
+/// - OPEN, k or more commits but not all: whoever committed may reveal, which starts REVEALING. Nobody reveals: `settle`
+///   once both windows are over → EXPIRED (the escrow goes back, each committer loses its miss fee).
 /// - REVEALING: `settle` as soon as all who committed revealed, else past the reveal deadline.
 /// - A bond of a replica that revealed: `releaseBond` by anyone, `disputeWindow` after settlement.
 /// Nobody is slashed by vote: every bond of a replica that revealed, in the majority or not, stays locked through the

@@ -18,10 +18,14 @@ interface IVault {
     event Deposited(address indexed token, address indexed from, address indexed to, uint256 amount);
     /// @dev Credit of `owner` left to `to`.
     event Withdrawn(address indexed token, address indexed owner, address indexed to, uint256 amount);
+    /// @dev credit of `owner` → stake of `owner`.
     event Staked(address indexed owner, uint256 amount);
+    /// @dev stake of `owner` → exit of `owner`, which now holds `exiting` and is ready at `readyAt` (unix seconds).
     event UnstakeRequested(address indexed owner, uint256 amount, uint256 exiting, uint256 readyAt);
+    /// @dev exit of `owner` → credit of `owner`: the whole of it.
     event Unstaked(address indexed owner, uint256 amount);
-    /// @dev credit of `from` → held by `module`.
+    /// @dev credit of `from` → held by `module`. What credit lacked was deposited first, in the same transaction, so a
+    /// replay of the events never sees a negative credit.
     event Funded(address indexed module, address indexed token, address indexed from, uint256 amount);
     /// @dev held by `module` → credit of `to`.
     event Paid(address indexed module, address indexed token, address indexed to, uint256 amount);
@@ -29,8 +33,11 @@ interface IVault {
     event Bonded(address indexed module, address indexed owner, uint256 amount);
     /// @dev held by `module` → stake of `owner`.
     event Unbonded(address indexed module, address indexed owner, uint256 amount);
+    /// @dev The modules are these, for ever.
     event Sealed(address[] modules);
+    /// @dev From here on nothing comes in and everything can leave.
     event Deprecated();
+    /// @dev Nobody can deprecate this vault any more.
     event GuardianRenounced();
 
     error NotGuardian(address caller);
@@ -75,8 +82,17 @@ interface IVault {
     /// was already used by a front-runner is harmless: the allowance it set is used.
     /// Warning: the module must be sure that `from` called it or signed for it.
     function fund(address token, address from, uint256 amount, bytes calldata permit) external;
+    /// @notice Moves `amount` from stake of `owner` to what the calling module holds; what is exiting does not count.
+    /// Requirements: not deprecated, stake of `owner` at least `amount` (else InsufficientStake).
+    /// Warning: the module must be sure that `owner` called it or signed for it.
     function bond(address owner, uint256 amount) external;
+    /// @notice Moves `amount` of `token` from what the calling module holds to credit of `to`, who withdraws it itself:
+    /// no payee can hold up another. Goes on in a deprecated vault.
+    /// Requirements: the module holds at least `amount` (else InsufficientHeld).
     function pay(address token, address to, uint256 amount) external;
+    /// @notice Moves `amount` of the stake token from what the calling module holds back to stake of `owner`, who can
+    /// then request it out. Goes on in a deprecated vault.
+    /// Requirements: the module holds at least `amount` (else InsufficientHeld).
     function unbond(address owner, uint256 amount) external;
 
     // --- guardian: two one-way moves, then nothing

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {BondState, IJobs, JobState, JobView, ReplicaState} from "../interfaces/IJobs.sol";
+import {BondState, IJobs, JobState, JobView, ReplicaState, ReplicaView} from "../interfaces/IJobs.sol";
 import {Mode, Quote} from "../interfaces/Wire.sol";
 
 uint256 constant MAX_REPLICAS = 7;
@@ -67,6 +67,7 @@ library JobRecords {
         for (uint256 count = job.replicaCount; index < count; ++index) {
             if (job.replicas[index].provider == provider) return index;
         }
+        // INVARIANT: only the providers the client chose take part
         revert IJobs.NotReplica(jobId, provider);
     }
 
@@ -108,6 +109,25 @@ library JobRecords {
             modelId: job.modelId,
             requestHash: job.requestHash,
             outputHash: agreedOutput(job)
+        });
+    }
+
+    /// @param paid out of the escrow to this replica
+    function viewOf(Replica memory replica, uint256 paid) internal pure returns (ReplicaView memory) {
+        return ReplicaView({
+            provider: replica.provider,
+            state: replica.state,
+            bondState: replica.bondState,
+            finish: replica.finish,
+            outputTokens: replica.outputTokens,
+            baseFee: replica.terms.baseFee,
+            pricePerMInput: replica.terms.pricePerMInput,
+            pricePerMOutput: replica.terms.pricePerMOutput,
+            killFee: replica.terms.killFee,
+            missFee: replica.terms.missFee,
+            bond: replica.terms.bond,
+            paid: uint128(paid), // at most the escrow
+            digest: replica.digest
         });
     }
 }

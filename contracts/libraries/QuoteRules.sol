@@ -36,11 +36,21 @@ library QuoteRules {
 
     /// @dev An inline input is the request's, whole and in its one canonical form.
     function checkInline(Request calldata request, bytes calldata ids) internal pure {
+        // INVARIANT: the input that is published is the one that is priced and hashed
         uint256 length = TokensRoot.packedLength(request.inputTokens);
         if (ids.length != length) revert IJobs.InputLengthMismatch(length, ids.length);
         if (!TokensRoot.isFilled(ids, request.inputTokens)) revert IJobs.InputFillerMismatch(request.inputTokens);
         bytes32 root = TokensRoot.root(ids);
         if (root != request.inputRoot) revert IJobs.InputMismatch(request.inputRoot, root);
+    }
+
+    /// @dev Compares the quote at `index` with those before it.
+    function checkDistinct(SignedQuote[] calldata quotes, uint256 index) internal pure {
+        address provider = quotes[index].quote.provider;
+        for (uint256 i; i < index; ++i) {
+            // INVARIANT: n replicas are n providers
+            if (quotes[i].quote.provider == provider) revert IJobs.DuplicateProvider(provider);
+        }
     }
 
     /// @notice Checks that `quote` sells exactly this job to the caller, and that its amounts are consistent.

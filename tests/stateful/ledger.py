@@ -67,6 +67,7 @@ class Ledger:
         require(not self.deprecated, "VaultDeprecated")
         require(to != ZERO_ADDRESS, "ZeroAddress")
         require(amount > 0, "ZeroAmount")
+        self._check_cap(amount)
         self._check_pull(caller, amount)
         self._pull(caller, amount)
         self.credit[to] += amount
@@ -119,9 +120,11 @@ class Ledger:
         require(has >= amount, "InsufficientStake", owner=owner, has=has, needs=amount)
         self.staked[owner] -= amount
 
-    def _check_pull(self, owner: str, amount: int, permit: int | None = None) -> None:
+    def _check_cap(self, amount: int) -> None:
         total, cap, token = self.total + amount, self.constants.cap, self.constants.token
         require(total <= cap, "CapExceeded", token=token, total=total, cap=cap)
+
+    def _check_pull(self, owner: str, amount: int, permit: int | None = None) -> None:
         allowed = self.allowance[owner] if permit is None else permit
         spender = self.constants.vault
         require(allowed >= amount, "ERC20InsufficientAllowance", spender=spender, allowance=allowed, needed=amount)

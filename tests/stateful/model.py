@@ -143,6 +143,7 @@ class Model(Ledger):
         require(not self.deprecated, "VaultDeprecated")
         missing = max(0, escrow - self.credit[caller])
         if missing:
+            self._check_cap(missing)
             require(not call.malformed, "MalformedPermit", length=159, expected=160)
             self._check_pull(caller, missing, call.permit)
             if call.permit is not None:

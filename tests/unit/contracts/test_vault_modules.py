@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.contracts.abi import Contract
 from tests.unit.contracts.checks import new_vault, reverts
-from tests.unit.contracts.world import CLIENT, REPLICAS, STRANGER, World, pack_permit
+from tests.unit.contracts.world import CAP, CLIENT, REPLICAS, STRANGER, World, pack_permit
 
 A = CLIENT.address
 P = REPLICAS[0].address
@@ -51,6 +51,21 @@ def test_fund_tops_credit_up_by_the_allowance(world: World, vault: Contract) -> 
     assert world.token.balanceOf(A) == before - 25
     assert world.token.allowance(A, vault.address) == 0
     assert vault.held(MODULE, world.token.address) == 75
+
+
+def test_fund_tells_the_deposit_before_spending_it_and_calls_the_token_last(world: World, vault: Contract) -> None:
+    fund(world, vault, 75, pack_permit(world.permit(CLIENT, vault.address, 25)))
+    assert [event.name for event in world.chain.logs] == ["Deposited", "Funded", "Approval", "Transfer"]
+    credit = 50
+    for event in world.chain.logs[:2]:
+        credit += event.values["amount"] * (1 if event.name == "Deposited" else -1)
+        assert credit >= 0
+    assert credit == vault.credit(world.token.address, A) == 0
+
+
+def test_fund_beyond_the_cap_reverts(world: World, vault: Contract) -> None:
+    with reverts("CapExceeded", token=world.token.address, total=CAP + 1, cap=CAP):
+        fund(world, vault, CAP - vault.total(world.token.address) + 51)
 
 
 def test_fund_tops_credit_up_by_a_permit(world: World, vault: Contract) -> None:
