@@ -15,8 +15,6 @@ from tests.gas.lifecycle import JOB_KEYS, JOB_TOTAL, measure
 from tests.gas.test_gas import BAR
 
 NAME = "gas"
-SKETCH = 1_321_000
-"""The prototype's 8 transactions, whose replicas carried one price instead of six amounts (docs of the design)."""
 
 
 def rows(gas: dict[str, int]) -> list[Row]:
@@ -27,9 +25,6 @@ def rows(gas: dict[str, int]) -> list[Row]:
         figure=f"{JOB_TOTAL}: post, 3 commits, 3 reveals, settle",
         value=total,
         unit="gas",
-        peer="design sketch",
-        peer_value=SKETCH,
-        ratio=round(total / SKETCH, 3),
         bar=f"≤ {BAR}",
         holds=total <= BAR,
     )
