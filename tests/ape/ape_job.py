@@ -19,6 +19,7 @@ from market.hashing import ZERO32, keccak256, pack_stop_tokens, tokens_root
 from market.settlement import JobState, Terms, price
 from market.signing import Domain
 from market.types import ZERO_ADDRESS, Commitment, Mode, Output, Quote, Request
+from tests.ape.command import without_metadata
 from tools.build_contracts import ABI, SHIPPED
 
 DAY = 86_400
@@ -52,6 +53,12 @@ class Market:
 
 def salt_of(provider: AccountAPI) -> bytes:
     return keccak256(str(provider.address).encode())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled(project: Any) -> None:
+    """Compiles all sources at once: what ape compiles after a change, alone, comes out in another order."""
+    project.load_contracts(use_cache=False)
 
 
 @pytest.fixture
@@ -151,13 +158,7 @@ def test_ape_compiles_to_the_shipped_code(project: Any, name: str) -> None:
     shipped = json.loads((ABI / f"{name}.json").read_text(encoding="utf-8"))
     compiled = project.get_contract(name).contract_type
     ours, theirs = shipped["deployedBytecode"], compiled.runtime_bytecode.bytecode
-    assert _without_metadata(theirs) == _without_metadata(ours)
+    assert without_metadata(theirs) == without_metadata(ours)
     assert [entry["name"] for entry in shipped["abi"] if "name" in entry] == [
         entry.name for entry in compiled.abi if getattr(entry, "name", None)
     ]
-
-
-def _without_metadata(code: str) -> str:
-    """Run-time code up to the CBOR tail, whose length is its last two bytes: the tail says how the source hashed."""
-    body = code.removeprefix("0x")
-    return body[: -2 * (int(body[-4:], 16) + 2)]

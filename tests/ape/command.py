@@ -1,0 +1,41 @@
+"""ape's own command in a process, with the repository's compiler and anvil, and a data folder of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.gas.anvil import ANVIL
+from tools.compiler import ROOT, link_compiler
+
+LIMIT_SECONDS = 300
+
+
+def run_ape(folder: Path, *arguments: str, host: str = "") -> subprocess.CompletedProcess[str]:
+    """Runs `ape …` in the repository. `folder` is ape's data folder; `host` the URL of the anvil it uses, if any."""
+    scripts = Path(sys.executable).parent
+    environment = os.environ | {
+        "PATH": os.pathsep.join(map(str, (scripts, ANVIL.parent, ROOT / "tools", os.environ["PATH"]))),
+        "SOLCX_BINARY_PATH": str(link_compiler()),
+        "APE_DATA_FOLDER": str(folder),
+    }
+    if host:
+        environment["APE_FOUNDRY_HOST"] = host
+    return subprocess.run(
+        [scripts / "ape", *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+        check=False,
+    )
+
+
+def without_metadata(code: str) -> str:
+    """Run-time code up to the CBOR tail, whose length is its last two bytes: the tail says how the source hashed."""
+    body = code.removeprefix("0x")
+    return body[: -2 * (int(body[-4:], 16) + 2)]
