@@ -22,7 +22,8 @@ class ClientConfig(BaseSettings):
     """Each field is also a variable: ASSAY_RPC, ASSAY_DEPLOYMENT, … Lists are JSON there.
 
     Attributes:
-        rpc, ws: URLs of the chain's HTTP and (optional) WebSocket endpoint.
+        rpc, ws: URLs of the chain's HTTP and (optional) WebSocket endpoint; they and `index` may hold keys, so no
+            repr shows them.
         deployment: the market's manifest; keystore: the account's encrypted key.
         password_file: holds the keystore's password; else ASSAY_PASSWORD, else it is asked for.
         data_dir: transaction queue, jobs, index, cached tokenizers.
@@ -34,13 +35,13 @@ class ClientConfig(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="ASSAY_", extra="forbid", frozen=True)
 
-    rpc: str | None = None
-    ws: str | None = None
+    rpc: str | None = Field(default=None, repr=False)
+    ws: str | None = Field(default=None, repr=False)
     deployment: Path | None = None
     keystore: Path | None = None
     password_file: Path | None = None
     data_dir: Path | None = None
-    index: str | None = None
+    index: str | None = Field(default=None, repr=False)
     packs: tuple[Path, ...] = ()
     allow_private_endpoints: bool | None = None
     quote_timeout: float = Field(default=1.0, gt=0, le=60)

@@ -15,6 +15,7 @@ from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_a
 
 from market.errors import ChainError, ChainUnreachable, ConfigError, ContractError, WrongChain
 from market.reverts import decode as decode_revert
+from market.urls import origin_of, without_secrets
 
 if TYPE_CHECKING:
     from web3 import HTTPProvider, Web3
@@ -61,7 +62,7 @@ class Chain:
     """Reads one chain over HTTP.
 
     Args:
-        rpc_url: http or https URL.
+        rpc_url: http or https URL; an access key in it is never shown, `origin` is.
         expected_chain_id: refuse any other chain.
         timeout: seconds for one request.
         attempts: how often a transient failure is tried, with waits of 0.1, 0.2, 0.4 … s (at most 2 s) between.
@@ -81,18 +82,23 @@ class Chain:
         attempts: int = ATTEMPTS,
     ) -> None:
         if not rpc_url.startswith(("http://", "https://")):
-            raise ConfigError(f"{rpc_url!r} is no http or https URL of an RPC endpoint.", rpc_url=rpc_url)
+            shown = origin_of(rpc_url)
+            raise ConfigError(f"The RPC URL takes http or https, not {shown}.", hint="Nothing was sent.", rpc_url=shown)
         self.rpc_url = rpc_url
+        self.origin = origin_of(rpc_url)
         self._timeout = timeout
         self._attempts = attempts
         self.chain_id = int(self.rpc("eth_chainId"), 16)
         if expected_chain_id is not None and self.chain_id != expected_chain_id:
             raise WrongChain(
-                f"{rpc_url} serves chain {self.chain_id}, but chain {expected_chain_id} is wanted; nothing was sent.",
+                f"{self.origin} serves chain {self.chain_id}, not chain {expected_chain_id}; nothing was sent.",
                 hint="Check the RPC URL against the deployment manifest.",
                 expected=expected_chain_id,
                 got=self.chain_id,
             )
+
+    def __repr__(self) -> str:
+        return f"Chain({self.origin})"
 
     @cached_property
     def _provider(self) -> HTTPProvider:
@@ -215,7 +221,8 @@ class Chain:
         error = answer.get("error")
         if error is None:
             return answer.get("result")
-        message = str(error.get("message", error)) if isinstance(error, dict) else str(error)
+        said = str(error.get("message", error)) if isinstance(error, dict) else str(error)
+        message = without_secrets(said, self.rpc_url)
         failure = RpcError(
             f"The RPC endpoint refused {method}: {message}.",
             rpc_code=error.get("code") if isinstance(error, dict) else None,
@@ -235,9 +242,9 @@ class Chain:
             if status in _RETRIED_STATUS:
                 raise _Transient(f"HTTP status {status}") from None
             raise ChainUnreachable(
-                f"{self.rpc_url} answered {method} with HTTP status {status}; nothing was sent.",
+                f"{self.origin} answered {method} with HTTP status {status}; nothing was sent.",
                 hint="Check the RPC URL and its access key.",
-                rpc_url=self.rpc_url,
+                rpc_url=self.origin,
                 status=status,
             ) from None
         except requests.RequestException as error:
@@ -259,9 +266,9 @@ class Chain:
         except RetryError as error:
             cause = error.last_attempt.exception()
             raise ChainUnreachable(
-                f"No answer from the chain at {self.rpc_url} ({cause}) to {method}, asked {self._attempts} times.",
+                f"No answer from the chain at {self.origin} ({cause}) to {method}, asked {self._attempts} times.",
                 hint="Check that the node runs and the URL is right; whatever was sent before stays queued.",
-                rpc_url=self.rpc_url,
+                rpc_url=self.origin,
                 method=method,
             ) from None
 

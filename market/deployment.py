@@ -111,7 +111,7 @@ class Deployment:
         """
         if chain.chain_id != self.chain_id:
             raise WrongChain(
-                f"The deployment is on chain {self.chain_id}; {chain.rpc_url} serves chain {chain.chain_id}.",
+                f"The deployment is on chain {self.chain_id}; {chain.origin} serves chain {chain.chain_id}.",
                 hint="Check the RPC URL and the manifest; nothing was sent.",
                 expected=self.chain_id,
                 got=chain.chain_id,

@@ -351,7 +351,7 @@ class HeadWaker:
                         self._take(message)
                         pause = self._first_pause
             except (OSError, WebSocketException, ValueError) as error:
-                _LOG.debug("head subscription: %s", error)
+                _LOG.debug("head subscription: %s", type(error).__name__)  # its text may name the URL, and its key
             self.connected = False
             await asyncio.sleep(pause)
             pause = min(2 * pause, self._longest_pause)

@@ -351,7 +351,8 @@ def _engine(url: str) -> Engine:
         options = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}} if in_memory else {}
         engine = create_engine(parsed, **options)
     except SQLAlchemyError as error:
-        raise ConfigError(f"The index URL {url!r} cannot be used: {error}.") from None
+        shown = _shown(url)
+        raise ConfigError(f"The index URL {shown} cannot be used: {error.__class__.__name__}.") from None
     if engine.dialect.name == "sqlite":
         # pysqlite begins late and never immediately; https://docs.sqlalchemy.org/en/20/dialects/sqlite.html
         event.listen(engine, "connect", _set_up_connection)
@@ -370,13 +371,21 @@ def _set_up_connection(connection: Any, _record: object) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
+def _shown(url: str) -> str:
+    """The URL without password and query, for messages."""
+    try:
+        return make_url(url).set(query={}).render_as_string(hide_password=True)
+    except SQLAlchemyError:
+        return "(no SQLAlchemy URL)"
+
+
 @contextmanager
 def _readable(url: str) -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
         raise ConfigError(
-            f"The index {url} cannot be used: {error.__class__.__name__}.",
+            f"The index {_shown(url)} cannot be used: {error.__class__.__name__}.",
             hint="Delete the file: everything in it is read from the chain again.",
             reason=str(getattr(error, "orig", error)),
         ) from None

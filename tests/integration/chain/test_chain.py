@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import socket
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from market.anvil import Anvil
 from market.chain import Call, Chain, RpcError, same_address
-from market.errors import ChainError, ChainUnreachable, ConfigError, ContractError, WrongChain
+from market.errors import AssayError, ChainError, ChainUnreachable, ConfigError, ContractError, WrongChain
 from tests.integration.chain.proxy import Fault, FaultProxy, Question
 from tests.integration.chain.world import DEPLOYER, World
 
@@ -92,6 +94,64 @@ def test_chain_that_wants_another_key_is_not_asked_again(proxy: FaultProxy) -> N
     with pytest.raises(ChainUnreachable, match="401"):
         chain.head()
     assert proxy.asked["eth_getBlockByNumber"] == 1
+
+
+CANARIES = ("CanaryUser", "CanaryWord", "CanaryPath", "CanaryQuery")
+
+
+def _with_canaries(url: str) -> str:
+    """The same endpoint with everything an access key is given in: user information, path and query."""
+    return url.replace("http://", "http://CanaryUser:CanaryWord@") + "/v3/CanaryPath?key=CanaryQuery"
+
+
+def _assert_shows_origin_only(error: AssayError, origin: str) -> None:
+    shown = [error.message, str(error), repr(error), repr(error.args), json.dumps(error.as_json(), default=str)]
+    assert [canary for canary in CANARIES for text in shown if canary in text] == []
+    assert error.__cause__ is None  # nor does a traceback go on to the HTTP library's words
+    assert origin in error.message
+
+
+def test_chain_that_is_not_there_shows_no_access_key() -> None:
+    origin = f"http://127.0.0.1:{_free_port()}"
+    with pytest.raises(ChainUnreachable) as dead:
+        Chain(_with_canaries(origin), attempts=1)
+    _assert_shows_origin_only(dead.value, origin)
+
+
+@pytest.mark.parametrize("status", [401, 429, 503])
+def test_chain_that_refuses_the_access_key_does_not_show_it(proxy: FaultProxy, status: int) -> None:
+    proxy.fault = lambda _: Fault(status=status, body="CanaryPath is out of credit")
+    with pytest.raises(ChainUnreachable) as refused:
+        Chain(_with_canaries(proxy.rpc_url), attempts=1)
+    _assert_shows_origin_only(refused.value, proxy.rpc_url)
+
+
+def test_wrong_chain_shows_no_access_key(proxy: FaultProxy, world: World) -> None:
+    with pytest.raises(WrongChain) as refused:
+        Chain(_with_canaries(proxy.rpc_url), expected_chain_id=1)
+    _assert_shows_origin_only(refused.value, proxy.rpc_url)
+    chain = Chain(_with_canaries(proxy.rpc_url))
+    assert repr(chain) == f"Chain({proxy.rpc_url})"
+    with pytest.raises(WrongChain) as other:
+        replace(world.deployment, chain_id=1).check(chain)
+    _assert_shows_origin_only(other.value, proxy.rpc_url)
+
+
+def test_endpoint_that_quotes_its_access_key_is_quoted_without_it(proxy: FaultProxy) -> None:
+    chain = Chain(_with_canaries(proxy.rpc_url))
+    message = "project CanaryPath (CanaryQuery of CanaryUser:CanaryWord) is over its limit"
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "error": {"code": -32005, "message": message}})
+    proxy.fault = lambda _: Fault(body=body)
+    with pytest.raises(RpcError, match="over its limit") as refused:
+        chain.head()
+    _assert_shows_origin_only(refused.value, "eth_getBlockByNumber")
+
+
+@pytest.mark.parametrize("url", ["localhost/CanaryPath", "ws://CanaryUser:CanaryWord@h/CanaryPath?key=CanaryQuery"])
+def test_chain_with_a_url_that_is_none_shows_no_access_key(url: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        Chain(url)
+    _assert_shows_origin_only(refused.value, "The RPC URL")
 
 
 def test_chain_that_does_not_answer_in_time_is_unreachable() -> None:

@@ -254,3 +254,10 @@ def _fill(url: str, models: list[bytes], *, offers_each: int, token: str) -> Non
             for number in range(offers_each)
         )
     engine.dispose()
+
+
+def test_index_url_with_a_password_is_shown_without_it(calm_world: World) -> None:
+    for url in ("nodb://u:Canary@h/index?key=Canary", "Canary"):
+        with pytest.raises(ConfigError) as refused:
+            Index(url, calm_world.chain, calm_world.deployment)
+        assert "Canary" not in str(refused.value) + str(refused.value.details)

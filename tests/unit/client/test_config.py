@@ -54,3 +54,10 @@ def test_config_file_that_is_wrong_is_refused_by_name(
     (tmp_path / "client.toml").write_text(content)
     with pytest.raises(ConfigError, match=words):
         load_config({}, home)
+
+
+def test_config_with_access_keys_in_its_urls_has_a_repr_without_them(home: dict[str, str]) -> None:
+    urls = {"rpc": "https://h/v3/Canary", "ws": "wss://h/ws/Canary", "index": "postgresql://u:Canary@h/index"}
+    config = load_config(urls, home)
+    assert config.rpc == urls["rpc"]
+    assert "Canary" not in repr(config) + str(config)
