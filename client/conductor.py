@@ -18,7 +18,7 @@ from client.order import JobOptions, Prompt
 from client.outputs import FetchedOutput, OutputReader
 from client.posting import Posted, Poster
 from client.progress import Progress, Report
-from client.reporting import compose, first_block_of, gas_of, outcome_json, sources_of
+from client.reporting import compose, documents, first_block_of, gas_of, outcome_json, sources_of
 from client.results import JobResult
 from client.steps import StepClock
 from client.store import FINAL, PREPARED, JobRecord, JobStore, updated
@@ -165,11 +165,11 @@ class Conductor:
         if record is not None:
             outcome = outcome_json(output, answer, gas)
             record = updated(desk.store, record, state=FINAL, steps_ms=steps.measured(), result=outcome)
-        result = compose(
-            job_id, job, replicas, record, desk.marketplace.token_info, steps.as_milliseconds(), output.problems
-        )
+        domain, token = desk.marketplace.jobs.domain, desk.marketplace.token_info
+        result = compose(job_id, job, replicas, record, token, domain, steps.as_milliseconds(), output.problems)
         if record is None and output.ids is not None:  # a job of another machine, opened with the same key
-            result = dataclasses.replace(result, ids=output.ids, answer=answer, receipts=tuple(output.receipts))
+            receipts = documents(output.receipts, domain, None, output.ids)
+            result = dataclasses.replace(result, ids=output.ids, answer=answer, receipts=receipts)
         return result
 
     async def _fetch(
@@ -220,7 +220,8 @@ class Conductor:
         job = self._job(job_id)
         replicas = self._desk.marketplace.jobs.replicas(job_id)
         steps = StepClock(known=None if record is None else record.steps_ms).as_milliseconds()
-        return compose(job_id, job, replicas, record, self._desk.marketplace.token_info, steps)
+        place = self._desk.marketplace
+        return compose(job_id, job, replicas, record, place.token_info, place.jobs.domain, steps)
 
     def _job(self, job_id: bytes) -> JobView:
         try:

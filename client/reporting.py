@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from eth_utils.address import to_checksum_address
 
 from client.outputs import FetchedOutput, Source
 from client.results import JobResult, SignedReceipt, TokenInfo, finish_name, replicas_of
@@ -11,6 +13,8 @@ from client.store import JobRecord
 from market.chain import Chain
 from market.contracts import Jobs
 from market.events import decode_logs
+from market.receipts import ReceiptDocument
+from market.signing import Domain
 from market.types import Receipt
 from market.views import JobView, ReplicaState, ReplicaView
 
@@ -79,6 +83,7 @@ def compose(
     replicas: Sequence[ReplicaView],
     record: JobRecord | None,
     token: TokenInfo,
+    domain: Domain,
     steps_ms: Mapping[str, int],
     problems: Sequence[str] = (),
 ) -> JobResult:
@@ -106,10 +111,20 @@ def compose(
         commit_deadline=job.commit_deadline,
         reveal_deadline=job.reveal_deadline,
         final_at=job.final_at,
-        receipts=tuple(_receipt(entry) for entry in outcome.get("receipts", ())),
+        receipts=documents(map(_receipt, outcome.get("receipts", ())), domain, record, outcome.get("ids") or ()),
         problems=tuple(problems),
     )
 
 
+def documents(
+    receipts: Iterable[SignedReceipt], domain: Domain, record: JobRecord | None, ids: Iterable[int]
+) -> tuple[ReceiptDocument, ...]:
+    """The receipts as files to keep; without a local record nobody here knows the request."""
+    request = None if record is None else record.request
+    whole = tuple(ids)
+    return tuple(receipt.document(domain, request, whole) for receipt in receipts)
+
+
 def _receipt(entry: Mapping[str, Any]) -> SignedReceipt:
-    return SignedReceipt(entry["provider"], Receipt.from_json(entry["receipt"]), bytes.fromhex(entry["signature"][2:]))
+    provider = to_checksum_address(entry["provider"])
+    return SignedReceipt(provider, Receipt.from_json(entry["receipt"]), bytes.fromhex(entry["signature"][2:]))

@@ -13,7 +13,9 @@ from client.errors import JobCancelled, NoAgreement, OutputUnavailable
 from client.matching import LeftOut
 from client.selection import VerifiedQuote
 from market.errors import AssayError
-from market.types import Finish, Mode, Receipt
+from market.receipts import ReceiptDocument
+from market.signing import Domain
+from market.types import Finish, Mode, Receipt, Request
 from market.views import JobState, JobView, ReplicaState, ReplicaView
 
 _FINISHES = {0: ""} | {int(finish): finish.name.lower() for finish in Finish}
@@ -105,7 +107,7 @@ class Replica:
     """One provider's part in a job.
 
     Attributes:
-        role: agreed, disagreed, late, missed (committed, not revealed), silent (accepted, never committed), refused
+        role: agreed, disagreed, late, missed (committed, not revealed), absent (accepted, never committed), refused
             (did not take the request), released (committed, but too few others did, or the job was cancelled), or
             working while the job is open.
         status: the replica's state on chain in lower case; bond: the same of its bond, "none" before a commit.
@@ -142,7 +144,7 @@ def role_of(job: JobView, replica: ReplicaView, accepted: bool | None) -> str:
         return "refused" if accepted is False else "working"
     if replica.state is ReplicaState.COMMITTED or job.state is JobState.CANCELLED:
         return "released"
-    return "refused" if accepted is False else "silent"
+    return "refused" if accepted is False else "absent"
 
 
 def replicas_of(job: JobView, replicas: Sequence[ReplicaView], accepted: Mapping[str, bool]) -> tuple[Replica, ...]:
@@ -161,7 +163,7 @@ def replicas_of(job: JobView, replicas: Sequence[ReplicaView], accepted: Mapping
 
 @dataclass(frozen=True)
 class SignedReceipt:
-    """A paid replica's receipt, verified: with the request it is enough to hold the provider to its word offline."""
+    """A paid replica's receipt, verified."""
 
     provider: str
     receipt: Receipt
@@ -174,6 +176,10 @@ class SignedReceipt:
             "signature": "0x" + self.signature.hex(),
         }
 
+    def document(self, domain: Domain, request: Request | None, ids: tuple[int, ...]) -> ReceiptDocument:
+        """The receipt with what it refers to, to be kept and verified offline."""
+        return ReceiptDocument(domain, self.provider, request, self.receipt, self.signature, ids)
+
 
 @dataclass(frozen=True)
 class JobResult:
@@ -185,7 +191,8 @@ class JobResult:
         state: the job's state on chain in lower case; settled: whether an agreed output was paid.
         paid, refunded: what left the escrow to replicas, and came back as credit; base units.
         gas: label of each transaction ("Jobs.post", "Jobs.commit 0x1234…") → gas used.
-        receipts: of every paid replica that served its output.
+        receipts: of every paid replica that served its output; each is a file that market.receipts.verify_receipt
+            checks offline.
     """
 
     job_id: bytes
@@ -204,7 +211,7 @@ class JobResult:
     commit_deadline: int
     reveal_deadline: int
     final_at: int
-    receipts: tuple[SignedReceipt, ...] = ()
+    receipts: tuple[ReceiptDocument, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     problems: tuple[str, ...] = field(default=())
 

@@ -94,7 +94,7 @@ def test_job_with_a_provider_that_never_commits_goes_on_without_it(adversary: Ma
     adversary.network.anvil.increase_time(121)
     result = job.result()
     assert result.settled
-    assert {replica.role for replica in result.providers if replica.address == absent} == {"silent"}
+    assert {replica.role for replica in result.providers if replica.address == absent} == {"absent"}
     assert contracts.vault.staked(absent) == staked
     adversary.assert_vault_is_whole()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,9 +14,8 @@ from client import Client, JobOptions, JobResult, Progress
 from client.errors import JobCancelled, NoAgreement
 from client.steps import STEPS
 from client.store import JobRecord, StoredQuote
-from market.hashing import tokens_root
 from market.models.text import Text
-from market.signing import verify
+from market.receipts import verify_receipt
 from market.types import Mode
 from market.views import JobState
 from tests.integration.client.conftest import Connect, Town
@@ -78,14 +78,16 @@ def test_job_with_three_honest_providers_ends_with_the_agreed_answer(
     result.raise_for_state()
 
 
-def test_job_receipts_verify_without_the_provider(client: Client, honest: JobOptions) -> None:
+def test_job_receipts_verify_from_their_json_alone(client: Client, honest: JobOptions) -> None:
     result = client.run(PROMPT, options=honest)
     assert len(result.receipts) == 3
-    domain = client.marketplace.jobs.domain
-    for signed in result.receipts:
-        verify(domain, signed.receipt, signed.signature, signed.provider)
-        assert signed.receipt.subject_id == result.job_id
-        assert signed.receipt.output_root == tokens_root(result.ids)
+    for ended in (result, client.show(result.job_id)):
+        for document in json.loads(json.dumps(ended.to_json()))["receipts"]:
+            read = verify_receipt(document)
+            assert read.domain == client.marketplace.jobs.domain
+            assert read.receipt.subject_id == result.job_id
+            assert read.ids == result.ids
+        assert {receipt.provider for receipt in ended.receipts} == {part.address for part in result.providers}
 
 
 def test_job_from_ids_with_one_provider_and_mode_none_is_paid_on_delivery(client: Client, honest: JobOptions) -> None:

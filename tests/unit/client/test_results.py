@@ -11,7 +11,7 @@ from client.reporting import compose, sources_of
 from client.results import TokenInfo, role_of
 from client.steps import STEPS, StepClock
 from market.views import JobState, ReplicaState
-from tests.unit.client.examples import TOKEN
+from tests.unit.client.examples import DOMAIN, TOKEN
 from tests.unit.client.test_outputs import JOB, JOB_ID, OUTPUT, source
 
 REPLICA = source(0).replica
@@ -28,8 +28,8 @@ OPEN = dataclasses.replace(EXPIRED, state=JobState.OPEN, final_at=0)
         (JOB, ReplicaState.REVEALED, OTHER, True, "disagreed"),
         (JOB, ReplicaState.LATE, OUTPUT.output_hash, True, "late"),
         (JOB, ReplicaState.MISSED, OTHER, True, "missed"),
-        (JOB, ReplicaState.ASSIGNED, bytes(32), True, "silent"),
-        (JOB, ReplicaState.ASSIGNED, bytes(32), None, "silent"),
+        (JOB, ReplicaState.ASSIGNED, bytes(32), True, "absent"),
+        (JOB, ReplicaState.ASSIGNED, bytes(32), None, "absent"),
         (JOB, ReplicaState.ASSIGNED, bytes(32), False, "refused"),
         (EXPIRED, ReplicaState.REVEALED, OTHER, True, "disagreed"),
         (EXPIRED, ReplicaState.COMMITTED, OTHER, True, "released"),
@@ -48,7 +48,7 @@ def test_role_of_a_replica_follows_from_chain_and_delivery(job, state, digest, a
     [(EXPIRED, NoAgreement, 5), (CANCELLED, JobCancelled, 5), (JOB, OutputUnavailable, 4), (OPEN, None, 0)],
 )
 def test_result_without_an_answer_raises_its_reason(job, error, code) -> None:
-    result = compose(JOB_ID, job, [REPLICA], None, TokenInfo(TOKEN, "tUSD", 6), {}, ["nobody was there"])
+    result = compose(JOB_ID, job, [REPLICA], None, TokenInfo(TOKEN, "tUSD", 6), DOMAIN, {}, ["nobody was there"])
     assert result.exit_code == code
     assert json.loads(json.dumps(result.to_json()))["state"] == job.state.name.lower()
     if error is None:
