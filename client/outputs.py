@@ -25,7 +25,7 @@ ACCESS_SECONDS = 120
 """How long a signed OutputAccess is good for."""
 ATTEMPT_SECONDS = 5.0
 FIRST_WAIT, MOST_WAIT = 0.02, 0.5  # seconds between attempts at a provider that has not seen the settlement yet
-_NOT_YET = frozenset({"NOT_SETTLED", "UNKNOWN_JOB", "WRONG_STATE"})
+_NOT_YET = frozenset({"NOT_SETTLED", "UnknownJob", "WrongState"})
 
 
 @dataclass(frozen=True)

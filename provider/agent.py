@@ -33,10 +33,10 @@ from provider.desk import Desk
 from provider.errors import JournalError
 from provider.executor import EngineExecutor, Executor, ExecutorFactory
 from provider.income import Income
+from provider.instructions import Attendant, InstructionBook
 from provider.journal import Journal
 from provider.node import Node
 from provider.onboard import Onboarding, Report, stake_problem
-from provider.orders import Clerk, OrderBook
 from provider.pricing import Shop
 from provider.records import BONDED
 from provider.server import Server, listen
@@ -70,7 +70,7 @@ class Agent:
     worklist: Worklist
     watcher: Watcher
     journal: Journal
-    clerk: Clerk
+    attendant: Attendant
     onboard: Callable[[], None]
     resources: ExitStack
 
@@ -88,7 +88,7 @@ class Agent:
             asyncio.create_task(self.server.serve(sockets=[self.listener]), name="server"),
             asyncio.create_task(self.worklist.run(), name="worklist"),
             asyncio.create_task(self.watcher.run(waker), name="watcher"),
-            asyncio.create_task(self._attend(), name="clerk"),
+            asyncio.create_task(self._attend(), name="attendant"),
         ]
         stopped = asyncio.create_task(stop.wait(), name="stop")
         try:
@@ -111,20 +111,20 @@ class Agent:
             await self._wind_down(parts, stopped)
 
     async def _attend(self) -> None:
-        """Looks for the owner's orders twice a second."""
+        """Looks for the owner's instructions twice a second."""
         while True:
             try:
-                await on_thread(self.clerk.serve)
+                await on_thread(self.attendant.serve)
             except AssayError as error:
-                log.warning("orders_unreadable", code=error.code, error=error.message)
+                log.warning("instructions_unreadable", code=error.code, error=error.message)
             await asyncio.sleep(0.5)
 
     async def _wind_down(self, parts: list[asyncio.Future[None]], stopped: asyncio.Future[Any]) -> None:
-        _, _, watcher, clerk = parts
+        _, _, watcher, attendant = parts
         self.executor.stop()
         self.server.should_exit = True
         watcher.cancel()
-        clerk.cancel()
+        attendant.cancel()
         stopped.cancel()
         ended = await self.worklist.stop(SETTLE_DOWN)
         await asyncio.wait(parts, timeout=1.0)
@@ -223,8 +223,8 @@ def build(
             worklist=worklist,
             watcher=watcher,
             journal=journal,
-            clerk=Clerk(
-                OrderBook(config.orders_path),
+            attendant=Attendant(
+                InstructionBook(config.instructions_path),
                 account.address,
                 lambda key: Income(contracts, transactions, journal, side.now(), key),
             ),
@@ -237,10 +237,10 @@ def unready(watcher: Watcher, side: ChainSide, shop: Shop) -> list[str]:
     """Why no job can be taken now. No RPC call."""
     reasons = []
     if watcher.failure is not None:
-        reasons.append(f"{watcher.failure.code}: {watcher.failure.message}")
+        reasons.append(watcher.failure.code)  # strangers read this: the message may name the RPC endpoint
     least = max(shop.terms.bond, 1)
     if side.outlook.stake < least:
-        reasons.append(f"STAKE_TOO_SMALL: {side.outlook.stake} of the stake is free, a job needs at least {least}")
+        reasons.append(f"InsufficientStake: {side.outlook.stake} of the stake is free, a job needs at least {least}")
     return reasons
 
 

@@ -1,6 +1,7 @@
 """The HTTP API (docs/protocol.md, "JSON and HTTP"): parses, asks the desk, answers. Everything it needs is passed in.
 
 Errors have the shape {"error": {"code", "message", "details"}} and never repeat what was sent: it may be a prompt.
+Nor do they tell how this machine reaches the chain.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from market.api import (
     QuoteRequest,
     SignedQuoteBody,
 )
-from market.errors import AssayError, BadSignature, WireError
+from market.errors import AssayError, BadSignature, ChainError, ContractError, MarketError, WireError
 from market.hashing import ZERO32
 from market.types import OutputAccess, parse_bytes32
 from provider.catalogue import Catalogue, Served
 from provider.desk import Desk
-from provider.errors import Refusal
+from provider.errors import Refusal, Stopping
 from provider.limits import Buckets, Gate, headers_of, status_of
 from provider.pricing import Ask, Shop, unknown_model
 
@@ -176,7 +177,19 @@ def _answer(body: Body, status: int = 200) -> Response:
 
 async def _assay_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, AssayError)  # noqa: S101 - registered for it alone
-    return JSONResponse(error.as_json(), status_of(error), headers_of(error))
+    return JSONResponse(for_strangers(error).as_json(), status_of(error), headers_of(error))
+
+
+def for_strangers(error: AssayError) -> AssayError:
+    """What somebody outside may read of an error: a refusal as it is, this machine's own troubles by their code alone.
+
+    The text of a ChainError may name the operator's RPC endpoint, that of a JournalError or ConfigError a path here.
+    """
+    if isinstance(error, WireError | MarketError | ContractError | Stopping):
+        return error
+    if isinstance(error, ChainError):
+        return ChainError("The chain cannot be asked right now; try again later.", code=error.code)
+    return AssayError("This provider cannot answer right now; try again later.", code=error.code)
 
 
 async def _malformed(_: Request, error: Exception) -> Response:

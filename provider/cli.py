@@ -22,8 +22,8 @@ from market.transactions import Transactions
 from provider import config_file
 from provider.config import Prices, ProviderConfig, Terms
 from provider.income import Action, Income
+from provider.instructions import Instruction, InstructionBook, give
 from provider.journal import Journal
-from provider.orders import Order, OrderBook, give
 from provider.signals import Signals
 from provider.status import Status, amount, gather
 
@@ -182,19 +182,19 @@ def withdraw(
     wanted = None if amount_ is None else _units("--amount", amount_)
     chain, contracts = _connect(settings)
     account = load_account(settings.keystore, _password(password_file))
-    order = Order.new(to_checksum_address(to) if to else account.address, wanted, leaving, finish)
+    instruction = Instruction.new(to_checksum_address(to) if to else account.address, wanted, leaving, finish)
     queue = queue_path(settings.data_dir, chain.chain_id, account.address)
     try:
         transactions = Transactions(chain, account, queue, lock_timeout=0.0)
     except ConfigError as error:
         if error.code != "Locked":
             raise
-        book = OrderBook(settings.orders_path)
-        actions = give(book, order, account, 60 + 4 * settings.timing.transaction_seconds)
+        book = InstructionBook(settings.instructions_path)
+        actions = give(book, instruction, account, 60 + 4 * settings.timing.transaction_seconds)
     else:
         with transactions:
             journal = Journal.read_only(settings.journal_path) if settings.journal_path.exists() else None
-            actions = order.carry_out(Income(contracts, transactions, journal, chain.head().timestamp))
+            actions = instruction.carry_out(Income(contracts, transactions, journal, chain.head().timestamp))
     _tell(actions, contracts, as_json)
 
 

@@ -158,8 +158,8 @@ class ProviderConfig(Section):
         return self.data_dir / "journal.sqlite"
 
     @property
-    def orders_path(self) -> Path:
-        return self.data_dir / "orders.sqlite"
+    def instructions_path(self) -> Path:
+        return self.data_dir / "instructions.sqlite"
 
     @classmethod
     def load(cls, path: Path) -> ProviderConfig:

@@ -227,13 +227,13 @@ class Desk:
         """The answer of a settled job. `access` may be None where the job's request is public.
 
         Raises:
-            Refusal: UNKNOWN_JOB (404), NOT_SETTLED, NOT_PAID, NO_OUTPUT (404), ACCESS_EXPIRED (401).
+            Refusal: UnknownJob (404), NOT_SETTLED, NOT_PAID, NO_OUTPUT (404), ACCESS_EXPIRED (401).
             BadSignature: the access is missing, by somebody else, or for another job.
         """
         row = self._journal.job(subject_id)
         if row is None:
             raise Refusal(
-                "UNKNOWN_JOB",
+                "UnknownJob",
                 "This provider has no part in that job.",
                 status=404,
                 subjectId="0x" + subject_id.hex(),

@@ -129,7 +129,7 @@ class Node:
         replicas = self._chain.replicas(job_id)
         index = next((i for i, r in enumerate(replicas) if r.provider.lower() == self._chain.address.lower()), None)
         if index is None:
-            return self._refuse(row, "NOT_REPLICA")
+            return self._refuse(row, "NotReplica")
         mine = replicas[index]
         if job.state.is_final:
             return self._after_the_end(row, job, mine, now)
@@ -219,7 +219,7 @@ class Node:
             )
         stake = self._chain.stake() - self._journal.promised(row.job_id)
         if stake < mine.bond:
-            raise Refusal("STAKE_TOO_SMALL", f"The bond is {mine.bond}, {max(stake, 0)} of the stake is free.")
+            raise Refusal("InsufficientStake", f"The bond is {mine.bond}, {max(stake, 0)} of the stake is free.")
         earns = price(
             Terms(mine.base_fee, mine.price_per_m_input, mine.price_per_m_output, 0, 0, 0),
             job.input_tokens,
@@ -271,7 +271,7 @@ class Node:
             self._chain.commit(row.job_id, self._chain.domain.digest(commitment), _key("commit", row))
         except ContractError as error:
             if error.code == "InsufficientStake":
-                return self._refuse(row, "STAKE_TOO_SMALL", error.message)
+                return self._refuse(row, "InsufficientStake", error.message)
             if error.code == "TooLate" and now > job.commit_deadline:  # the contract and the clock agree
                 return self._refuse(row, "COMMIT_WINDOW_MISSED", error.message)
             return self._retry(row, "commit", error, now)

@@ -111,7 +111,7 @@ class Shop:
         free = situation.stake - situation.reserved
         if bond > free:
             raise Refusal(
-                "INSUFFICIENT_STAKE",
+                "InsufficientStake",
                 f"The job needs a bond of {bond}, this provider has {max(free, 0)} of stake free.",
                 hint="Ask again later, ask for less, or ask another provider.",
                 bond=str(bond),
@@ -184,9 +184,9 @@ def check_request(request: Request, product: Product, limits: Limits) -> None:
             offered=[0],
         )
     if request.input_tokens == 0:
-        raise Refusal("EMPTY_INPUT", "The request has no prompt tokens.", inputTokens=0)
+        raise Refusal("EmptyInput", "The request has no prompt tokens.", inputTokens=0)
     if request.max_output_tokens == 0:
-        raise Refusal("NO_OUTPUT_ASKED", "The request asks for no output tokens.", maxOutputTokens=0)
+        raise Refusal("NoOutputAsked", "The request asks for no output tokens.", maxOutputTokens=0)
     most_input = min(limits.max_input_tokens, product.context - 1)
     if request.input_tokens > most_input:
         raise Refusal(
@@ -222,7 +222,7 @@ def check_request(request: Request, product: Product, limits: Limits) -> None:
 def unknown_model(model_id: bytes, status: int = 409) -> Refusal:
     """The refusal for a model that is not on sale here."""
     return Refusal(
-        "UNKNOWN_MODEL",
+        "UnknownModel",
         f"This provider does not serve model 0x{model_id.hex()}.",
         hint="GET /v1/models lists what it serves.",
         status=status,

@@ -56,7 +56,8 @@ class Watcher:
                     await on_thread(self.poll)
                 except AssayError as error:
                     if self.failure is None:
-                        log.warning("chain_unreadable", code=error.code, error=error.message)
+                        # the code alone: a message may carry what an endpoint answered, and its URL an access key
+                        log.warning("chain_unreadable", code=error.code)
                     self.failure = error
                     await asyncio.sleep(self._poll_seconds)
                 else:

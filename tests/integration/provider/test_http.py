@@ -60,7 +60,7 @@ def test_quote_for_a_model_names_no_request(market: Market, agent: LocalAgent) -
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"request": None, "modelId": HEX}, (409, "UNKNOWN_MODEL")),
+        ({"request": None, "modelId": HEX}, (409, "UnknownModel")),
         ({"mode": 3}, (409, "MODE_NOT_OFFERED")),
         ({"mode": 9}, (400, "MALFORMED")),
         ({"mode": "1"}, (400, "MALFORMED")),
@@ -81,7 +81,7 @@ def test_quote_that_cannot_be_given_is_refused(
         ({"max_output_tokens": 100_000}, "OUTPUT_TOO_LONG"),
         ({"input_tokens": 100_000}, "INPUT_TOO_LONG"),
         ({"sampler": 1}, "SAMPLER_NOT_OFFERED"),
-        ({"model_id": keccak256(b"other")}, "UNKNOWN_MODEL"),
+        ({"model_id": keccak256(b"other")}, "UnknownModel"),
     ],
 )
 def test_request_that_cannot_run_is_refused_with_numbers(
@@ -170,7 +170,7 @@ def test_delivery_of_ids_outside_the_vocabulary_is_refused(market: Market, agent
 
 
 def test_output_of_an_unknown_job_is_refused(market: Market, agent: LocalAgent) -> None:
-    assert code(market.output(agent.url, keccak256(b"nothing"))) == (404, "UNKNOWN_JOB")
+    assert code(market.output(agent.url, keccak256(b"nothing"))) == (404, "UnknownJob")
     assert code(httpx.get(f"{agent.url}/v1/outputs/0x12")) == (400, "WireError")
 
 
@@ -186,7 +186,7 @@ def test_tokenizer_and_template_hash_to_the_models_roots(market: Market, agent: 
     base = f"{agent.url}/v1/models/0x{market.pack.model_id.hex()}"
     assert keccak256(httpx.get(f"{base}/tokenizer.json").content) == market.pack.roots.tokenizer_hash
     assert keccak256(httpx.get(f"{base}/template.jinja").content) == market.pack.roots.template_hash
-    assert code(httpx.get(f"{agent.url}/v1/models/{HEX}/tokenizer.json")) == (404, "UNKNOWN_MODEL")
+    assert code(httpx.get(f"{agent.url}/v1/models/{HEX}/tokenizer.json")) == (404, "UnknownModel")
 
 
 def test_healthy_and_ready_agent_says_so(agent: LocalAgent) -> None:
@@ -224,7 +224,7 @@ def test_quotes_reserve_no_stake_and_jobs_do(market: Market, poor: LocalAgent) -
     jobs = [market.post([quote], request) for quote, request in zip(quotes[:2], wanted[:2], strict=True)]
     until(lambda: all(poor.journal.job(job) for job in jobs))
     answer = ask(market, poor.url)
-    assert code(answer) == (409, "INSUFFICIENT_STAKE")
+    assert code(answer) == (409, "InsufficientStake")
     assert answer.json()["error"]["details"] == {"bond": "10000", "free": "0", "stake": "20000"}
     for job in jobs:
         market.transactions.send(market.contracts.jobs.cancel(job))
@@ -254,7 +254,7 @@ def test_agent_without_enough_stake_is_healthy_but_not_ready(market: Market, tmp
         assert httpx.get(f"{agent.url}/healthz").status_code == 200
         answer = httpx.get(f"{agent.url}/readyz")
         assert answer.status_code == 503
-        assert answer.json()["reasons"][0].startswith("STAKE_TOO_SMALL")
+        assert answer.json()["reasons"][0].startswith("InsufficientStake")
     finally:
         agent.stop()
 

@@ -121,7 +121,7 @@ async def test_output_that_does_not_fit_is_refused_and_the_next_replica_s_taken(
 
 
 async def test_output_that_is_not_ready_yet_is_asked_for_again() -> None:
-    answers = [refusing("NOT_SETTLED", 409), refusing("UNKNOWN_JOB", 404), serving(0)]
+    answers = [refusing("NOT_SETTLED", 409), refusing("UnknownJob", 404), serving(0)]
     found = await fetch(Street({0: lambda asked: answers.pop(0)(asked)}))
     assert found.ids == IDS
     assert not answers

@@ -241,7 +241,7 @@ def refused(desk: Desk, reason: str) -> None:
 
 def test_job_of_a_model_that_is_not_served_is_refused(desk: Desk) -> None:
     desk.chain.change(model_id=keccak256(b"other"))
-    refused(desk, "UNKNOWN_MODEL")
+    refused(desk, "UnknownModel")
 
 
 def test_job_whose_prompt_hashes_to_something_else_is_refused(desk: Desk) -> None:
@@ -278,7 +278,7 @@ def test_job_with_too_little_time_left_is_refused(desk: Desk) -> None:
 
 def test_job_whose_bond_the_stake_does_not_cover_is_refused(desk: Desk) -> None:
     desk.chain.staked = 999
-    refused(desk, "STAKE_TOO_SMALL")
+    refused(desk, "InsufficientStake")
 
 
 def test_job_whose_bond_is_promised_to_another_in_the_making_is_refused(desk: Desk) -> None:
@@ -287,7 +287,7 @@ def test_job_whose_bond_is_promised_to_another_in_the_making_is_refused(desk: De
     desk.assign(job_id=other)
     desk.journal.advance(other, Stage.RUNNING, NOW)
     desk.chain.staked = 1_999
-    refused(desk, "STAKE_TOO_SMALL")
+    refused(desk, "InsufficientStake")
 
 
 def test_job_that_no_longer_pays_its_gas_is_refused(desk: Desk) -> None:
@@ -316,7 +316,7 @@ def test_stake_that_vanished_before_the_commit_refuses_the_job(desk: Desk) -> No
     desk.answered()
     desk.chain.refuse_next = ContractError("too little", code="InsufficientStake")
     desk.run()
-    assert (desk.row().stage, desk.row().reason) == (Stage.REFUSED, "STAKE_TOO_SMALL")
+    assert (desk.row().stage, desk.row().reason) == (Stage.REFUSED, "InsufficientStake")
 
 
 def test_commitment_that_the_journal_lost_is_not_guessed_at(desk: Desk) -> None:

@@ -94,7 +94,7 @@ def test_every_quote_obeys_the_rules_of_the_contract(
 def test_quote_for_another_model_is_refused() -> None:
     other = keccak256(b"other")
     error = refusal(Ask(samples.CLIENT, Mode.QUORUM, model_id=other))
-    assert (error.code, error.details) == ("UNKNOWN_MODEL", {"modelId": "0x" + other.hex()})
+    assert (error.code, error.details) == ("UnknownModel", {"modelId": "0x" + other.hex()})
 
 
 def test_quote_for_a_mode_that_is_not_sold_is_refused() -> None:
@@ -108,8 +108,8 @@ def test_quote_for_a_mode_that_is_not_sold_is_refused() -> None:
         ({"sampler": Sampler.SEEDED_BY_REQUEST}, "SAMPLER_NOT_OFFERED", {"sampler": 1, "offered": [0]}),
         ({"seed": keccak256(b"seed")}, "SAMPLER_NOT_OFFERED", {"sampler": 0, "offered": [0]}),
         ({"temperature_q16": 1}, "SAMPLER_NOT_OFFERED", {"sampler": 0, "offered": [0]}),
-        ({"input_tokens": 0}, "EMPTY_INPUT", {"inputTokens": 0}),
-        ({"max_output_tokens": 0}, "NO_OUTPUT_ASKED", {"maxOutputTokens": 0}),
+        ({"input_tokens": 0}, "EmptyInput", {"inputTokens": 0}),
+        ({"max_output_tokens": 0}, "NoOutputAsked", {"maxOutputTokens": 0}),
         ({"input_tokens": 101}, "INPUT_TOO_LONG", {"inputTokens": 101, "limit": 100}),
         ({"max_output_tokens": 65}, "OUTPUT_TOO_LONG", {"maxOutputTokens": 65, "limit": 64}),
         ({"stop_tokens": bytes(32)}, "BAD_STOP_TOKENS", {}),
@@ -142,7 +142,7 @@ def test_quote_for_a_free_answer_puts_something_at_stake() -> None:
 
 def test_quote_without_free_stake_is_refused_with_the_numbers() -> None:
     error = refusal(stake=5_000, reserved=4_001)
-    assert (error.code, error.details) == ("INSUFFICIENT_STAKE", {"bond": "1000", "free": "999", "stake": "5000"})
+    assert (error.code, error.details) == ("InsufficientStake", {"bond": "1000", "free": "999", "stake": "5000"})
     samples.shop().quote(ASK, samples.situation(stake=5_000, reserved=4_000), 7)
 
 

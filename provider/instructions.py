@@ -1,7 +1,7 @@
-"""Orders to a running agent: a key has one writer, so whoever wants money out asks the process that holds it.
+"""Instructions to a running agent: a key has one writer, so whoever wants money out asks the process that holds it.
 
-An order lies in a small SQLite file beside the journal, signed with the provider's own key (EIP-191), so that being
-able to write the file is not enough. It is carried out at most once: its id is part of each transaction's key.
+An instruction lies in a small SQLite file beside the journal, signed with the provider's own key (EIP-191), so that
+being able to write the file is not enough. It is carried out at most once: its id is part of each transaction's key.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ log = structlog.get_logger(__name__)
 
 VALID_SECONDS = 120
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS orders (
+CREATE TABLE IF NOT EXISTS instructions (
     id TEXT PRIMARY KEY, body TEXT NOT NULL, signature TEXT NOT NULL, answer TEXT);
 """
 
 
 @dataclass(frozen=True)
-class Order:
+class Instruction:
     """What to take out. Amounts in base units.
 
     Attributes:
@@ -56,7 +56,7 @@ class Order:
 
     def text(self) -> str:
         """What is signed and stored."""
-        return json.dumps({"assay": "provider order"} | asdict(self), sort_keys=True)
+        return json.dumps({"assay": "provider instruction"} | asdict(self), sort_keys=True)
 
     @classmethod
     def read(cls, text: str) -> Self:
@@ -74,7 +74,7 @@ class Order:
         return actions + income.withdraw(self.to, self.amount)
 
 
-class OrderBook:
+class InstructionBook:
     """The file. Every method opens it anew: two processes use it, seldom.
 
     Raises (every method): ConfigError when the file cannot be used.
@@ -83,21 +83,21 @@ class OrderBook:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def place(self, order: Order, account: LocalAccount) -> None:
-        signature = account.sign_message(encode_defunct(text=order.text())).signature.hex()
-        self._run("INSERT INTO orders VALUES (?,?,?,NULL)", order.id, order.text(), signature)
+    def place(self, instruction: Instruction, account: LocalAccount) -> None:
+        signature = account.sign_message(encode_defunct(text=instruction.text())).signature.hex()
+        self._run("INSERT INTO instructions VALUES (?,?,?,NULL)", instruction.id, instruction.text(), signature)
 
     def waiting(self) -> list[tuple[str, str, str]]:
-        """(id, text, signature) of orders without an answer; none where nobody ever placed one."""
+        """(id, text, signature) of instructions without an answer; none where nobody ever placed one."""
         if not self._path.exists():
             return []
-        return self._run("SELECT id, body, signature FROM orders WHERE answer IS NULL ORDER BY rowid")
+        return self._run("SELECT id, body, signature FROM instructions WHERE answer IS NULL ORDER BY rowid")
 
-    def answer(self, order_id: str, answer: dict[str, Any]) -> None:
-        self._run("UPDATE orders SET answer = ? WHERE id = ?", json.dumps(answer), order_id)
+    def answer(self, instruction_id: str, answer: dict[str, Any]) -> None:
+        self._run("UPDATE instructions SET answer = ? WHERE id = ?", json.dumps(answer), instruction_id)
 
-    def answer_to(self, order_id: str) -> dict[str, Any] | None:
-        rows = self._run("SELECT answer FROM orders WHERE id = ?", order_id)
+    def answer_to(self, instruction_id: str) -> dict[str, Any] | None:
+        rows = self._run("SELECT answer FROM instructions WHERE id = ?", instruction_id)
         found: dict[str, Any] | None = json.loads(rows[0][0]) if rows and rows[0][0] else None
         return found
 
@@ -108,53 +108,53 @@ class OrderBook:
                 db.executescript(_SCHEMA)
                 return db.execute(statement, values).fetchall()
         except (sqlite3.Error, OSError) as error:
-            raise ConfigError(f"The orders {self._path} cannot be used: {error}.", path=str(self._path)) from None
+            raise ConfigError(f"The instructions {self._path} cannot be used: {error}.", path=str(self._path)) from None
 
 
-class Clerk:
-    """Carries out the orders of a running agent's owner.
+class Attendant:
+    """Carries out the instructions of a running agent's owner.
 
     Args:
         income: makes an Income whose transactions carry the given key.
     """
 
-    def __init__(self, book: OrderBook, address: str, income: Callable[[str], Income]) -> None:
+    def __init__(self, book: InstructionBook, address: str, income: Callable[[str], Income]) -> None:
         self._book = book
         self._address = address
         self._income = income
 
     def serve(self) -> None:
-        """Answers every waiting order.
+        """Answers every waiting instruction.
 
         Raises:
             ConfigError: the file cannot be used.
         """
-        for order_id, text, signature in self._book.waiting():
+        for instruction_id, text, signature in self._book.waiting():
             try:
-                order = self._checked(order_id, text, signature)
-                actions = order.carry_out(self._income(f"order:{order.id}"))
+                instruction = self._checked(instruction_id, text, signature)
+                actions = instruction.carry_out(self._income(f"instruction:{instruction.id}"))
                 answer: dict[str, Any] = {"actions": [asdict(action) for action in actions]}
             except AssayError as error:
                 told = {"code": error.code, "message": error.message, "details": error.details}
                 answer = {"error": told, "hint": error.hint, "exit_code": error.exit_code}
-            self._book.answer(order_id, answer)
-            log.info("order_answered", order=order_id, done=len(answer.get("actions", [])))
+            self._book.answer(instruction_id, answer)
+            log.info("instruction_answered", instruction=instruction_id, done=len(answer.get("actions", [])))
 
-    def _checked(self, order_id: str, text: str, signature: str) -> Order:
+    def _checked(self, instruction_id: str, text: str, signature: str) -> Instruction:
         try:
             signer = Account.recover_message(encode_defunct(text=text), signature=bytes.fromhex(signature))
-            order = Order.read(text)
-        except Exception:  # noqa: BLE001 - eth_account raises many kinds; whatever it is, it is no order
-            raise BadSignature("The order is malformed; nothing was sent.") from None
-        if signer.lower() != self._address.lower() or order.id != order_id:
-            raise BadSignature("The order is not signed by this provider's key; nothing was sent.")
-        if time.time() > order.valid_until:
-            raise ConfigError("The order came too late and was dropped; nothing was sent.", hint="Give it again.")
-        return order
+            instruction = Instruction.read(text)
+        except Exception:  # noqa: BLE001 - eth_account raises many kinds; whatever it is, it is no instruction
+            raise BadSignature("The instruction is malformed; nothing was sent.") from None
+        if signer.lower() != self._address.lower() or instruction.id != instruction_id:
+            raise BadSignature("The instruction is not signed by this provider's key; nothing was sent.")
+        if time.time() > instruction.valid_until:
+            raise ConfigError("The instruction came too late and was dropped; nothing was sent.", hint="Give it again.")
+        return instruction
 
 
-class OrderFailed(AssayError):
-    """The agent carried the order out in part or not at all; the message is its own."""
+class InstructionFailed(AssayError):
+    """The agent carried the instruction out in part or not at all; the message is its own."""
 
     def __init__(self, answer: dict[str, Any]) -> None:
         error = answer["error"]
@@ -162,16 +162,16 @@ class OrderFailed(AssayError):
         self.exit_code = answer["exit_code"]  # type: ignore[misc]
 
 
-def give(book: OrderBook, order: Order, account: LocalAccount, seconds: float) -> list[Action]:
-    """Places an order and waits for the agent.
+def give(book: InstructionBook, instruction: Instruction, account: LocalAccount, seconds: float) -> list[Action]:
+    """Places an instruction and waits for the agent.
 
     Raises:
-        OrderFailed: the agent says why.
-        ConfigError: no answer in time; an order not begun within VALID_SECONDS is dropped.
+        InstructionFailed: the agent says why.
+        ConfigError: no answer in time; an instruction not begun within VALID_SECONDS is dropped.
     """
-    book.place(order, account)
+    book.place(instruction, account)
     deadline = time.monotonic() + seconds
-    while (answer := book.answer_to(order.id)) is None:
+    while (answer := book.answer_to(instruction.id)) is None:
         if time.monotonic() > deadline:
             raise ConfigError(
                 f"The running agent has not answered within {seconds:g} s.",
@@ -180,5 +180,5 @@ def give(book: OrderBook, order: Order, account: LocalAccount, seconds: float) -
             )
         time.sleep(0.05)
     if "error" in answer:
-        raise OrderFailed(answer)
+        raise InstructionFailed(answer)
     return [Action(**fields) for fields in answer["actions"]]

@@ -1,4 +1,4 @@
-"""Only the provider's own key orders its money, once, and in time."""
+"""Only the provider's own key instructions its money, once, and in time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eth_account import Account
 
 from market.errors import ConfigError, ContractError
 from provider.income import Action
-from provider.orders import Clerk, Order, OrderBook, OrderFailed, give
+from provider.instructions import Attendant, Instruction, InstructionBook, InstructionFailed, give
 
 OWNER = Account.from_key(b"\1" * 32)
 STRANGER = Account.from_key(b"\2" * 32)
@@ -47,8 +47,8 @@ class Till:
 
 
 @pytest.fixture
-def book(tmp_path: Path) -> OrderBook:
-    return OrderBook(tmp_path / "orders.sqlite")
+def book(tmp_path: Path) -> InstructionBook:
+    return InstructionBook(tmp_path / "instructions.sqlite")
 
 
 @pytest.fixture
@@ -57,21 +57,21 @@ def till() -> Till:
 
 
 @pytest.fixture
-def clerk(book: OrderBook, till: Till) -> Clerk:
-    return Clerk(book, OWNER.address, till)
+def attendant(book: InstructionBook, till: Till) -> Attendant:
+    return Attendant(book, OWNER.address, till)
 
 
-def order(unstake: int | None = 0, finish: bool = False) -> Order:
-    return Order.new("0xabc", None, unstake, finish)
+def instruction(unstake: int | None = 0, finish: bool = False) -> Instruction:
+    return Instruction.new("0xabc", None, unstake, finish)
 
 
-def test_order_of_the_owner_is_carried_out_once(book: OrderBook, clerk: Clerk, till: Till) -> None:
-    placed = order()
+def test_instruction_of_the_owner_is_carried_out_once(book: InstructionBook, attendant: Attendant, till: Till) -> None:
+    placed = instruction()
     book.place(placed, OWNER)
     for _ in range(2):
-        clerk.serve()
+        attendant.serve()
     assert till.withdrawn == [("0xabc", None)]
-    assert till.keys == [f"order:{placed.id}"]
+    assert till.keys == [f"instruction:{placed.id}"]
 
 
 @pytest.mark.parametrize(
@@ -82,72 +82,76 @@ def test_order_of_the_owner_is_carried_out_once(book: OrderBook, clerk: Clerk, t
         (None, True, ["released", "unstaking", "unstaked", "withdrawn"]),
     ],
 )
-def test_order_says_what_is_done(till: Till, unstake: int | None, finish: bool, done: list[str]) -> None:
+def test_instruction_says_what_is_done(till: Till, unstake: int | None, finish: bool, done: list[str]) -> None:
     income: Any = till
-    assert [action.what for action in order(unstake, finish).carry_out(income)] == done
+    assert [action.what for action in instruction(unstake, finish).carry_out(income)] == done
 
 
-def test_order_of_a_stranger_is_refused(book: OrderBook, clerk: Clerk, till: Till) -> None:
-    placed = order()
+def test_instruction_of_a_stranger_is_refused(book: InstructionBook, attendant: Attendant, till: Till) -> None:
+    placed = instruction()
     book.place(placed, STRANGER)
-    clerk.serve()
+    attendant.serve()
     answer = book.answer_to(placed.id)
     assert answer is not None
     assert answer["error"]["code"] == "BadSignature"
     assert till.keys == []
 
 
-def test_order_that_was_changed_is_refused(book: OrderBook, clerk: Clerk, till: Till) -> None:
-    placed = order()
+def test_instruction_that_was_changed_is_refused(book: InstructionBook, attendant: Attendant, till: Till) -> None:
+    placed = instruction()
     book.place(placed, OWNER)
-    book._run("UPDATE orders SET body = ?", replace(placed, to="0xdef").text())
-    clerk.serve()
+    book._run("UPDATE instructions SET body = ?", replace(placed, to="0xdef").text())
+    attendant.serve()
     assert till.keys == []
 
 
-def test_order_copied_under_another_id_is_refused(book: OrderBook, clerk: Clerk, till: Till) -> None:
-    placed = order()
+def test_instruction_copied_under_another_id_is_refused(
+    book: InstructionBook, attendant: Attendant, till: Till
+) -> None:
+    placed = instruction()
     book.place(placed, OWNER)
-    clerk.serve()
-    book._run("INSERT INTO orders SELECT 'copy', body, signature, NULL FROM orders")
-    clerk.serve()
+    attendant.serve()
+    book._run("INSERT INTO instructions SELECT 'copy', body, signature, NULL FROM instructions")
+    attendant.serve()
     assert len(till.withdrawn) == 1
     answer = book.answer_to("copy")
     assert answer is not None
     assert answer["error"]["code"] == "BadSignature"
 
 
-def test_order_that_lay_too_long_is_dropped(book: OrderBook, clerk: Clerk, till: Till) -> None:
-    placed = replace(order(), valid_until=1)
+def test_instruction_that_lay_too_long_is_dropped(book: InstructionBook, attendant: Attendant, till: Till) -> None:
+    placed = replace(instruction(), valid_until=1)
     book.place(placed, OWNER)
-    clerk.serve()
+    attendant.serve()
     assert till.keys == []
 
 
-def test_given_order_returns_what_the_agent_did(book: OrderBook, clerk: Clerk) -> None:
+def test_given_instruction_returns_what_the_agent_did(book: InstructionBook, attendant: Attendant) -> None:
     stop = threading.Event()
 
     def agent() -> None:
         while not stop.wait(0.01):
-            clerk.serve()
+            attendant.serve()
 
     thread = threading.Thread(target=agent)
     thread.start()
     try:
-        assert [action.what for action in give(book, order(), OWNER, 5)] == ["released", "withdrawn"]
+        assert [action.what for action in give(book, instruction(), OWNER, 5)] == ["released", "withdrawn"]
     finally:
         stop.set()
         thread.join()
 
 
-def test_given_order_that_fails_raises_the_agents_own_error(book: OrderBook, clerk: Clerk, till: Till) -> None:
+def test_given_instruction_that_fails_raises_the_agents_own_error(
+    book: InstructionBook, attendant: Attendant, till: Till
+) -> None:
     till.refuse = ContractError("no credit", code="InsufficientCredit", hint="earn some", has=1)
-    placed = order()
+    placed = instruction()
     book.place(placed, OWNER)
-    clerk.serve()
+    attendant.serve()
     answer = book.answer_to(placed.id)
     assert answer is not None
-    error = OrderFailed(answer)
+    error = InstructionFailed(answer)
     assert (error.code, error.exit_code, error.hint, error.details) == (
         "InsufficientCredit",
         3,
@@ -157,11 +161,13 @@ def test_given_order_that_fails_raises_the_agents_own_error(book: OrderBook, cle
     assert error.message == "no credit"
 
 
-def test_given_order_without_an_agent_gives_up(book: OrderBook) -> None:
+def test_given_instruction_without_an_agent_gives_up(book: InstructionBook) -> None:
     with pytest.raises(ConfigError, match="has not answered"):
-        give(book, order(), OWNER, 0.1)
+        give(book, instruction(), OWNER, 0.1)
 
 
-def test_agent_that_never_got_an_order_writes_no_file(book: OrderBook, clerk: Clerk, tmp_path: Path) -> None:
-    clerk.serve()
+def test_agent_that_never_got_an_instruction_writes_no_file(
+    book: InstructionBook, attendant: Attendant, tmp_path: Path
+) -> None:
+    attendant.serve()
     assert list(tmp_path.iterdir()) == []
