@@ -4,8 +4,8 @@
 """
 
 from client.client import Client, Offered, Settings
+from client.job_options import JobOptions
 from client.opening import connect
-from client.order import JobOptions
 from client.progress import Progress
 from client.results import Balance, JobResult, JobSummary, QuoteReport, Replica, Withdrawal
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from client import cli_order as order
+from client import cli_question as asked
 from client.cli_options import Connection, connected
 from client.progress import Progress, Report
 from client.render import answer_text, page, progress_on, show_job, show_jobs, show_quote
@@ -26,22 +26,22 @@ YesOption = typer.Option(False, "--yes", "-y", help="Agree to the price without 
 @connected
 def post_command(
     connection: Connection,
-    prompt: str | None = order.PromptArgument,
-    file: Path | None = order.FileOption,
-    messages: Path | None = order.MessagesOption,
-    model: str | None = order.ModelOption,
-    mode: str = order.ModeOption,
-    replicas: int | None = order.ReplicasOption,
-    quorum: int | None = order.QuorumOption,
-    max_output_tokens: int = order.OutputOption,
-    max_price: str | None = order.PriceOption,
-    max_escrow: str | None = order.EscrowCapOption,
-    allow: list[str] = order.AllowOption,
-    deny: list[str] = order.DenyOption,
-    label: list[str] = order.LabelOption,
-    min_reliability: int = order.ReliabilityOption,
-    max_kill_fee: int = order.KillFeeOption,
-    seed: str | None = order.SeedOption,
+    prompt: str | None = asked.PromptArgument,
+    file: Path | None = asked.FileOption,
+    messages: Path | None = asked.MessagesOption,
+    model: str | None = asked.ModelOption,
+    mode: str = asked.ModeOption,
+    replicas: int | None = asked.ReplicasOption,
+    quorum: int | None = asked.QuorumOption,
+    max_output_tokens: int = asked.OutputOption,
+    max_price: str | None = asked.PriceOption,
+    max_escrow: str | None = asked.EscrowCapOption,
+    allow: list[str] = asked.AllowOption,
+    deny: list[str] = asked.DenyOption,
+    label: list[str] = asked.LabelOption,
+    min_reliability: int = asked.ReliabilityOption,
+    max_kill_fee: int = asked.KillFeeOption,
+    seed: str | None = asked.SeedOption,
     commit_window: int = typer.Option(120, "--commit-window", help="Seconds for delivery, inference and commit."),
     reveal_window: int = typer.Option(60, "--reveal-window", help="Seconds for the reveals after it."),
     escrow: str = typer.Option("auto", "--escrow", help="Where the money comes from: auto, credit, allowance, permit."),
@@ -61,12 +61,12 @@ def post_command(
 
         echo "Why is the sky blue?" | assay job post --yes --json | jq -r .answer
     """
-    wanted = order.Order(
+    wanted = asked.JobQuestion(
         prompt, file, messages, model, mode, replicas, quorum, max_output_tokens, max_price, max_escrow, allow, deny,
         label, min_reliability, max_kill_fee, seed,
     )  # fmt: skip
     connection.must_be_able_to_ask(yes=yes)
-    question, source = wanted.question(), order.parse_escrow(escrow)
+    question, source = wanted.question(), asked.parse_escrow(escrow)
     console = connection.console
     with connection.open(with_key=True) as client:
         options = wanted.options(client, commit_window=commit_window, reveal_window=reveal_window, escrow=source)

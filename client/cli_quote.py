@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from client import cli_order as order
+from client import cli_question as asked
 from client.cli_options import Connection, connected
 from client.render import page, progress_on, show_quote
 
@@ -17,22 +17,22 @@ quote_app = typer.Typer(add_completion=False)
 @connected
 def quote_command(
     connection: Connection,
-    prompt: str | None = order.PromptArgument,
-    file: Path | None = order.FileOption,
-    messages: Path | None = order.MessagesOption,
-    model: str | None = order.ModelOption,
-    mode: str = order.ModeOption,
-    replicas: int | None = order.ReplicasOption,
-    quorum: int | None = order.QuorumOption,
-    max_output_tokens: int = order.OutputOption,
-    max_price: str | None = order.PriceOption,
-    max_escrow: str | None = order.EscrowCapOption,
-    allow: list[str] = order.AllowOption,
-    deny: list[str] = order.DenyOption,
-    label: list[str] = order.LabelOption,
-    min_reliability: int = order.ReliabilityOption,
-    max_kill_fee: int = order.KillFeeOption,
-    seed: str | None = order.SeedOption,
+    prompt: str | None = asked.PromptArgument,
+    file: Path | None = asked.FileOption,
+    messages: Path | None = asked.MessagesOption,
+    model: str | None = asked.ModelOption,
+    mode: str = asked.ModeOption,
+    replicas: int | None = asked.ReplicasOption,
+    quorum: int | None = asked.QuorumOption,
+    max_output_tokens: int = asked.OutputOption,
+    max_price: str | None = asked.PriceOption,
+    max_escrow: str | None = asked.EscrowCapOption,
+    allow: list[str] = asked.AllowOption,
+    deny: list[str] = asked.DenyOption,
+    label: list[str] = asked.LabelOption,
+    min_reliability: int = asked.ReliabilityOption,
+    max_kill_fee: int = asked.KillFeeOption,
+    seed: str | None = asked.SeedOption,
     explain: bool = typer.Option(False, "--explain", help="Name every provider left out, and the first reason."),
 ) -> None:
     """Ask providers for prices; no money moves and no key is needed.
@@ -47,7 +47,7 @@ def quote_command(
 
         assay quote "What is a hash?" --json | jq .escrow
     """
-    wanted = order.Order(
+    wanted = asked.JobQuestion(
         prompt, file, messages, model, mode, replicas, quorum, max_output_tokens, max_price, max_escrow, allow, deny,
         label, min_reliability, max_kill_fee, seed,
     )  # fmt: skip

@@ -24,10 +24,10 @@ from client.accounting import balance_of, withdraw
 from client.conductor import Conductor, Desk
 from client.endpoints import GuardedTransport
 from client.errors import BadRequest, JobNotKnown, NotConfirmed
+from client.job_options import JobOptions, Prompt
 from client.marketplace import Marketplace, open_marketplace
 from client.model_files import ModelFiles
 from client.negotiation import Bargain, Market, Negotiator
-from client.order import JobOptions, Prompt
 from client.outputs import OutputReader, Patience
 from client.posting import Poster
 from client.progress import Report, silent

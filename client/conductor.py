@@ -11,10 +11,10 @@ from anyio.abc import TaskGroup
 
 from client.errors import BadRequest, JobNotKnown
 from client.following import Follow
+from client.job_options import JobOptions, Prompt
 from client.marketplace import Marketplace
 from client.model_files import ModelFiles
 from client.negotiation import Bargain, Directory, Negotiator
-from client.order import JobOptions, Prompt
 from client.outputs import FetchedOutput, OutputReader
 from client.posting import Posted, Poster
 from client.progress import Progress, Report

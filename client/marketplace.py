@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.order import ChainLimits
+from client.job_options import ChainLimits
 from client.results import TokenInfo
 from client.wallet import ChainClock
 from market.chain import DEVELOPMENT_CHAIN_IDS, Chain

@@ -11,9 +11,9 @@ import anyio
 
 from client.endpoints import check_endpoint
 from client.errors import NotEnoughProviders, PriceAboveCap, UnsafeEndpoint
+from client.job_options import ChainLimits, JobOptions, Prompt, build_request, check_options
 from client.matching import Candidate, Constraints, LeftOut, ListedOffer, match, summarise
 from client.model_files import ModelFiles, ModelText
-from client.order import ChainLimits, JobOptions, Prompt, build_request, check_options
 from client.progress import Progress, Report
 from client.provider_http import ProviderHttp, ProviderRefused, printable
 from client.quotes import Wanted, verify_quote

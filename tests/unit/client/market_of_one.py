@@ -11,9 +11,9 @@ from typing import Any
 
 import httpx
 
+from client.job_options import ChainLimits, JobOptions, Prompt
 from client.model_files import ModelFiles
 from client.negotiation import Bargain, Market, Negotiator
-from client.order import ChainLimits, JobOptions, Prompt
 from client.progress import silent
 from client.provider_http import ProviderHttp
 from client.results import TokenInfo

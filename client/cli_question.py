@@ -13,8 +13,8 @@ import typer
 from client.client import Client
 from client.errors import BadRequest
 from client.escrow import EscrowSource
+from client.job_options import JobOptions
 from client.money import parse_amount
-from client.order import JobOptions
 from market.errors import WireError
 from market.types import Mode, parse_bytes32
 
@@ -53,7 +53,7 @@ SeedOption = typer.Option(None, "--seed", help="32 bytes hex: decides between eq
 
 
 @dataclass(frozen=True)
-class Order:
+class JobQuestion:
     """The options as they were typed."""
 
     prompt: str | None
