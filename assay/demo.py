@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +19,7 @@ from rich.text import Text
 
 from assay.network import CLIENT, LocalNetwork, NetworkInfo, NetworkPlan
 from client import Client, JobResult
-from client.money import format_amount
+from market.money import format_amount
 from client.render import answer_text, show_job
 from market.chain import Chain
 from market.deployment import Contracts, Deployment
@@ -29,6 +31,7 @@ PROMPT = "What is the capital of France?"
 MAX_OUTPUT_TOKENS = 48
 LIAR = 2  # index of the provider that lies in the second part
 RELEASE_SECONDS = 30
+FOLDER = ".demo-"  # followed by the process id
 #: The adversaries live with the tests; the agent itself cannot be made to lie.
 ADVERSARIES = Path(__file__).resolve().parent.parent / "tests" / "adversaries.py"
 
@@ -53,7 +56,9 @@ def run(options: DemoOptions, console: Console) -> list[dict[str, Any]]:
     """
     begun = time.monotonic()
     jobs: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="assay-demo-") as folder:
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    sweep(options.output.parent)
+    with tempfile.TemporaryDirectory(prefix=f"{FOLDER}{os.getpid()}-", dir=options.output.parent) as folder:
         plan = NetworkPlan(
             directory=Path(folder), packs=(options.pack,), block_time=options.block_time, dispute_window=600
         )
@@ -76,6 +81,14 @@ def run(options: DemoOptions, console: Console) -> list[dict[str, Any]]:
     write_atomically(options.output, json.dumps(jobs, indent=1).encode() + b"\n", mode=0o644)
     console.print(f"\nEverything is stopped. Figures: {options.output} · {time.monotonic() - begun:.0f} s in all")
     return jobs
+
+
+def sweep(parent: Path) -> None:
+    """Removes the folders of demos that were killed."""
+    for folder in parent.glob(f"{FOLDER}*"):
+        process = folder.name.removeprefix(FOLDER).split("-")[0]
+        if not Path(f"/proc/{process}").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _show_network(console: Console, network: LocalNetwork, info: NetworkInfo, seconds: float) -> None:
@@ -135,7 +148,9 @@ def _leave(console: Console, network: LocalNetwork, info: NetworkInfo) -> None:
         _await(lambda: all(_bonds_free(contracts, job) for job in jobs))
         withdrawn = client.withdraw()
     symbol, decimals = contracts.token.symbol(), contracts.token.decimals()
-    console.print(f"  client      took back {format_amount(withdrawn.amount, decimals)} {symbol} of unused escrow")
+    console.print(
+        f"  client      took back {format_amount(withdrawn.amount, decimals)} {symbol} of escrow that was not used up"
+    )
     for number, provider in enumerate(info.providers, 1):
         _provider_withdraw(provider.config, Path(info.password_file))
         earned = contracts.token.balance_of(provider.address) - before[provider.address]

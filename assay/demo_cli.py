@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from assay import demo
-from market.errors import ConfigError
+from assay.network_cli import check_packs
 
 app = typer.Typer(add_completion=False)
 
@@ -21,7 +21,7 @@ def demo_command(
     max_output_tokens: int = typer.Option(demo.MAX_OUTPUT_TOKENS, help="Longest answer, in tokens."),
     pack: Path = typer.Option(Path("build/models/smollm2-135m-instruct"), help="Model pack that the providers serve."),
     output: Path = typer.Option(Path("build/demo.json"), help="Where the figures go."),
-    block_time: float = typer.Option(0.0, help="Seconds between blocks; 0 mines every transaction at once."),
+    block_time: float = typer.Option(0.0, min=0.0, help="Seconds between blocks; 0 mines every transaction at once."),
     as_json: bool = typer.Option(
         False, "--json", help="The figures on standard output, the picture on standard error."
     ),
@@ -36,8 +36,7 @@ def demo_command(
 
         assay demo --prompt "Why is the sky blue?" --block-time 1
     """
-    if not (pack / "manifest.json").is_file():
-        raise ConfigError(f"There is no model pack at {pack}.", hint="`make demo` makes it; or name one with --pack.")
+    check_packs([pack])
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill stops what was started, too
     options = demo.DemoOptions(
         pack=pack,

@@ -21,8 +21,8 @@ from typing import Any, Self
 
 from eth_account.signers.local import LocalAccount
 
-from market.anvil import Anvil, die_with
-from market.chain import Chain
+from market.anvil import Anvil, development_accounts, die_with
+from market.chain import Call, Chain
 from market.contracts import Token
 from market.deployment import Deployment, DeploymentParameters, deploy
 from market.errors import AssayError, ConfigError
@@ -38,6 +38,7 @@ READY_SECONDS = 120
 STOP_SECONDS = 8
 DEPLOYER, CLIENT, FIRST_PROVIDER = 0, 1, 2  # indexes into anvil's accounts
 MAX_PROVIDERS = 7
+GAS_COIN = 10 * 10**18  # wei that `fund_account` gives
 AGENT = (sys.executable, "-m", "assay", "provider", "run")
 
 
@@ -324,6 +325,21 @@ class LocalNetwork:
                 hint=f"Its log: {log}",
             )
         return ProviderProcess(words[2], words[1], process.pid, str(config), str(log))
+
+
+def fund_account(directory: Path, info: NetworkInfo, address: str) -> dict[str, str]:
+    """Gives an address what the network's own accounts got: test tokens, and 10 of the gas coin.
+
+    Raises:
+        ConfigError: another command is using the deployer's queue; ChainError: the chain refused.
+    """
+    tokens = NetworkPlan(directory, ()).tokens_each
+    chain = Chain(info.rpc_url, expected_chain_id=info.chain_id)
+    token = Token(chain, Deployment.load(Path(info.deployment)).token)
+    with Transactions(chain, development_accounts()[DEPLOYER], directory / "deployer.sqlite") as transactions:
+        transactions.send(Call(address, b"", "gas coin", GAS_COIN))
+        transactions.send(token.mint(address, tokens))
+    return {"address": address.lower(), "tokens": str(tokens), "wei": str(GAS_COIN)}
 
 
 def forget(directory: Path) -> None:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import typer
+from eth_utils.address import is_address, to_checksum_address
 from rich.console import Console
-from rich.table import Table
 
-from assay.network import NetworkInfo, NetworkPlan
+from assay.network import MAX_PROVIDERS, NetworkInfo, NetworkPlan, fund_account
 from assay.supervisor import holder, stop, supervise
 from market.config import Home
-from market.errors import AssayError, ConfigError
+from market.errors import ConfigError
+from market.models.pack import load_pack
 
 up = typer.Typer(add_completion=False)
 down = typer.Typer(add_completion=False)
@@ -38,15 +41,16 @@ JsonOption = typer.Option(False, "--json", help="One JSON document on standard o
 
 @up.command("up")
 def up_command(
-    providers: int = typer.Option(3, help="How many provider agents, 1 to 7."),
+    providers: int = typer.Option(3, min=1, max=MAX_PROVIDERS, help="How many provider agents, 1 to 7."),
     pack: list[Path] = typer.Option([DEFAULT_PACK], help="Model pack that every provider serves; repeatable."),
-    block_time: float = typer.Option(0.0, help="Seconds between blocks; 0 mines every transaction at once."),
-    port: int = typer.Option(0, help="Port of the chain; 0 takes a free one."),
+    block_time: float = typer.Option(0.0, min=0.0, help="Seconds between blocks; 0 mines every transaction at once."),
+    port: int = typer.Option(0, min=0, max=65_535, help="Port of the chain; 0 takes the last one, or a free one."),
     directory: Path = DirectoryOption,
     foreground: bool = typer.Option(False, help="Stay in the foreground until Ctrl-C."),
     show: str = typer.Option(
         "", help="Print one value of the running network: rpc, deployment, client, provider-config."
     ),
+    fund: str = typer.Option("", help="Give this address gas coin and test tokens on the running network."),
     as_json: bool = JsonOption,
 ) -> None:
     """Start a local network: anvil with its state kept, deployed contracts, provider agents, a client with money.
@@ -63,25 +67,25 @@ def up_command(
         assay up --pack build/models/tiny --dir ~/try --json
 
         assay up --show rpc
+
+        assay up --fund 0x1111111111111111111111111111111111111111
     """
     folder = (directory or default_directory()).resolve()
     running = holder(folder) is not None
     if show:
         typer.echo(_shown(folder, running, show))
         return
+    if fund:
+        _fund(folder, running, fund, as_json=as_json)
+        return
     if not running:
-        missing = [str(path) for path in pack if not (path / "manifest.json").is_file()]
-        if missing:
-            raise ConfigError(
-                f"There is no model pack at {', '.join(missing)}.",
-                hint="Make one with `make demo` or `assay model pack`, or name another with --pack.",
-            )
+        check_packs(pack)
         plan = NetworkPlan(
             directory=folder,
             packs=tuple(path.resolve() for path in pack),
             providers=providers,
             block_time=block_time or None,
-            port=port,
+            port=port or _last_port(folder),
         )
         if foreground:
             raise typer.Exit(supervise(plan))
@@ -144,6 +148,47 @@ def _start_in_background(plan: NetworkPlan) -> None:
     )
 
 
+def check_packs(packs: list[Path]) -> None:
+    """
+    Raises:
+        ConfigError: a pack is not there; PackError: a part of one is corrupt. Nothing was started.
+    """
+    for path in packs:
+        if not (path / "manifest.json").is_file():
+            raise ConfigError(
+                f"There is no model pack at {path}.",
+                hint="Make one with `make demo` or `assay model pack`, or name another with --pack.",
+            )
+        load_pack(path)
+
+
+def _last_port(folder: Path) -> int:
+    """The port the chain had last time if nobody has taken it, so that configurations stay true; else 0."""
+    info = NetworkInfo.load(folder)
+    port = urlsplit(info.rpc_url).port if info is not None else None
+    if port is None:
+        return 0
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return 0
+    return port
+
+
+def _fund(folder: Path, running: bool, address: str, *, as_json: bool) -> None:
+    if not is_address(address):
+        raise ConfigError(f"--fund: {address} is not an address.")
+    if not running:
+        raise ConfigError("No local network is running.", hint="assay up starts one.")
+    given = fund_account(folder, _info(folder), to_checksum_address(address))
+    if as_json:
+        typer.echo(json.dumps(given))
+    else:
+        typer.echo(f"{address} now has {given['tokens']} base units of the test token and 10 of the gas coin more.")
+
+
 def _info(folder: Path) -> NetworkInfo:
     info = NetworkInfo.load(folder)
     if info is None:
@@ -162,20 +207,18 @@ def _shown(folder: Path, running: bool, what: str) -> str:
         "provider-config": info.providers[0].config,
     }
     if what not in values:
-        raise AssayError(f"--show knows {', '.join(values)}, not {what}.")
+        raise ConfigError(f"--show knows {', '.join(values)}, not {what}.")
     return values[what]
 
 
 def _print(info: NetworkInfo, *, already: bool) -> None:
-    console = Console(highlight=False)
-    console.print(f"{'Already running' if already else 'Running'}: chain {info.chain_id} at [bold]{info.rpc_url}[/]")
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    for column in ("", "address", "endpoint", "log"):
-        table.add_column(column, overflow="fold")
-    table.add_row("client", info.client, "", "")
+    console = Console(highlight=False, soft_wrap=True)
+    if already:
+        console.print("[dim]Already running; options of this call changed nothing.[/]")
+    console.print(f"chain {info.chain_id}  [bold]{info.rpc_url}[/]")
+    console.print(f"client       {info.client}")
     for index, provider in enumerate(info.providers, 1):
-        table.add_row(f"provider {index}", provider.address, provider.endpoint, provider.log)
-    console.print(table)
-    console.print(
-        "Try: [bold]assay job post 'What is the capital of France?'[/] · [bold]assay balance[/] · [bold]assay down[/]"
-    )
+        state = "" if Path(f"/proc/{provider.pid}").exists() else "  [red]has ended[/]"
+        console.print(f"provider {index}   {provider.address}  {provider.endpoint}{state}")
+    console.print(f"[dim]logs: {Path(info.deployment).parent}/provider-*/agent.log[/]")
+    console.print("Try: [bold]assay job post 'What is the capital of France?'[/]")

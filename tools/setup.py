@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 NODE = ROOT / "node_modules"
 BUILD = ROOT / "build"
+#: the interpreter behind a virtual environment that this may run in and has to remove
+BASE_PYTHON = getattr(sys, "_base_executable", None) or sys.executable
 MINIMUM_PYTHON = (3, 11)
 MINIMUM_NODE = 20
 RECIPE = "recipes/smollm2-135m-instruct.toml"
@@ -84,7 +86,7 @@ def packages(kind: str) -> None:
     unfinished.touch()
     forget_stamps(VENV)
     if not (VENV / "bin" / "pip").exists():
-        step("virtual environment", [sys.executable, "-m", "venv", str(VENV)])
+        step("virtual environment", [BASE_PYTHON, "-m", "venv", str(VENV)])
     extra = "provider,dev" if kind == "dev" else "provider"
     command = [str(VENV / "bin" / "pip"), "install", "--no-input", "-c", "constraints.txt", "-e", f".[{extra}]"]
     step(f"Python packages ({extra})", command)

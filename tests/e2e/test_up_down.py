@@ -54,6 +54,8 @@ def test_network_that_was_stopped_goes_on_with_its_jobs_and_money(shell: Shell, 
         again = shell.run("up", "--pack", str(tiny_pack))
         assert again.returncode == 0
         assert "Already running" in again.stdout
+        stranger = "0x" + "11" * 20
+        assert shell.json("up", "--fund", stranger)["tokens"] == "1000000000000"
         posted = shell.json(
             "job", "post", "--yes", "--replicas", "2", "--quorum", "2", "--max-output-tokens", "4", "hello"
         )
@@ -63,7 +65,8 @@ def test_network_that_was_stopped_goes_on_with_its_jobs_and_money(shell: Shell, 
         refused = shell.run("job", "list", "--json")
         assert refused.returncode == 3
         assert json.loads(refused.stdout)["error"]["code"] == "ChainUnreachable"
-        shell.json("up", "--pack", str(tiny_pack), "--providers", "2")
+        second = shell.json("up", "--pack", str(tiny_pack), "--providers", "2")
+        assert second["rpc_url"] == first["rpc_url"]  # configurations stay true
         jobs = shell.json("job", "list")
         listed = jobs["jobs"] if isinstance(jobs, dict) else jobs
         assert [job["job_id"] for job in listed] == [posted["job_id"]]
