@@ -7,8 +7,8 @@ from eth_utils.address import is_address, to_checksum_address
 
 from client.cli_options import Connection, connected
 from client.errors import BadRequest
-from client.money import parse_amount
 from client.render import money, page, progress_on, show_balance
+from market.money import parse_amount
 
 balance_app = typer.Typer(add_completion=False)
 withdraw_app = typer.Typer(add_completion=False)

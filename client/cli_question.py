@@ -14,8 +14,8 @@ from client.client import Client
 from client.errors import BadRequest
 from client.escrow import EscrowSource
 from client.job_options import JobOptions
-from client.money import parse_amount
 from market.errors import WireError
+from market.money import parse_amount
 from market.types import Mode, parse_bytes32
 
 PROMPT_LIMIT = 1 << 20

@@ -2,7 +2,8 @@
 
 AssayError (market.errors)
 ├── ConfigError
-│   ├── EmptyPrompt, BadAmount, BadRequest   the caller's own input
+│   ├── EmptyPrompt, BadRequest,             the caller's own input
+│   │   BadAmount (market.errors)
 │   ├── NotConfirmed                         nobody said yes before money moved
 │   └── JobNotKnown                          no such job on this chain and in the local store
 ├── ChainError
@@ -22,10 +23,6 @@ from market.errors import ChainError, ConfigError, MarketError, WireError
 
 class EmptyPrompt(ConfigError):
     """There is nothing to ask."""
-
-
-class BadAmount(ConfigError):
-    """A sum of money that cannot be read, or not be held by the token."""
 
 
 class BadRequest(ConfigError):

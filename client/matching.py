@@ -8,10 +8,8 @@ from typing import Any, Protocol
 
 from client.endpoints import check_endpoint
 from client.errors import UnsafeEndpoint
-from market.settlement import Terms, minimum_bond, price
+from market.settlement import BPS, Terms, minimum_bond, price
 from market.types import Mode
-
-BPS = 10_000
 
 
 class OfferTerms(Protocol):

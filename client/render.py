@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from client.matching import LeftOut
-from client.money import format_amount
 from client.progress import Progress, Report
 from client.results import Balance, JobResult, JobSummary, QuoteReport, TokenInfo
 from client.selection import VerifiedQuote
+from market.money import format_amount
 
 _ROLES = {"agreed": "green", "late": "yellow", "working": "cyan", "released": "dim"}
 TABLE_WIDTH = 150

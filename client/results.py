@@ -1,6 +1,8 @@
 """What the client reports: quotes and jobs, as dataclasses with a stable JSON form.
 
 Amounts are integers in base units of the token, times are unix seconds, ids and hashes 0x hex, addresses lower case.
+The rule for numbers in `to_json`: base units of the token, seconds, counts and gas are JSON numbers; wei, of which
+2^53 is 0.009 of a coin, are decimal strings, because readers with doubles (jq, JavaScript) lose digits from 2^53 on.
 """
 
 from __future__ import annotations
@@ -308,7 +310,7 @@ class Balance:
             "exiting": self.exiting,
             "exit_ready_at": self.exit_ready_at,
             "escrowed": self.escrowed,
-            "gas_wei": self.gas_wei,
+            "gas_wei": str(self.gas_wei),
         }
 
 

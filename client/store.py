@@ -89,10 +89,6 @@ class JobRecord:
     steps_ms: Mapping[str, int] = field(default_factory=dict)
     result: Mapping[str, Any] = field(default_factory=dict)
 
-    def endpoint_of(self, provider: str) -> str:
-        """Where the replica is reached, "" for a provider without a quote here."""
-        return next((q.endpoint for q in self.quotes if q.quote.provider.lower() == provider.lower()), "")
-
 
 class JobStore:
     """Jobs of one market in a SQLite file (":memory:" for none). Safe to use from threads.

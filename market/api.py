@@ -25,7 +25,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import core_schema
 
 from market.errors import WireError
-from market.hashing import UNUSED_TOKEN
+from market.hashing import STOP_TOKENS_MAX, UNUSED_TOKEN
 from market.types import Acceptance, Model, Output, Quote, Receipt, Request, WireStruct, parse_bytes32
 
 BODY_LIMIT = 1 << 20
@@ -38,7 +38,6 @@ SIGNATURE_LIMIT = 4096
 """Bytes; 65 for a key, more only for an ERC-1271 contract."""
 MODELS_LIMIT = 256
 NAME_LIMIT = 128
-STOP_TOKENS_LIMIT = 8
 
 _OURS: Any = object()
 """Validation context of values that our own code hands over, which may be Python's instead of JSON's."""
@@ -263,7 +262,7 @@ class ModelBody(Body):
     name: Annotated[str, Field(max_length=NAME_LIMIT)]
     context: Count
     vocabulary: Count
-    stop_tokens: Annotated[list[TokenId], Field(max_length=STOP_TOKENS_LIMIT)]
+    stop_tokens: Annotated[list[TokenId], Field(max_length=STOP_TOKENS_MAX)]
     roots: Annotated[Model, _struct(Model)]
     offer: OfferBody
     modes: Annotated[list[ModeNumber], Field(max_length=4)]

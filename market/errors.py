@@ -2,6 +2,7 @@
 
 AssayError
 ├── ConfigError        a file or option is missing, unreadable or contradictory
+│   └── BadAmount      a sum of money that a person wrote and that is none
 ├── ChainError         the chain said no, or could not be asked
 │   ├── ChainUnreachable
 │   ├── WrongChain
@@ -48,6 +49,10 @@ class ConfigError(AssayError):
     """A file or an option is missing, unreadable or contradictory."""
 
     exit_code = 2
+
+
+class BadAmount(ConfigError):
+    """A sum of money that cannot be read, or not be held by the token."""
 
 
 class ChainError(AssayError):

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 Int8Array = npt.NDArray[np.int8]
-Int16Array = npt.NDArray[np.int16]
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
 AnyArray = npt.NDArray[Any]

@@ -8,7 +8,7 @@ import pytest
 from client.errors import JobCancelled, NoAgreement, OutputUnavailable
 from client.render import answer_text
 from client.reporting import compose, sources_of
-from client.results import TokenInfo, role_of
+from client.results import Balance, TokenInfo, role_of
 from client.steps import STEPS, StepClock
 from market.views import JobState, ReplicaState
 from tests.unit.client.examples import DOMAIN, TOKEN
@@ -92,3 +92,10 @@ def test_steps_leave_out_the_time_a_person_takes_to_decide() -> None:
 
 def test_answer_for_a_terminal_has_no_control_characters() -> None:
     assert answer_text("a\x1b[2Jb\nc\td\x07") == "a�[2Jb\nc\td�"
+
+
+def test_balance_in_json_keeps_every_digit_of_a_wei_amount() -> None:
+    wei = 2**53 + 1  # the first integer that a double cannot hold
+    balance = Balance(TOKEN, TokenInfo(TOKEN, "tUSD", 6), 1, 2, 3, 4, 5, 6, wei)
+    shown = json.loads(json.dumps(balance.to_json()), parse_int=float)
+    assert int(shown["gas_wei"]) == wei

@@ -66,7 +66,6 @@ def test_store_update_changes_what_is_kept_and_forget_removes_it() -> None:
         kept = store.get(RECORD.job_id)
         assert kept is not None
         assert kept.state == FINAL
-        assert kept.endpoint_of(RECORD.quotes[1].quote.provider.lower()) == "http://127.0.0.1:9001"
         store.forget(RECORD.job_id)
         assert store.all() == []
 

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.errors import BadAmount
-from client.money import format_amount, parse_amount
+from market.errors import BadAmount
+from market.money import format_amount, parse_amount
 
 
 @given(st.integers(0, 2**128 - 1), st.integers(0, 18))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal, localcontext
 
-from client.errors import BadAmount
+from market.errors import BadAmount
 
 _MOST = 1 << 128  # amounts are uint128 on chain
 _PLAIN = re.compile(r"[0-9]{1,39}(\.[0-9]{0,36})?|\.[0-9]{1,36}")
