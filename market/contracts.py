@@ -38,6 +38,7 @@ class Contract:
 
     @cached_property
     def artefact(self) -> Artefact:
+        """ABI and code of the shipped contract."""
         return load(self.artefact_name)
 
     def _write(self, name: str, *arguments: Any) -> Call:
@@ -68,18 +69,23 @@ class Token(Contract):
     artefact_name = "TestToken"
 
     def balance_of(self, owner: str, block: BlockTag = "latest") -> int:
+        """Base units that `owner` holds outside the vault."""
         return cast(int, self._read("balanceOf", owner, block=block))
 
     def allowance(self, owner: str, spender: str, block: BlockTag = "latest") -> int:
+        """Base units of `owner` that `spender` may still take."""
         return cast(int, self._read("allowance", owner, spender, block=block))
 
     def decimals(self) -> int:
+        """Decimal places: one token is 10**decimals base units."""
         return cast(int, self._read("decimals"))
 
     def symbol(self) -> str:
+        """The short name people see, e.g. "tUSD"; the token's own words, unchecked."""
         return cast(str, self._read("symbol"))
 
     def name(self) -> str:
+        """The token's full name, its own words, unchecked."""
         return cast(str, self._read("name"))
 
     def nonce(self, owner: str) -> int:
@@ -87,9 +93,11 @@ class Token(Contract):
         return cast(int, self._read("nonces", owner))
 
     def approve(self, spender: str, amount: int) -> Call:
+        """Lets `spender` take up to `amount` base units of the sender; replaces what was allowed before."""
         return self._write("approve", spender, amount)
 
     def transfer(self, to: str, amount: int) -> Call:
+        """Moves `amount` base units of the sender to `to`."""
         return self._write("transfer", to, amount)
 
     def mint(self, to: str, amount: int) -> Call:
@@ -148,30 +156,39 @@ class Vault(Contract):
     artefact_name = "Vault"
 
     def deposit(self, token: str, to: str, amount: int) -> Call:
+        """Takes `amount` base units of `token` from the sender as credit of `to`; needs an allowance."""
         return self._write("deposit", token, to, amount)
 
     def withdraw(self, token: str, to: str, amount: int) -> Call:
+        """Pays `amount` base units of the sender's credit to `to`."""
         return self._write("withdraw", token, to, amount)
 
     def stake(self, amount: int) -> Call:
+        """Turns `amount` base units of the sender's credit in the stake token into stake."""
         return self._write("stake", amount)
 
     def request_unstake(self, amount: int) -> Call:
+        """Moves `amount` base units of free stake into the sender's exit, whose `unbonding_window` starts anew."""
         return self._write("requestUnstake", amount)
 
     def finish_unstake(self, owner: str) -> Call:
+        """Turns the exit of `owner` into credit once its time has come; anybody may send it."""
         return self._write("finishUnstake", owner)
 
     def seal(self, modules: Sequence[str]) -> Call:
+        """Fixes the modules for ever; nothing can be deposited before. Guardian only, once."""
         return self._write("seal", list(modules))
 
     def deprecate(self) -> Call:
+        """Takes no deposit, stake, escrow or bond any more, for ever; what is inside can leave. Guardian only."""
         return self._write("deprecate")
 
     def renounce_guardian(self) -> Call:
+        """Leaves the vault without a guardian for ever; guardian only, after sealing."""
         return self._write("renounceGuardian")
 
     def credit(self, token: str, owner: str, block: BlockTag = "latest") -> int:
+        """Base units of `token` that `owner` may withdraw now."""
         return cast(int, self._read("credit", token, owner, block=block))
 
     def staked(self, owner: str, block: BlockTag = "latest") -> int:
@@ -179,12 +196,15 @@ class Vault(Contract):
         return cast(int, self._read("staked", owner, block=block))
 
     def exit_of(self, owner: str, block: BlockTag = "latest") -> Exit:
+        """The stake of `owner` on its way out: base units, and the unix second it is ready at."""
         return Exit(*self._read("exits", owner, block=block))
 
     def held(self, module: str, token: str, block: BlockTag = "latest") -> int:
+        """Base units of `token` that `module` holds for others: escrow and bonds."""
         return cast(int, self._read("held", module, token, block=block))
 
     def total(self, token: str, block: BlockTag = "latest") -> int:
+        """Base units of `token` that the vault owes altogether."""
         return cast(int, self._read("total", token, block=block))
 
     def cap(self, token: str) -> int:
@@ -192,9 +212,11 @@ class Vault(Contract):
         return cast(int, self._read("cap", token))
 
     def tokens(self) -> list[str]:
+        """Addresses of the tokens the vault takes."""
         return [to_checksum_address(token) for token in self._read("tokens")]
 
     def stake_token(self) -> str:
+        """Address of the token that stakes are in."""
         return str(to_checksum_address(self._read("stakeToken")))
 
     def unbonding_window(self) -> int:
@@ -202,12 +224,15 @@ class Vault(Contract):
         return cast(int, self._read("unbondingWindow"))
 
     def guardian(self) -> str:
+        """Who may seal and deprecate; the zero address once renounced."""
         return str(to_checksum_address(self._read("guardian")))
 
     def is_sealed(self) -> bool:
+        """Whether the modules are fixed for ever."""
         return bool(self._read("isSealed"))
 
     def is_deprecated(self) -> bool:
+        """Whether nothing new is taken any more."""
         return bool(self._read("isDeprecated"))
 
     def modules(self) -> list[str]:
@@ -221,18 +246,23 @@ class Registry(Contract):
     artefact_name = "Registry"
 
     def set_provider(self, endpoint: str, labels: bytes = ZERO32) -> Call:
+        """Announces the sender: where it is reached, and `labels` (32 bytes, region or privacy class)."""
         return self._write("setProvider", endpoint, labels)
 
     def remove_provider(self) -> Call:
+        """Withdraws the sender's announcement."""
         return self._write("removeProvider")
 
     def publish_model(self, model: Model, name: str, uri: str = "") -> Call:
+        """Publishes a model's roots under a name; `uri` says where its pack is, "" for nowhere."""
         return self._write("publishModel", model.values(), name, uri)
 
     def set_offer(self, model_id: bytes, offer: Offer) -> Call:
+        """Offers a published model by the sender; prices in base units of the offer's token."""
         return self._write("setOffer", model_id, offer.values())
 
     def remove_offer(self, model_id: bytes) -> Call:
+        """Withdraws the sender's offer of the model."""
         return self._write("removeOffer", model_id)
 
     def provider(self, address: str, block: BlockTag = "latest") -> ProviderView:
@@ -260,6 +290,7 @@ class Jobs(Contract):
         return Domain(self.chain.chain_id, self.address)
 
     def post(self, params: JobParams) -> Call:
+        """Posts a job and takes its escrow (base units) as `params` says."""
         return self._write("post", params.values())
 
     def commit(self, job_id: bytes, commitment: bytes) -> Call:
@@ -267,15 +298,19 @@ class Jobs(Contract):
         return self._write("commit", job_id, commitment)
 
     def reveal(self, job_id: bytes, output: Output, salt: bytes) -> Call:
+        """Opens the sender's commitment; after the reveal deadline only the agreed output is taken, for the kill fee."""
         return self._write("reveal", job_id, output.values(), salt)
 
     def settle(self, job_id: bytes) -> Call:
+        """Moves a job's money and makes it final; anybody may send it."""
         return self._write("settle", job_id)
 
     def cancel(self, job_id: bytes) -> Call:
+        """Takes the sender's own job back before the first commit; every assigned replica is paid its kill fee."""
         return self._write("cancel", job_id)
 
     def release_bond(self, job_id: bytes, provider: str) -> Call:
+        """Returns a bond to its provider's stake once the dispute window is over; anybody may send it."""
         return self._write("releaseBond", job_id, provider)
 
     def job(self, job_id: bytes, block: BlockTag = "latest") -> JobView:
@@ -291,18 +326,23 @@ class Jobs(Contract):
         return cast(int, self._read("clientNonce", client, block=block))
 
     def job_id_of(self, client: str, nonce: int) -> bytes:
+        """The id of the job that `client` posts with this nonce, by the contract's own reckoning."""
         return cast(bytes, self._read("jobIdOf", client, nonce))
 
     def quote_used(self, digest: bytes, client: str, block: BlockTag = "latest") -> bool:
+        """Whether `client` spent the quote with this digest already."""
         return bool(self._read("quoteUsed", digest, client, block=block))
 
     def vault(self) -> str:
+        """Address of the vault that escrow and bonds are in."""
         return str(to_checksum_address(self._read("vault")))
 
     def stake_token(self) -> str:
+        """Address of the token that jobs are paid in."""
         return str(to_checksum_address(self._read("stakeToken")))
 
     def arbiter(self) -> str:
+        """Who may slash bonds; the zero address where nobody can."""
         return str(to_checksum_address(self._read("arbiter")))
 
     def dispute_window(self) -> int:
@@ -310,6 +350,7 @@ class Jobs(Contract):
         return cast(int, self._read("disputeWindow"))
 
     def challenger_share_bps(self) -> int:
+        """Share of a slashed bond that goes to the challenger, in 1/10 000."""
         return cast(int, self._read("challengerShareBps"))
 
     def min_window(self) -> int:
@@ -317,9 +358,11 @@ class Jobs(Contract):
         return cast(int, self._read("MIN_WINDOW"))
 
     def max_window(self) -> int:
+        """Seconds: the longest commit or reveal window."""
         return cast(int, self._read("MAX_WINDOW"))
 
     def max_replicas(self) -> int:
+        """Most replicas of one job."""
         return cast(int, self._read("MAX_REPLICAS"))
 
 
