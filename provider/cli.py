@@ -18,6 +18,7 @@ from market.config import Home, queue_path
 from market.deployment import Contracts, Deployment
 from market.errors import ConfigError
 from market.keystore import create_account, load_account, read_address, read_password
+from market.money import format_amount, parse_amount
 from market.transactions import Transactions
 from provider import config_file
 from provider.config import Prices, ProviderConfig, Terms
@@ -25,7 +26,7 @@ from provider.income import Action, Income
 from provider.instructions import Instruction, InstructionBook, give
 from provider.journal import Journal
 from provider.signals import Signals
-from provider.status import Status, amount, gather
+from provider.status import Status, gather
 
 if TYPE_CHECKING:
     from provider.agent import Agent
@@ -75,7 +76,14 @@ def init(
 ) -> None:
     """Write a commented configuration file and an encrypted key. Nothing that exists is overwritten.
 
-    Example: assay provider init --pack packs/smollm2-135m-instruct --per-m-output 600000 --stake 5000000
+    Stake, prices and bond are in base units, here and in the file: with 6 decimals, 1000000 is one token.
+
+    Examples:
+
+        assay provider init --pack build/models/smollm2-135m-instruct --per-m-output 600000 --stake 5000000
+
+        assay provider init --config ~/provider/provider.toml --rpc https://rpc.example --deployment market.json \\
+            --endpoint https://provider.example --confirmations 2
     """
     folder = config.resolve().parent
     key_path = keystore.resolve() if keystore is not None else folder / "keystore.json"
@@ -132,6 +140,12 @@ def run(config: Config = DEFAULT_CONFIG, password_file: PasswordFile = None, as_
     they differ from the configuration, and deposits and stakes from the wallet up to `stake` (0 there leaves the stake
     alone). Prints "ready URL ADDRESS" when it serves. Logs are JSON lines on standard error. SIGTERM stops it cleanly;
     a restart goes on wherever it was.
+
+    Examples:
+
+        assay provider run
+
+        assay provider run --config ~/provider/provider.toml --password-file ~/provider/password 2>> provider.log
     """
     signals = Signals()
     from provider.program import serve  # the engine's packages take a second to import
@@ -149,7 +163,16 @@ def run(config: Config = DEFAULT_CONFIG, password_file: PasswordFile = None, as_
 
 @app.command()
 def status(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
-    """What the provider has, owes and earned. Works while the agent runs."""
+    """What the provider has, owes and earned. Works while the agent runs, and needs no password.
+
+    Examples:
+
+        assay provider status
+
+        assay provider status --config "$(assay up --show provider-config)"
+
+        assay provider status --json | jq .credit
+    """
     settings = ProviderConfig.load(config)
     chain, contracts = _connect(settings)
     journal = Journal.read_only(settings.journal_path) if settings.journal_path.exists() else None
@@ -164,8 +187,12 @@ def status(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
 def withdraw(
     config: Config = DEFAULT_CONFIG,
     to: Annotated[str | None, typer.Option(help="Where credit goes.", show_default="the provider's address")] = None,
-    amount_: Annotated[str | None, typer.Option("--amount", help="Credit to withdraw, base units.")] = None,
-    unstake: Annotated[str | None, typer.Option(help="Begin to take out this much stake, or `all`.")] = None,
+    amount: Annotated[
+        str | None, typer.Option(help="Credit to withdraw, in units of the token. Default: all of it.")
+    ] = None,
+    unstake: Annotated[
+        str | None, typer.Option(help="Begin to take out this much stake, in units of the token, or `all`.")
+    ] = None,
     finish: Annotated[bool, typer.Option(help="Turn stake whose unbonding is over into credit.")] = False,
     password_file: PasswordFile = None,
     as_json: Json = False,
@@ -174,13 +201,24 @@ def withdraw(
 
     Always releases bonds that are due and withdraws credit (all of it, or --amount). Unstaking takes the deployment's
     unbonding window; set `stake` in the configuration to what should stay, or `run` stakes again.
+
+    Examples:
+
+        assay provider withdraw
+
+        assay provider withdraw --amount 2.5 --to 0x1111111111111111111111111111111111111111
+
+        assay provider withdraw --unstake all
+
+        assay provider withdraw --finish --json
     """
     settings = ProviderConfig.load(config)
     if to is not None and not is_address(to):
         raise ConfigError(f"--to: {to} is not an address.", field="to")
-    leaving = 0 if unstake is None else None if unstake == "all" else _units("--unstake", unstake)
-    wanted = None if amount_ is None else _units("--amount", amount_)
     chain, contracts = _connect(settings)
+    decimals = contracts.token.decimals()
+    leaving = 0 if unstake is None else None if unstake == "all" else parse_amount(unstake, decimals)
+    wanted = None if amount is None else parse_amount(amount, decimals)
     account = load_account(settings.keystore, _password(password_file))
     instruction = Instruction.new(to_checksum_address(to) if to else account.address, wanted, leaving, finish)
     queue = queue_path(settings.data_dir, chain.chain_id, account.address)
@@ -241,15 +279,13 @@ def _address(settings: ProviderConfig) -> str:
 
 def _tell(actions: list[Action], contracts: Contracts, as_json: bool) -> None:
     if as_json:
-        shown = [
-            {"action": a.what, "amount": str(a.amount), "transaction": a.transaction, "note": a.note} for a in actions
-        ]
+        shown = [{"action": a.what, "amount": a.amount, "transaction": a.transaction, "note": a.note} for a in actions]
         typer.echo(json.dumps({"actions": shown}))
         return
     console = Console(highlight=False, soft_wrap=True)
     decimals, symbol = contracts.token.decimals(), contracts.token.symbol()
     for action in actions:
-        console.print(f"{action.what:<10} {amount(action.amount, decimals, symbol)}  {action.note}")
+        console.print(f"{action.what:<10} {format_amount(action.amount, decimals, symbol)}  {action.note}")
     if not actions:
         console.print("Nothing to take out: no credit, and no bond is due.")
 
@@ -258,7 +294,7 @@ def _show(found: Status, now: int) -> None:
     console = Console(highlight=False, soft_wrap=True)
 
     def money(units: int) -> str:
-        return amount(units, found.decimals, found.symbol)
+        return format_amount(units, found.decimals, found.symbol)
 
     def when(at: int) -> str:
         return "when its job is final" if at == 0 else "now" if at <= now else f"in {at - now} s"
@@ -266,12 +302,12 @@ def _show(found: Status, now: int) -> None:
     rows: list[tuple[str, Any]] = [
         ("address", found.address),
         ("endpoint", found.endpoint or "not announced"),
-        ("stake, free", money(found.stake)),
+        ("stake, free", money(found.staked)),
         ("stake, locked", money(found.locked)),
         ("leaving", f"{money(found.exiting)}, free {when(found.exit_ready_at)}" if found.exiting else "nothing"),
         ("credit", money(found.credit)),
         ("wallet", money(found.wallet)),
-        ("gas coin", f"{amount(found.gas, 18, 'coins')}"),
+        ("gas coin", f"{format_amount(found.gas_wei, 18, 'coins')}"),
         ("earned", f"{money(found.earned)} in {found.settled_jobs} jobs"),
     ]
     for name, value in rows:

@@ -41,8 +41,8 @@ class Status:
     """Money in base units of the token, times in unix seconds.
 
     Attributes:
-        stake: free stake; bonds: locked beside it; exiting, exit_ready_at: stake on its way out.
-        credit: can be withdrawn now; wallet: tokens outside the vault; gas: wei.
+        staked: free stake; bonds: locked beside it; exiting, exit_ready_at: stake on its way out.
+        credit: can be withdrawn now; wallet: tokens outside the vault; gas_wei: the chain's coin.
         earned: escrow paid to this provider, as far as the journal goes back.
     """
 
@@ -51,10 +51,10 @@ class Status:
     token: str
     symbol: str
     decimals: int
-    stake: int
+    staked: int
     credit: int
     wallet: int
-    gas: int
+    gas_wei: int
     exiting: int
     exit_ready_at: int
     earned: int
@@ -68,16 +68,10 @@ class Status:
         return sum(bond.amount for bond in self.bonds)
 
     def to_json(self) -> dict[str, Any]:
-        """Amounts as decimal strings, times as numbers, names in camelCase."""
-        amounts = {"stake", "credit", "wallet", "gas", "exiting", "earned", "amount"}
-
-        def convert(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {_camel(k): str(v) if k in amounts else convert(v) for k, v in value.items()}
-            return [convert(item) for item in value] if isinstance(value, tuple | list) else value
-
-        converted: dict[str, Any] = convert(asdict(self))
-        return converted | {"locked": str(self.locked)}
+        """Token amounts in base units and times as integers, wei as a decimal string, as the client's commands do."""
+        fields = asdict(self)
+        token = {"address": fields.pop("token"), "symbol": fields.pop("symbol"), "decimals": fields.pop("decimals")}
+        return fields | {"token": token, "gas_wei": str(self.gas_wei), "locked": self.locked}
 
 
 def gather(address: str, contracts: Contracts, journal: Journal | None, balance: Callable[[str], int]) -> Status:
@@ -91,15 +85,15 @@ def gather(address: str, contracts: Contracts, journal: Journal | None, balance:
     open_rows: list[JobRow] = [] if journal is None else journal.open_jobs()
     rows = [] if journal is None else journal.jobs(100)
     return Status(
-        address=address,
+        address=address.lower(),
         endpoint=contracts.registry.provider(address).endpoint,
-        token=token.address,
+        token=token.address.lower(),
         symbol=token.symbol(),
         decimals=token.decimals(),
-        stake=vault.staked(address),
+        staked=vault.staked(address),
         credit=vault.credit(token.address, address),
         wallet=token.balance_of(address),
-        gas=balance(address),
+        gas_wei=balance(address),
         exiting=leaving.amount,
         exit_ready_at=leaving.ready_at,
         earned=0 if journal is None else journal.earned(),
@@ -112,17 +106,5 @@ def gather(address: str, contracts: Contracts, journal: Journal | None, balance:
     )
 
 
-def amount(units: int, decimals: int, symbol: str) -> str:
-    """Base units for people: 1234567 at 6 decimals → "1.234567 ABC"."""
-    whole, rest = divmod(units, 10**decimals)
-    fraction = str(rest).zfill(decimals).rstrip("0") if decimals else ""
-    return f"{whole:,}{'.' + fraction if fraction else ''} {symbol}"
-
-
 def _hex(value: bytes) -> str:
     return "0x" + value.hex()
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(word.capitalize() for word in rest)

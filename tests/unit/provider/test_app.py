@@ -44,7 +44,7 @@ class DeadSide:
     def __init__(self, counter: Counter) -> None:
         self.outlook = counter.chain.outlook
 
-    def job(self, subject: bytes, depth: int = 0) -> JobView | None:
+    def job(self, job_id: bytes, depth: int = 0) -> JobView | None:
         ask_a_dead_chain()
         raise AssertionError("the chain answered")
 
