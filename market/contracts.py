@@ -298,7 +298,7 @@ class Jobs(Contract):
         return self._write("commit", job_id, commitment)
 
     def reveal(self, job_id: bytes, output: Output, salt: bytes) -> Call:
-        """Opens the sender's commitment; after the reveal deadline only the agreed output is taken, for the kill fee."""
+        """Opens the sender's commitment; after the reveal deadline only the agreed output, for the kill fee."""
         return self._write("reveal", job_id, output.values(), salt)
 
     def settle(self, job_id: bytes) -> Call:
