@@ -3,7 +3,6 @@ network that `assay up` keeps, then the user's own folder."""
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from market.config import Home
+from market.config import Home, LocalNetworkNote
 from market.errors import ConfigError
 
 FILE_NAME = "client.toml"
@@ -71,7 +70,7 @@ def load_config(
         given = ClientConfig(**{name: value for name, value in options.items() if value is not None})
         merged = _file(config_file or home.path / FILE_NAME, required=config_file is not None) | _set(given)
         if not {"rpc", "deployment"} & set(merged):
-            merged = _local_network(home.path / "network" / "network.json") | merged
+            merged = _local_network(home) | merged
         merged = {"deployment": home.manifest, "keystore": home.keystore, "data_dir": home.path / "client"} | merged
         return ClientConfig(**merged)
     except ValidationError as error:
@@ -97,16 +96,15 @@ def _file(path: Path, *, required: bool) -> dict[str, Any]:
         raise ConfigError(f"The configuration file {path} is unreadable: {error}.", path=str(path)) from None
 
 
-def _local_network(path: Path) -> dict[str, Any]:
+def _local_network(home: Home) -> dict[str, Any]:
     """The network that `assay up` left a note about; {} where there is none."""
-    try:
-        note = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            "rpc": note["rpc_url"],
-            "ws": note["ws_url"],
-            "deployment": note["deployment"],
-            "keystore": note["client_keystore"],
-            "password_file": note["password_file"],
-        }
-    except (OSError, ValueError, KeyError, TypeError):
+    note = LocalNetworkNote.of(home)
+    if note is None:
         return {}
+    return {
+        "rpc": note.rpc_url,
+        "ws": note.ws_url,
+        "deployment": note.deployment,
+        "keystore": note.client_keystore,
+        "password_file": note.password_file,
+    }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Self
 
@@ -32,6 +33,26 @@ class Home:
     @property
     def keystore(self) -> Path:
         return self.path / "keystore.json"
+
+
+@dataclass(frozen=True)
+class LocalNetworkNote:
+    """What `assay up` wrote down about the network it started: where it is, and its client's keystore."""
+
+    rpc_url: str
+    ws_url: str
+    deployment: str
+    client_keystore: str
+    password_file: str
+
+    @classmethod
+    def of(cls, home: Home) -> Self | None:
+        """The note of the network below this home; None where there is none (a stopped network leaves its note)."""
+        try:
+            note = json.loads((home.path / "network" / "network.json").read_text(encoding="utf-8"))
+            return cls(**{field.name: str(note[field.name]) for field in fields(cls)})
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
 
 def queue_path(folder: Path, chain_id: int, address: str) -> Path:

@@ -67,6 +67,10 @@ def create_api(desk: Desk, catalogue: Catalogue, shop: Shop, unready: Callable[[
 
     @api.post("/v1/quotes", response_model=SignedQuoteBody)
     def quotes(body: QuoteRequest) -> Response:
+        # too little stake is the desk's to say, with the numbers of this request
+        if codes := [reason for reason in unready() if not reason.startswith("InsufficientStake")]:
+            message = f"This provider cannot follow the chain now ({', '.join(codes)}), so it promises nothing."
+            raise Refusal("NOT_READY", message, status=503, retry_after=5)
         ask = Ask(body.client, body.mode, body.request, body.model_id or ZERO32)
         quote, signature = desk.quote(ask)
         return _answer(SignedQuoteBody(quote=quote, signature=signature))

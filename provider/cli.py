@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from market.chain import Chain
-from market.config import Home, queue_path
+from market.config import Home, LocalNetworkNote, queue_path
 from market.deployment import Contracts, Deployment
 from market.errors import ConfigError
 from market.keystore import create_account, load_account, read_address, read_password
@@ -43,10 +43,12 @@ DEFAULT_CONFIG = Path("provider.toml")
 
 @app.command()
 def init(
-    rpc: Annotated[str, typer.Option(help="RPC endpoint of the chain.")] = "http://127.0.0.1:8545",
+    rpc: Annotated[
+        str | None, typer.Option(help="RPC endpoint of the chain.", show_default="the local network's")
+    ] = None,
     pack: Annotated[list[Path] | None, typer.Option(help="Folder of a model pack to serve; repeat for more.")] = None,
     deployment: Annotated[
-        Path | None, typer.Option(help="Manifest of the contracts.", show_default="that of this machine's market")
+        Path | None, typer.Option(help="Manifest of the contracts.", show_default="the local network's")
     ] = None,
     config: Config = DEFAULT_CONFIG,
     keystore: Annotated[
@@ -87,10 +89,14 @@ def init(
     """
     folder = config.resolve().parent
     key_path = keystore.resolve() if keystore is not None else folder / "keystore.json"
+    home = Home.of(os.environ)
+    note = LocalNetworkNote.of(home) if rpc is None and deployment is None else None
+    if note is not None:
+        rpc, ws, deployment = note.rpc_url, ws or note.ws_url, Path(note.deployment)
     choices = config_file.Choices(
-        rpc_url=rpc,
+        rpc_url=rpc or "http://127.0.0.1:8545",
         ws_url=ws,
-        deployment=str((deployment or Home.of(os.environ).manifest).resolve()),
+        deployment=str((deployment or home.manifest).resolve()),
         keystore=str(key_path) if keystore is not None else key_path.name,
         data_dir="data",
         packs=[str(path.resolve()) for path in pack or []],

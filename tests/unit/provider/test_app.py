@@ -87,10 +87,13 @@ async def test_readiness_and_log_name_a_chain_failure_by_its_code_alone(counter:
         app = create_app(counter.desk, {}, samples.shop(), lambda: unready(watcher, side, samples.shop()))
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://provider") as client:
             answer = await client.get("/readyz")
+            body = {"client": samples.CLIENT, "mode": 1, "modelId": "0x" + "11" * 32, "request": None}
+            quote = await client.post("/v1/quotes", json=body)
         task.cancel()
+    assert (quote.status_code, quote.json()["error"]["code"]) == (503, "NOT_READY")  # it could not keep the promise
     assert (answer.status_code, answer.json()["reasons"]) == (503, ["ChainUnreachable"])
     assert [(line["event"], line["code"]) for line in lines] == [("chain_unreadable", "ChainUnreachable")]
-    assert "CANARY" not in answer.text + str(lines)
+    assert "CANARY" not in answer.text + quote.text + str(lines)
 
 
 @pytest.mark.parametrize(
