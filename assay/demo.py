@@ -19,12 +19,12 @@ from rich.text import Text
 
 from assay.network import CLIENT, LocalNetwork, NetworkInfo, NetworkPlan
 from client import Client, JobResult
-from market.money import format_amount
 from client.render import answer_text, show_job
 from market.chain import Chain
 from market.deployment import Contracts, Deployment
 from market.errors import MarketError
 from market.files import write_atomically
+from market.money import format_amount
 from market.views import BondState
 
 PROMPT = "What is the capital of France?"
