@@ -39,7 +39,7 @@ def table(rows: list[Row]) -> str:
     lines = ["| key | figure | value | peer | ratio | bar | holds |", "|---|---|---|---|---|---|---|"]
     for row in rows:
         peer = f"{row.peer}: {number(row.peer_value)} {row.unit}" if row.peer_value is not None else row.peer
-        ratio = "" if row.ratio is None else f"{row.ratio:.3g} ×"
+        ratio = "" if row.ratio is None else f"{row.ratio:.4g} ×"
         holds = {None: "", True: "yes", False: "**no**"}[row.holds]
         lines.append(
             f"| `{row.key}` | {row.figure} | {number(row.value)} {row.unit} | {peer} | {ratio} | {row.bar} | {holds} |"
