@@ -130,6 +130,8 @@ def init(
         return
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"configuration  {config}\nkeystore       {key_path}\naddress        [bold]{address}[/]\n")
+    if choices.prices == Prices():
+        console.print("[yellow]Every price is 0: this provider would work for nothing until you set some.[/]\n")
     console.print("What to do next:")
     console.print(
         f"  1. send the address a little of the chain's gas coin, and the tokens to stake ({stake} base units)"

@@ -55,6 +55,26 @@ def test_init_writes_configuration_and_key_and_never_overwrites(market: Market, 
     assert config.read_text(encoding="utf-8") == text
 
 
+def test_init_beside_a_local_network_uses_it_and_warns_of_working_for_nothing(market: Market, tmp_path: Path) -> None:
+    home, config = tmp_path / "home", tmp_path / "p.toml"
+    note = {
+        "rpc_url": market.anvil.rpc_url,
+        "ws_url": market.anvil.ws_url,
+        "deployment": str(market.manifest),
+        "client_keystore": "-",
+        "password_file": "-",
+    }
+    (home / "network").mkdir(parents=True)
+    (home / "network" / "network.json").write_text(json.dumps(note), encoding="utf-8")
+    arguments = ("init", "--config", str(config), "--pack", str(market.pack.path), "--light")
+    made = assay(*arguments, ASSAY_HOME=str(home), ASSAY_PASSWORD="long enough")
+    assert made.returncode == 0, made.stderr
+    text = config.read_text(encoding="utf-8")
+    for value in (market.anvil.rpc_url, market.anvil.ws_url, str(market.manifest)):
+        assert f'"{value}"' in text
+    assert "Every price is 0" in made.stdout
+
+
 def test_init_without_a_password_writes_nothing(market: Market, tmp_path: Path) -> None:
     result = assay(
         "init", "--config", str(tmp_path / "p.toml"), "--pack", str(market.pack.path), "--json", ASSAY_PASSWORD=""
