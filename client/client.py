@@ -21,7 +21,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from eth_account.signers.local import LocalAccount
 
 from client.accounting import balance_of, withdraw
-from client.conductor import Conductor, Desk
+from client.conductor import Conductor, Parts
 from client.endpoints import GuardedTransport
 from client.errors import BadRequest, JobNotKnown, NotConfirmed
 from client.job_options import JobOptions, Prompt
@@ -108,7 +108,7 @@ class Client:
             self._stack.callback(self.index.close)
             self._portal: BlockingPortal = self._stack.enter_context(start_blocking_portal())
             self.wallet = None if account is None else self._wallet(account, settings)
-            self._conductor = Conductor(self._desk(settings, ws_url))
+            self._conductor = Conductor(self._parts(settings, ws_url))
         except OSError as error:
             self._stack.close()
             raise BadRequest(f"The folder {settings.data_dir} cannot be used: {error.strerror}.") from None
@@ -381,7 +381,7 @@ class Client:
         self._stack.callback(wallet.close)
         return wallet
 
-    def _desk(self, settings: Settings, ws_url: str | None) -> Desk:
+    def _parts(self, settings: Settings, ws_url: str | None) -> Parts:
         place, account, wallet = self.marketplace, self._account, self.wallet
         allow_private = place.is_development if settings.allow_private is None else settings.allow_private
         transport = httpx.AsyncHTTPTransport() if allow_private else GuardedTransport()
@@ -407,7 +407,7 @@ class Client:
                 place.jobs, place.vault, place.token, wallet, self.store, http, signatures, now=place.clock.now
             )
             reader = OutputReader(http, signatures, account, settings.patience)
-        return Desk(
+        return Parts(
             marketplace=place,
             directory=self.index,
             store=self.store,

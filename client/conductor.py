@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
-class Desk:
+class Parts:
     """The parts a conductor works with. `wallet`, `poster` and `reader` are None for a client without a key."""
 
     marketplace: Marketplace
@@ -50,26 +50,26 @@ class Desk:
 class Conductor:
     """See the module. Raises what the parts raise; nothing is caught here but what a report can say better."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
 
     async def prepare(self, model: str) -> None:
         """Brings the index up to date and loads a model's tokenizer, so that the first job need not."""
-        await anyio.to_thread.run_sync(self._desk.directory.sync)
+        await anyio.to_thread.run_sync(self._parts.directory.sync)
         roots, endpoints = await anyio.to_thread.run_sync(self._model, model)
-        await self._desk.files.load(roots, endpoints)
+        await self._parts.files.load(roots, endpoints)
 
     async def negotiate(self, prompt: Prompt, options: JobOptions, report: Report) -> tuple[Bargain, StepClock]:
         """Quotes for a prompt, and the clock that has been running since. No money moves."""
         steps = StepClock()
-        bargain = await self._desk.negotiator.negotiate(prompt, options, steps, report)
+        bargain = await self._parts.negotiator.negotiate(prompt, options, steps, report)
         steps.pause()
         return bargain, steps
 
     async def post(self, bargain: Bargain, steps: StepClock, report: Report) -> JobResult:
         """Posts and delivers once; returns the open job."""
         steps.resume()
-        poster = self._need(self._desk.poster)
+        poster = self._need(self._parts.poster)
 
         async def work(group: TaskGroup) -> Posted:
             return await poster.post(bargain, steps, report, group)
@@ -80,7 +80,7 @@ class Conductor:
     async def run(self, bargain: Bargain, steps: StepClock, report: Report) -> JobResult:
         """Posts, waits, settles, fetches the answer."""
         steps.resume()
-        poster = self._need(self._desk.poster)
+        poster = self._need(self._parts.poster)
 
         async def work(group: TaskGroup) -> tuple[JobRecord, JobView, dict[str, int]]:
             posted = await poster.post(bargain, steps, report, group)
@@ -93,7 +93,7 @@ class Conductor:
 
     async def watch(self, job_id: bytes, report: Report) -> JobResult:
         """Goes on with a job, also after a restart: delivers what was not accepted, waits, settles, fetches."""
-        record = self._desk.store.get(job_id)
+        record = self._parts.store.get(job_id)
         steps = StepClock(known=None if record is None else record.steps_ms)
         if record is not None and record.state == PREPARED:
             await anyio.to_thread.run_sync(self._adopt)
@@ -101,7 +101,7 @@ class Conductor:
 
         async def work(group: TaskGroup) -> tuple[JobRecord | None, JobView]:
             job = await anyio.to_thread.run_sync(self._job, job_id)
-            poster, courier = self._desk.poster, None
+            poster, courier = self._parts.poster, None
             is_ours = known is not None and poster is not None and not job.state.is_final
             if known is not None and poster is not None and is_ours and len(known.acceptances) < len(known.quotes):
                 courier = poster.start_again(known, report, group)
@@ -115,12 +115,12 @@ class Conductor:
 
     async def settle(self, job_id: bytes) -> JobResult:
         """Sends `settle` now. Raises ContractError where the contract does not let anyone yet."""
-        await self._send_simply(self._desk.marketplace.jobs.settle(job_id), f"settle:{job_id.hex()}")
+        await self._send_simply(self._parts.marketplace.jobs.settle(job_id), f"settle:{job_id.hex()}")
         return await anyio.to_thread.run_sync(self._show, job_id)
 
     async def cancel(self, job_id: bytes) -> JobResult:
         """Takes a job back before the first commit; kill fees are paid. Raises ContractError where it is too late."""
-        await self._send_simply(self._desk.marketplace.jobs.cancel(job_id), f"cancel:{job_id.hex()}")
+        await self._send_simply(self._parts.marketplace.jobs.cancel(job_id), f"cancel:{job_id.hex()}")
         return await anyio.to_thread.run_sync(self._show, job_id)
 
     async def show(self, job_id: bytes) -> JobResult:
@@ -130,13 +130,13 @@ class Conductor:
     # ------------------------------------------------------------------------------------------------------ parts
 
     async def _follow(self, job_id: bytes, steps: StepClock, report: Report) -> JobView:
-        desk = self._desk
-        async with desk.waker() as waker:
+        parts = self._parts
+        async with parts.waker() as waker:
             follow = Follow(
-                desk.marketplace.jobs,
+                parts.marketplace.jobs,
                 waker,
-                now=desk.marketplace.clock.now,
-                send=None if desk.wallet is None else desk.wallet.send,
+                now=parts.marketplace.clock.now,
+                send=None if parts.wallet is None else parts.wallet.send,
                 steps=steps,
                 report=report,
             )
@@ -152,10 +152,10 @@ class Conductor:
         gas: Mapping[str, int],
     ) -> JobResult:
         """Fetches the output of a settled job, remembers it, and tells the whole story."""
-        desk = self._desk
-        replicas = await anyio.to_thread.run_sync(desk.marketplace.jobs.replicas, job_id)
+        parts = self._parts
+        replicas = await anyio.to_thread.run_sync(parts.marketplace.jobs.replicas, job_id)
         output, answer = FetchedOutput(), None
-        if job.state is JobState.SETTLED and desk.reader is not None:
+        if job.state is JobState.SETTLED and parts.reader is not None:
             report(Progress("output", "fetching the answer"))
             output = await self._fetch(job_id, record, job, replicas)
             answer = await self._decode(job, output)
@@ -164,8 +164,8 @@ class Conductor:
         gas = dict(gas) | await anyio.to_thread.run_sync(self._gas, job_id, record, output.problems)
         if record is not None:
             outcome = outcome_json(output, answer, gas)
-            record = updated(desk.store, record, state=FINAL, steps_ms=steps.measured(), result=outcome)
-        domain, token = desk.marketplace.jobs.domain, desk.marketplace.token_info
+            record = updated(parts.store, record, state=FINAL, steps_ms=steps.measured(), result=outcome)
+        domain, token = parts.marketplace.jobs.domain, parts.marketplace.token_info
         result = compose(job_id, job, replicas, record, token, domain, steps.as_milliseconds(), output.problems)
         if record is None and output.ids is not None:  # a job of another machine, opened with the same key
             receipts = documents(output.receipts, domain, None, output.ids)
@@ -175,9 +175,9 @@ class Conductor:
     async def _fetch(
         self, job_id: bytes, record: JobRecord | None, job: JobView, replicas: list[ReplicaView]
     ) -> FetchedOutput:
-        reader = self._need(self._desk.reader)
+        reader = self._need(self._parts.reader)
         endpoints = await anyio.to_thread.run_sync(self._endpoints, record, job)
-        now = await anyio.to_thread.run_sync(self._desk.marketplace.clock.now)
+        now = await anyio.to_thread.run_sync(self._parts.marketplace.clock.now)
         return await reader.fetch(job_id, job, sources_of(job, replicas, endpoints), now)
 
     async def _decode(self, job: JobView, output: FetchedOutput) -> str | None:
@@ -185,7 +185,7 @@ class Conductor:
             return None
         try:
             roots, endpoints = await anyio.to_thread.run_sync(self._model, job.model_id)
-            text = await self._desk.files.load(roots, endpoints)
+            text = await self._parts.files.load(roots, endpoints)
             return text.text.decode(output.ids)
         except AssayError as error:
             output.problems.append(f"the answer's text could not be made: {error}")
@@ -193,21 +193,21 @@ class Conductor:
 
     def _model(self, wanted: bytes | str) -> tuple[Model, list[str]]:
         """Roots of a model and where it is served."""
-        model = self._desk.directory.find_model(wanted)
-        return model.roots, self._desk.negotiator.reachable(self._desk.directory.offers(model.model_id))
+        model = self._parts.directory.find_model(wanted)
+        return model.roots, self._parts.negotiator.reachable(self._parts.directory.offers(model.model_id))
 
     def _endpoints(self, record: JobRecord | None, job: JobView) -> dict[str, str]:
         """Where replicas are reached: as they are registered now, else as they were when they quoted."""
         known = {} if record is None else {q.quote.provider.lower(): q.endpoint for q in record.quotes}
         try:
-            self._desk.directory.sync()
-            offers = self._desk.directory.offers(job.model_id)
+            self._parts.directory.sync()
+            offers = self._parts.directory.offers(job.model_id)
         except AssayError:
             return known
         return known | {offer.provider.lower(): offer.endpoint for offer in offers if offer.endpoint}
 
     def _gas(self, job_id: bytes, record: JobRecord | None, problems: list[str]) -> dict[str, int]:
-        place = self._desk.marketplace
+        place = self._parts.marketplace
         try:
             first = first_block_of(place.chain, record, place.deployment.block)
             return gas_of(place.jobs, job_id, first)
@@ -216,20 +216,20 @@ class Conductor:
             return {}
 
     def _show(self, job_id: bytes) -> JobResult:
-        record = self._desk.store.get(job_id)
+        record = self._parts.store.get(job_id)
         job = self._job(job_id)
-        replicas = self._desk.marketplace.jobs.replicas(job_id)
+        replicas = self._parts.marketplace.jobs.replicas(job_id)
         steps = StepClock(known=None if record is None else record.steps_ms).as_milliseconds()
-        place = self._desk.marketplace
+        place = self._parts.marketplace
         return compose(job_id, job, replicas, record, place.token_info, place.jobs.domain, steps)
 
     def _job(self, job_id: bytes) -> JobView:
         try:
-            return self._desk.marketplace.jobs.job(job_id)
+            return self._parts.marketplace.jobs.job(job_id)
         except ContractError as error:
             if error.code != "UnknownJob":
                 raise
-            record = self._desk.store.get(job_id)
+            record = self._parts.store.get(job_id)
             known = "it was prepared here but never posted, so nothing was spent" if record else "nobody posted it"
             raise JobNotKnown(
                 f"There is no job 0x{job_id.hex()} on this chain: {known}.",
@@ -239,12 +239,12 @@ class Conductor:
 
     def _adopt(self) -> None:
         """A client died between storing and posting: the queue knows whether the transaction went out."""
-        if self._desk.wallet is not None:
-            with self._desk.wallet.open() as transactions:
+        if self._parts.wallet is not None:
+            with self._parts.wallet.open() as transactions:
                 await_earlier(transactions)
 
     async def _send_simply(self, call: Call, key: str) -> None:
-        wallet = self._need(self._desk.wallet)
+        wallet = self._need(self._parts.wallet)
         await anyio.to_thread.run_sync(wallet.send, call, key)
 
     def _need(self, part: T | None) -> T:

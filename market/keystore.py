@@ -53,8 +53,7 @@ def save_account(path: Path, account: LocalAccount, password: str, *, light: boo
     """Writes an existing key's keystore. Raises like `create_account`."""
     if len(password) < MIN_PASSWORD:
         raise ConfigError(f"A keystore's password has at least {MIN_PASSWORD} characters.", hint="Choose a longer one.")
-    if path.exists():
-        raise _exists(path)
+    refuse_existing(path)
     content = Account.encrypt(account.key, password, kdf="scrypt", iterations=LIGHT_SCRYPT_N if light else SCRYPT_N)
     try:
         write_atomically(path, json.dumps(content).encode() + b"\n", mode=0o600, overwrite=False)
@@ -62,6 +61,12 @@ def save_account(path: Path, account: LocalAccount, password: str, *, light: boo
         raise _exists(path) from None
     except OSError as error:
         raise KeystoreError(f"The keystore {path} cannot be written: {error.strerror}.", path=str(path)) from None
+
+
+def refuse_existing(path: Path) -> None:
+    """Raises KeystoreError where a file is in the way; call it before anybody chooses a password."""
+    if path.exists():
+        raise _exists(path)
 
 
 def load_account(path: Path, password: str) -> LocalAccount:
@@ -136,7 +141,9 @@ def _read(path: Path) -> dict[str, Any]:
             raw = file.read(FILE_LIMIT + 1)
     except FileNotFoundError:
         raise KeystoreError(
-            f"There is no keystore at {path}.", hint="Create or import a key first.", path=str(path)
+            f"There is no keystore at {path}.",
+            hint="Make or import a key first: assay key new, assay key import.",
+            path=str(path),
         ) from None
     except OSError as error:
         raise KeystoreError(f"The keystore {path} is unreadable: {error.strerror}.", path=str(path)) from None
