@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from eth_utils.address import is_address
 
 from client.client import Client
 from client.errors import BadRequest
@@ -95,7 +96,7 @@ class JobQuestion:
         if self.prompt is None and sys.stdin.isatty():
             raise BadRequest("There is no prompt.", hint="Give some text, @FILE, or - for standard input.")
         if self.prompt in (None, "-"):
-            return {"prompt": _bounded(sys.stdin.read(PROMPT_LIMIT + 1), "standard input")}
+            return {"prompt": _text(sys.stdin.buffer.read(PROMPT_LIMIT + 1), "standard input")}
         if self.prompt.startswith("@"):
             return {"prompt": _read(Path(self.prompt[1:]))}
         return {"prompt": self.prompt}
@@ -121,8 +122,8 @@ class JobQuestion:
             max_output_tokens=self.max_output_tokens,
             max_price=None if self.max_price is None else parse_amount(self.max_price, decimals),
             max_escrow=None if self.max_escrow is None else parse_amount(self.max_escrow, decimals),
-            allow=frozenset(self.allow),
-            deny=frozenset(self.deny),
+            allow=_addresses("--allow", self.allow),
+            deny=_addresses("--deny", self.deny),
             labels=frozenset(self.label),
             min_reliability_bps=self.min_reliability * 100,
             max_kill_fee_bps=self.max_kill_fee * 100,
@@ -149,15 +150,23 @@ def parse_escrow(text: str) -> EscrowSource:
 
 def _read(path: Path) -> str:
     try:
-        with path.open(encoding="utf-8") as file:
-            return _bounded(file.read(PROMPT_LIMIT + 1), str(path))
+        with path.open("rb") as file:
+            return _text(file.read(PROMPT_LIMIT + 1), str(path))
     except OSError as error:
         raise BadRequest(f"{path} cannot be read: {error.strerror}.", hint="Nothing was sent.") from None
+
+
+def _text(raw: bytes, source: str) -> str:
+    if len(raw) > PROMPT_LIMIT:
+        raise BadRequest(f"{source} holds more than {PROMPT_LIMIT} bytes.", hint="Nothing was sent. Shorten it.")
+    try:
+        return raw.decode("utf-8").removesuffix("\n")
     except UnicodeDecodeError:
-        raise BadRequest(f"{path} is no UTF-8 text.", hint="Nothing was sent.") from None
+        raise BadRequest(f"{source} is no UTF-8 text.", hint="Nothing was sent.") from None
 
 
-def _bounded(text: str, source: str) -> str:
-    if len(text) > PROMPT_LIMIT:
-        raise BadRequest(f"{source} holds more than {PROMPT_LIMIT} characters.", hint="Nothing was sent. Shorten it.")
-    return text.removesuffix("\n")
+def _addresses(option: str, given: list[str]) -> frozenset[str]:
+    odd = next((text for text in given if not is_address(text)), None)
+    if odd is not None:
+        raise BadRequest(f"{option}: “{odd[:60]}” is no address.", hint="Nothing was sent.")
+    return frozenset(given)

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from market.config import Home, LocalNetworkNote
+from market.config import Home, LocalNetworkNote, wrong_setting
 from market.errors import ConfigError
 
 FILE_NAME = "client.toml"
@@ -74,10 +74,9 @@ def load_config(
         merged = {"deployment": home.manifest, "keystore": home.keystore, "data_dir": home.path / "client"} | merged
         return ClientConfig(**merged)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        name = ".".join(map(str, first["loc"]))
+        name, reason = wrong_setting(error)
         raise ConfigError(
-            f"The setting {name} cannot be used: {first['msg']}.", hint="See `assay job post --help`.", setting=name
+            f"The setting {name} cannot be used: {reason}.", hint="See `assay job post --help`.", setting=name
         ) from None
 
 

@@ -148,7 +148,7 @@ def check_options(options: JobOptions, limits: ChainLimits) -> None:
                 f"The {name} window of {window} s is not between {limits.min_window} and {limits.max_window} s."
             )
     if not 1 <= options.max_output_tokens < 1 << 32:
-        raise BadRequest(f"max_output_tokens must be at least 1, not {options.max_output_tokens}.")
+        raise BadRequest(f"max_output_tokens takes 1 to {(1 << 32) - 1}, not {options.max_output_tokens}.")
     if not 0 <= options.max_kill_fee_bps <= BPS:
         raise BadRequest(f"max_kill_fee_bps is a share of the price, 0 to {BPS}, not {options.max_kill_fee_bps}.")
     if options.seed is not None and len(options.seed) != 32:

@@ -18,6 +18,7 @@ from market.money import format_amount
 
 _ROLES = {"agreed": "green", "late": "yellow", "working": "cyan", "released": "dim"}
 TABLE_WIDTH = 150
+UNBOUNDED = 10_000
 _MARKS = {
     "assigned": "–",
     "committed": "committed",
@@ -37,9 +38,11 @@ def money(amount: int, token: TokenInfo) -> str:
 
 
 def page(*, stderr: bool = False, quiet: bool = False) -> Console:
-    """A console on which tables are never cut: in a narrow terminal their lines break, but addresses stay whole."""
-    width = max(Console(stderr=stderr).width, TABLE_WIDTH)
-    return Console(stderr=stderr, quiet=quiet, highlight=False, soft_wrap=True, width=width)
+    """A console on which addresses stay whole: see `_print_table` for what becomes of tables in a narrow terminal."""
+    console = Console(stderr=stderr, quiet=quiet, highlight=False, soft_wrap=True)
+    if not console.is_terminal:  # a file or a pipe has no edge to fit into
+        console.width = max(console.width, TABLE_WIDTH)
+    return console
 
 
 @contextmanager
@@ -70,7 +73,7 @@ def show_quote(console: Console, report: QuoteReport, *, explain: bool) -> None:
     table = _table("provider", "price", "bond", "answered in", "stake", "paid/missed")
     for quote in report.chosen:
         table.add_row(*_quote_cells(quote, token))
-    console.print(table)
+    _print_table(console, table)
     if explain:
         _show_left_out(console, report.left_out, report)
 
@@ -103,7 +106,7 @@ def _show_left_out(console: Console, left_out: Sequence[LeftOut], report: QuoteR
     table = _table("left out", "at", "failed", "because")
     for item in left_out:
         table.add_row(item.provider.lower(), item.stage, answer_text(item.constraint), Text(answer_text(item.message)))
-    console.print(table)
+    _print_table(console, table)
     console.print(Text(f"amounts in base units of {report.token.symbol}", style="dim"))
 
 
@@ -120,7 +123,7 @@ def show_job(console: Console, result: JobResult) -> None:
             replica.bond,
             money(replica.paid, token) if replica.paid else "–",
         )
-    console.print(table)
+    _print_table(console, table)
     if result.state.is_final:
         console.print(
             f"escrow {money(result.escrow, token)} = {money(result.paid, token)} paid + "
@@ -150,7 +153,7 @@ def show_jobs(console: Console, jobs: Sequence[JobSummary], token: TokenInfo) ->
             Text(_short(job.answer or "")),
         )
     if jobs:
-        console.print(table)
+        _print_table(console, table)
     else:
         console.print(Text("No jobs on this market from this machine.", style="dim"))
 
@@ -171,7 +174,7 @@ def show_balance(console: Console, balance: Balance) -> None:
     for row in rows:
         table.add_row(*row)
     console.print(f"account {balance.account.lower()}")
-    console.print(table)
+    _print_table(console, table)
 
 
 def moment(seconds: int) -> str:
@@ -189,3 +192,21 @@ def _table(*columns: str) -> Table:
     for column in columns:
         table.add_column(column, justify="right" if column in ("price", "paid") else "left", no_wrap=True)
     return table
+
+
+def _print_table(console: Console, table: Table) -> None:
+    """The table where it fits, else a block of lines per row, so that nothing is cut and no line breaks in a value."""
+    if console.measure(table, options=console.options.update(width=UNBOUNDED)).maximum <= console.width:
+        console.print(table)
+        return
+    names = [str(column.header) for column in table.columns]
+    cells = zip(*([_text(cell) for cell in column.cells] for column in table.columns), strict=True)
+    label = max(map(len, names[1:])) + 2
+    for first, *others in cells:
+        console.print(first)
+        for name, value in zip(names[1:], others, strict=True):
+            console.print(Text.assemble("  ", (name.ljust(label), "dim"), value))
+
+
+def _text(cell: object) -> Text:
+    return cell if isinstance(cell, Text) else Text(str(cell))

@@ -7,7 +7,8 @@ distribution post sent to the last provider having the request
 inference    the slower agreeing replica, by its own clock
 aggregation  last needed commit seen to agreement seen
 settlement   settle sent to its receipt
-total        the call to the verified answer and the final job
+total        the call to the verified answer and the final job, without breaks (`post` alone, then `watch`): what
+             providers did in a break is in their step alone, so steps of such a job can exceed its total
 """
 
 from __future__ import annotations

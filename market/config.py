@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from platformdirs import user_data_path
+from pydantic import ValidationError
 
 HOME_VARIABLE = "ASSAY_HOME"
 
@@ -53,6 +54,17 @@ class LocalNetworkNote:
             return cls(**{field.name: str(note[field.name]) for field in fields(cls)})
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+
+def wrong_setting(error: ValidationError) -> tuple[str, str]:
+    """The first setting that a pydantic model refused, and why, in words without the library's own."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return name, "there is no such setting"
+    if first["type"] == "missing":
+        return name, "it is missing"
+    return name, first["msg"].removeprefix("Value error, ").replace("Input should be", "it should be")
 
 
 def queue_path(folder: Path, chain_id: int, address: str) -> Path:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from market.config import wrong_setting
 from market.errors import ConfigError
 from market.types import Mode
 
@@ -184,10 +185,9 @@ class ProviderConfig(Section):
         try:
             config = cls.model_validate(data)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            field = ".".join(str(part) for part in first["loc"])
+            field, reason = wrong_setting(error)
             raise ConfigError(
-                f"{path}: {field or 'the file'}: {first['msg']}. Nothing was started.",
+                f"{path}: {field or 'the file'}: {reason}. Nothing was started.",
                 hint="See `assay provider init --help` and the comments in the file.",
                 path=str(path),
                 field=field,

@@ -37,7 +37,7 @@ def assay(town: Town, tmp_path: Path):  # type: ignore[no-untyped-def]
     """Runs a command in this process; errors come out as exceptions, as assay/cli.py takes them."""
     variables = {key: value for key, value in environment(town, tmp_path).items() if key.startswith("ASSAY_")}
 
-    def run(*arguments: str, stdin: str | None = None) -> Result:
+    def run(*arguments: str, stdin: str | bytes | None = None) -> Result:
         result = CliRunner().invoke(app, arguments, input=stdin, env=variables)
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
@@ -108,6 +108,22 @@ def test_job_post_killed_after_posting_goes_on_with_watch(town: Town, tmp_path: 
 def test_job_post_with_nobody_to_confirm_is_refused_before_anybody_is_asked(assay) -> None:
     with pytest.raises(NotConfirmed, match="Add --yes") as caught:
         assay("job", "post", PROMPT, "--rpc", "http://127.0.0.1:1")
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "words"),
+    [
+        (("-",), b"caf\xe9", "standard input is no UTF-8 text"),
+        ((), b"a" * ((1 << 20) + 1), "Shorten it"),
+        ((PROMPT, "--allow", "0x12"), None, "--allow: “0x12” is no address"),
+        ((PROMPT, "--deny", "everybody"), None, "--deny: “everybody” is no address"),
+        ((PROMPT, "-t", str(1 << 32)), None, "max_output_tokens takes 1 to 4294967295"),
+    ],
+)
+def test_quote_of_what_cannot_be_read_is_refused_in_words(assay, arguments, stdin, words) -> None:
+    with pytest.raises(AssayError, match=words) as caught:
+        assay("quote", *arguments, stdin=stdin)
     assert caught.value.exit_code == 2
 
 

@@ -46,7 +46,8 @@ def test_config_file_lies_below_options_and_above_the_local_network(home: dict[s
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [("rpc = ", "unreadable"), ("speed = 3", "speed"), ("packs = 3", "packs")]
+    ("content", "words"),
+    [("rpc = ", "unreadable"), ("speed = 3", "speed cannot be used: there is no such setting"), ("packs = 3", "packs")],
 )
 def test_config_file_that_is_wrong_is_refused_by_name(
     home: dict[str, str], tmp_path: Path, content: str, words: str
