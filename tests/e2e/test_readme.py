@@ -24,6 +24,29 @@ def shell_lines() -> list[str]:
     return [line for line in lines if line and not line.startswith(SETUP_COMMANDS)]
 
 
+def own_provider(folder: Path) -> str:
+    """The script of the README's five commands for a provider of one's own, in `folder`, on a free port."""
+    block = next(block for block in blocks("text") if "assay provider init" in block).replace("\\\n", "")
+    lines = [line.split("  #")[0].strip() for line in block.splitlines()]
+    assert [line.split(" --")[0] for line in lines] == [
+        "assay provider init", "assay up", "assay provider run", "assay provider status", "assay provider withdraw",
+    ]  # fmt: skip
+    init, fund, serve, status, withdraw = (line.replace("mine/", f"{folder}/mine/") for line in lines)
+    log = folder / "ready"
+    address = "python -c 'import json, sys; print(json.load(sys.stdin)[\"address\"])'"
+    return "\n".join(
+        [
+            f"mkdir -p {folder}/mine; export ASSAY_PASSWORD='a password'",
+            f"address=$({init} --port 0 --json | {address})",
+            fund.replace("0x…", "$address"),
+            f"{serve} > {log} 2> {folder}/log & agent=$!",
+            f"for _ in $(seq 600); do grep -q ready {log} && break; kill -0 $agent; sleep 0.2; done",
+            f"{status}; {withdraw}",
+            "kill -INT $agent; wait $agent || test $? = 130; unset ASSAY_PASSWORD",
+        ]
+    )
+
+
 def run(script: str, home: Path, folder: Path = ROOT, seconds: int = SECONDS) -> str:
     """Runs a bash script that stops at the first command that fails; returns what it printed."""
     done = subprocess.run(
@@ -48,13 +71,14 @@ def test_readme_commands_in_order_all_succeed(tmp_path: Path) -> None:
     script = []
     for line in shell_lines():
         if line == "assay down":  # the network is still up: the Python sample uses it
-            script += [f"echo '$ python sample.py'; python {sample}"]
+            script += [f"echo '$ python sample.py'; python {sample}", own_provider(tmp_path)]
         script += [f"echo {line!r}" if "'" not in line else "echo", line]
     try:
         printed = run("\n".join(script), tmp_path / "home")
     finally:
         run(".venv/bin/assay down", tmp_path / "home")
     assert "settled" in printed
+    assert "stake, free    1000 tUSD" in printed  # of the provider that the five commands made
     assert "Stopped; its state is kept." in printed
 
 
@@ -81,6 +105,7 @@ def test_readme_in_a_fresh_clone_from_nothing(tmp_path: Path) -> None:
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
     run("make demo && make lint && make test && make help && make bench NAME=gas", tmp_path / "home", clone, 5400)
     run("\n".join(shell_lines()), tmp_path / "home", clone, 600)
+    run("make format && make contracts && git diff --exit-code", tmp_path / "home", clone, 600)
     run("make clean", tmp_path / "home", clone, 60)
     left = subprocess.run(
         ["git", "status", "--short", "--ignored"], cwd=clone, capture_output=True, text=True, check=True
