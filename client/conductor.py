@@ -137,6 +137,7 @@ class Conductor:
                 waker,
                 now=parts.marketplace.clock.now,
                 send=None if parts.wallet is None else parts.wallet.send,
+                restore=lambda: None if parts.wallet is None else parts.wallet.send_again_what_is_gone(),
                 steps=steps,
                 report=report,
             )

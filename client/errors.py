@@ -28,6 +28,8 @@ class EmptyPrompt(ConfigError):
 class BadRequest(ConfigError):
     """Options that contradict each other or that the contracts would refuse."""
 
+    assurance = "Nothing was sent."
+
 
 class NotConfirmed(ConfigError):
     """The price was shown and nobody agreed to it."""

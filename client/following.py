@@ -10,9 +10,9 @@ import anyio
 from client.progress import Progress, Report
 from client.steps import StepClock
 from client.watching import Next, Step, next_step
-from market.chain import Call
+from market.chain import Call, RpcError
 from market.contracts import Jobs
-from market.errors import ChainUnreachable, ContractError
+from market.errors import AssayError, ChainUnreachable, ContractError
 from market.transactions import Sent
 from market.views import JobState, JobView
 
@@ -39,6 +39,7 @@ class Follow:
 
     Args:
         send: sends a call and awaits its receipt; None = only watch.
+        restore: called where the endpoint no longer shows the job: posts it again if a reorg took it back.
         now: unix seconds by the chain's clock.
     """
 
@@ -49,6 +50,7 @@ class Follow:
         *,
         now: Callable[[], int],
         send: Callable[[Call, str], Sent] | None,
+        restore: Callable[[], None] = lambda: None,
         steps: StepClock,
         report: Report,
     ) -> None:
@@ -56,6 +58,7 @@ class Follow:
         self._waker = waker
         self._now = now
         self._send = send
+        self._restore = restore
         self._steps = steps
         self._report = report
         self._last_commit: float | None = None
@@ -69,7 +72,7 @@ class Follow:
             ContractError: there is no such job, or settling is refused for another reason than time.
         """
         pause = SHORTEST
-        not_there_after = self._steps.now() + UNKNOWN_SECONDS
+        seen = self._steps.now()
         while True:
             try:
                 job, step = await anyio.to_thread.run_sync(self._look, job_id, abandon_on_cancel=True)
@@ -77,12 +80,20 @@ class Follow:
                 self._say(error.message, "chain")
                 await anyio.sleep(LONGEST)
                 continue
-            except ContractError as error:
-                if error.code != "UnknownJob" or self._steps.now() > not_there_after:
+            except RpcError as error:  # an endpoint in the middle of a reorg, or one that lost its own node
+                if self._steps.now() > seen + UNKNOWN_SECONDS:
                     raise
-                self._say("the endpoint does not show the job yet", "chain")  # it lags, or a reorg took the post
+                self._say(error.message, "chain")
                 await anyio.sleep(LONGEST)
                 continue
+            except ContractError as error:
+                if error.code != "UnknownJob" or self._steps.now() > seen + UNKNOWN_SECONDS:
+                    raise
+                self._say("the endpoint does not show the job", "chain")  # it lags, or a reorg took the post
+                await anyio.to_thread.run_sync(self._restored, abandon_on_cancel=True)
+                await anyio.sleep(LONGEST)
+                continue
+            seen = self._steps.now()
             if self._notice(job, step):
                 pause = SHORTEST
             if step.next is Next.DONE:
@@ -92,6 +103,12 @@ class Follow:
                 continue
             await self._waker.wait(WITH_WAKER if self._waker.connected else pause)
             pause = min(pause * 1.5, LONGEST)
+
+    def _restored(self) -> None:
+        try:
+            self._restore()
+        except AssayError as error:  # the next look tries again, until the job has been missing for too long
+            self._say(error.message, "chain")
 
     def _look(self, job_id: bytes) -> tuple[JobView, Step]:
         job = self._jobs.job(job_id)

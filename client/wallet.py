@@ -79,6 +79,15 @@ class Wallet:
         with self.open() as transactions:
             return transactions.send(call, key=key)
 
+    def send_again_what_is_gone(self) -> None:
+        """Opens the queue, which broadcasts again what a reorg took back, and waits until all of it is in blocks.
+
+        Raises:
+            ChainError: something has been pending for a minute; ConfigError: another process is sending.
+        """
+        with self.open() as transactions:
+            await_earlier(transactions)
+
 
 def await_earlier(transactions: Transactions) -> None:
     """Waits until nothing older is pending: an unmined `post` would take the next job's number.

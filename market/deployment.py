@@ -62,7 +62,11 @@ class Deployment:
                 path=str(path),
             ) from None
         except (OSError, ValueError, ConfigError) as error:
-            raise ConfigError(f"The deployment manifest {path} is unreadable: {error}", path=str(path)) from None
+            raise ConfigError(
+                f"The deployment manifest {path} is unreadable: {error}",
+                hint="Get the manifest of the market again.",
+                path=str(path),
+            ) from None
 
     @classmethod
     def from_json(cls, data: Any) -> Self:

@@ -26,14 +26,17 @@ class AssayError(Exception):
         details: values behind the message, JSON-serialisable.
         hint: what to do next, or "".
         exit_code: what a command exits with (sysexits-like, see docs/cli.md).
+        assurance: what every error of a class leaves untouched; put before the hint where the words do not say it.
     """
 
     exit_code: ClassVar[int] = 1
+    assurance: ClassVar[str] = ""
 
     def __init__(self, message: str, *, hint: str = "", code: str = "", **details: Any) -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        said = "othing" in message + hint or "left as it" in message + hint
+        self.hint = hint if said else f"{self.assurance} {hint}".strip()
         self.code = code or type(self).__name__
         self.details = details
 
@@ -49,6 +52,7 @@ class ConfigError(AssayError):
     """A file or an option is missing, unreadable or contradictory."""
 
     exit_code = 2
+    assurance = "Nothing was done."
 
 
 class BadAmount(ConfigError):

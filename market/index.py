@@ -58,6 +58,8 @@ class IndexedOffer:
 class UnknownModel(MarketError):
     """No published model has that id or name, or several have the name."""
 
+    assurance = "Nothing was sent."
+
 
 class Index:
     """See the module. Thread-safe; several processes may share one SQLite file.

@@ -149,7 +149,11 @@ class Transactions:
         self._watch.check()
         row = self._sent_before(key)
         if row is None:
-            estimate = self.chain.estimate_gas(call, self.address)
+            try:
+                estimate = self.chain.estimate_gas(call, self.address)
+            except ContractError as error:
+                error.hint = error.hint if "othing" in str(error) else f"Nothing was sent. {error.hint}".strip()
+                raise
             gas = estimate * GAS_MARGIN[0] // GAS_MARGIN[1] + GAS_RESERVE
             row = self._submit(call, gas, self._fees.suggest(self.chain), key)
         return self._result(self._watch.wait(row.id, timeout), timeout)

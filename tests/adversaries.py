@@ -2,7 +2,10 @@
 
 The agent's own wiring cannot reach any of this, and nothing here runs on a chain that is not a development one.
 
-    liar     answers with one token changed, consistently: commitment, reveal and receipt agree with each other
+    liar     answers with one token changed (--flip says to what), consistently: commitment, reveal, receipt agree
+    copycat  commits to what another replica committed to, and reveals what that one revealed
+    full     has no room for any job
+    late     honest, but reveals only once the file named by --until exists
     mute     commits and never reveals
     absent   accepts the request and never commits
     held     honest, but commits only once the file named by --until exists
@@ -18,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -26,29 +29,49 @@ from market.chain import DEVELOPMENT_CHAIN_IDS, Chain
 from market.contracts import Jobs, Vault
 from market.deployment import Deployment
 from market.errors import ChainError, ConfigError
+from market.events import Event, decode_logs
 from market.inference.engine import Engine
 from market.keystore import load_account
 from market.transactions import Transactions
 from market.types import Output
+from market.views import ReplicaView
 from provider.agent import SideFactory, chain_side
 from provider.chainside import ChainSide
 from provider.config import ProviderConfig
-from provider.executor import Answer, EngineExecutor, ExecutorFactory, Failure
+from provider.executor import Answer, EngineExecutor, ExecutorFactory, Failure, Work
 from provider.program import serve
 from provider.signals import Signals
 
-BEHAVIOURS = ("liar", "mute", "absent", "held")
+BEHAVIOURS = ("liar", "copycat", "full", "late", "mute", "absent", "held")
 POLL_SECONDS = 0.02
+PATIENCE_SECONDS = 20.0
+T = TypeVar("T")
 
 
 class Liar(EngineExecutor):
-    """Changes the first token of every answer to its neighbour."""
+    """Changes the first token of every answer to one of its neighbours."""
+
+    def __init__(
+        self, engines: Mapping[bytes, Engine], limit: int, on_done: Callable[[bytes], None], *, flip: int = 1
+    ) -> None:
+        self._flip = flip
+        super().__init__(engines, limit, on_done)
 
     def outcome(self, job_id: bytes) -> Answer | Failure | None:
         truth = super().outcome(job_id)
         if not isinstance(truth, Answer):
             return truth
-        return dataclasses.replace(truth, ids=(truth.ids[0] ^ 1, *truth.ids[1:]))
+        return dataclasses.replace(truth, ids=(truth.ids[0] ^ self._flip, *truth.ids[1:]))
+
+
+class Full(EngineExecutor):
+    """As if a thousand jobs were waiting."""
+
+    def load(self) -> int:
+        return 1_000
+
+    def submit(self, work: Work) -> bool:
+        return False
 
 
 class Held(EngineExecutor):
@@ -70,6 +93,48 @@ class Held(EngineExecutor):
             on_done(job_id)
 
         return lambda job_id: threading.Thread(target=wait, args=[job_id], daemon=True).start()
+
+
+class Copycat(ChainSide):
+    """Saves itself the work: copies the first other commitment, and later the first other reveal."""
+
+    def commit(self, job_id: bytes, commitment: bytes, key: str) -> None:
+        copied = self._wait_for(lambda: next((r.digest for r in self._others(job_id) if r.digest != bytes(32)), None))
+        super().commit(job_id, copied, key)
+
+    def reveal(self, job_id: bytes, output: Output, salt: bytes, key: str) -> None:
+        event = self._wait_for(lambda: self._first_reveal(job_id))
+        transaction = self._chain.rpc("eth_getTransactionByHash", event.transaction_hash)
+        # reveal(bytes32, (bytes32, uint32, uint8), bytes32): five words after the selector
+        words = bytes.fromhex(transaction["input"][2:])[4:]
+        root, count, finish, copied_salt = (words[32 * i : 32 * i + 32] for i in range(1, 5))
+        copied = Output(root, int.from_bytes(count, "big"), int.from_bytes(finish, "big"))
+        super().reveal(job_id, copied, copied_salt, key)
+
+    def _others(self, job_id: bytes) -> list[ReplicaView]:
+        return [replica for replica in self.replicas(job_id) if replica.provider != self.address]
+
+    def _first_reveal(self, job_id: bytes) -> Event | None:
+        logs = decode_logs(self._chain.logs([self._jobs.address], 0, self._chain.head().number))
+        return next((e for e in logs if e.name == "Revealed" and e.args["jobId"] == job_id), None)
+
+    def _wait_for(self, look: Callable[[], T | None]) -> T:
+        for _ in range(int(PATIENCE_SECONDS / POLL_SECONDS)):
+            if (found := look()) is not None:
+                return found
+            time.sleep(POLL_SECONDS)
+        raise ChainError("There is nothing to copy.", code="COPYCAT")
+
+
+class Late(ChainSide):
+    """Reveals only once a file exists."""
+
+    until = Path("/nonexistent")
+
+    def reveal(self, job_id: bytes, output: Output, salt: bytes, key: str) -> None:
+        if not self.until.exists():
+            raise ChainError("This provider takes its time.", code="LATE")
+        super().reveal(job_id, output, salt, key)
 
 
 class Mute(ChainSide):
@@ -107,13 +172,19 @@ def main(arguments: list[str]) -> NoReturn:
     parser.add_argument("behaviour", choices=BEHAVIOURS)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--password-file", type=Path, required=True)
+    parser.add_argument("--flip", type=int, default=1)
     parser.add_argument("--until", type=Path, default=Path("/nonexistent"))
     chosen = parser.parse_args(arguments)
     signals = Signals()
     config = ProviderConfig.load(chosen.config)
     refuse_real_chains(Deployment.load(config.deployment))
-    executors: dict[str, ExecutorFactory] = {"liar": Liar, "held": functools.partial(Held, until=chosen.until)}
-    sides = {"mute": side(Mute), "absent": side(Absent)}
+    executors: dict[str, ExecutorFactory] = {
+        "liar": functools.partial(Liar, flip=chosen.flip),
+        "full": Full,
+        "held": functools.partial(Held, until=chosen.until),
+    }
+    Late.until = chosen.until
+    sides = {"copycat": side(Copycat), "late": side(Late), "mute": side(Mute), "absent": side(Absent)}
     serve(
         config,
         load_account(config.keystore, chosen.password_file.read_text(encoding="utf-8").strip()),

@@ -16,6 +16,7 @@ from assay.network import LocalNetwork, NetworkInfo, NetworkPlan
 from client import Client, JobResult
 from market.chain import Chain
 from market.deployment import Contracts, Deployment
+from market.events import Event, decode_logs
 
 WAIT_SECONDS = 60
 
@@ -43,6 +44,11 @@ class Market:
 
     def run_in_background(self, **options: Any) -> Background:
         return Background(self, options)
+
+    def events(self, name: str) -> list[Event]:
+        """Every event of that name of the jobs contract so far."""
+        chain, jobs = self.contracts.jobs.chain, self.contracts.jobs.address
+        return [e for e in decode_logs(chain.logs([jobs], 0, chain.head().number)) if e.name == name]
 
     def assert_vault_is_whole(self) -> None:
         """Invariant 1: what the vault owes, it has."""
