@@ -295,6 +295,7 @@ class LocalNetwork:
                 prices=self.plan.prices,
                 terms=self.plan.terms,
                 settle_grace=self.plan.settle_grace,
+                metrics_port=0,
             ),
         )
         process = self._spawn(self.plan.substitutes.get(index), config, log, password_file)

@@ -24,17 +24,20 @@ from market.contracts import Jobs, Vault
 from market.deployment import Contracts, Deployment
 from market.errors import AssayError
 from market.events import Follower, HeadWaker
+from market.transaction_history import TransactionHistory
 from market.transactions import Transactions
 from provider.app import create_app
 from provider.catalogue import Catalogue, load_catalogue, load_engines
 from provider.chainside import ChainSide
 from provider.config import ProviderConfig
 from provider.desk import Desk
+from provider.drain import Drain
 from provider.errors import JournalError
 from provider.executor import EngineExecutor, Executor, ExecutorFactory
 from provider.income import Income
 from provider.instructions import Attendant, InstructionBook
 from provider.journal import Journal
+from provider.metrics import Books, Metrics, create_metrics_app
 from provider.node import Node
 from provider.onboard import Onboarding, Report, stake_problem
 from provider.pricing import Shop
@@ -73,9 +76,14 @@ class Agent:
     attendant: Attendant
     onboard: Callable[[], None]
     resources: ExitStack
+    drain: Drain
+    metrics_url: str | None
+    metrics_server: Server | None
+    metrics_listener: socket.socket | None
 
     async def run(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
-        """Goes on with open jobs, brings the chain in line with the configuration, serves until `stop` is set.
+        """Goes on with open jobs, brings the chain in line with the configuration, serves until `stop` is set or a
+        drain that ends the agent has nothing left to wait for.
 
         `ready` is called when all of it stands. Open jobs do not wait for that: their deadlines run.
 
@@ -90,6 +98,9 @@ class Agent:
             asyncio.create_task(self.watcher.run(waker), name="watcher"),
             asyncio.create_task(self._attend(), name="attendant"),
         ]
+        if self.metrics_server is not None and self.metrics_listener is not None:
+            serving = self.metrics_server.serve(sockets=[self.metrics_listener])
+            parts.append(asyncio.create_task(serving, name="metrics"))
         stopped = asyncio.create_task(stop.wait(), name="stop")
         try:
             while not self.server.started and not any(part.done() for part in parts):
@@ -111,18 +122,35 @@ class Agent:
             await self._wind_down(parts, stopped)
 
     async def _attend(self) -> None:
-        """Looks for the owner's instructions twice a second."""
-        while True:
+        """Looks for the owner's instructions twice a second; returns once a drain that ends the agent is done."""
+        drained = False
+        idle = self.drain.active  # then nothing was announced or staked at the start
+
+        def look() -> None:
+            nonlocal drained, idle
+            self.attendant.serve()
+            if idle and not self.drain.active:
+                self.onboard()
+                idle = False
+            # before the first look at the chain nobody knows whether jobs were assigned meanwhile
+            if self.drain.leaves and self.watcher.is_abreast and self.drain.left(self.worklist.now()).nothing:
+                self.drain.gone()
+                drained = True
+
+        while not drained:
             try:
-                await on_thread(self.attendant.serve)
+                await on_thread(look)
             except AssayError as error:
                 log.warning("instructions_unreadable", code=error.code, error=error.message)
             await asyncio.sleep(0.5)
+        log.info("drained")
 
     async def _wind_down(self, parts: list[asyncio.Future[None]], stopped: asyncio.Future[Any]) -> None:
-        _, _, watcher, attendant = parts
+        _, _, watcher, attendant, *_ = parts
         self.executor.stop()
         self.server.should_exit = True
+        if self.metrics_server is not None:
+            self.metrics_server.should_exit = True
         watcher.cancel()
         attendant.cancel()
         stopped.cancel()
@@ -155,8 +183,7 @@ def build(
     """
     with ExitStack() as stack:
         listener = stack.enter_context(listen(config.host, config.port))
-        port = listener.getsockname()[1]
-        url = f"http://{config.host}:{port}" if ":" not in config.host else f"http://[{config.host}]:{port}"
+        url = _url(config.host, listener)
         deployment = Deployment.load(config.deployment)
         chain = Chain(config.rpc_url, expected_chain_id=deployment.chain_id)
         deployment.check(chain)
@@ -170,6 +197,8 @@ def build(
 
         journal = open_journal(config.journal_path, chain, deployment.jobs)
         stack.callback(journal.close)
+        drain = Drain(journal)
+        metrics = Metrics()
         queue = queue_path(config.data_dir, chain.chain_id, account.address)
         transactions = stack.enter_context(Transactions(chain, account, queue))
 
@@ -179,6 +208,9 @@ def build(
         endpoint = config.endpoint or url
 
         def onboard() -> None:
+            if drain.active:
+                report("draining: nothing is announced, offered or staked; `assay provider resume` takes work again")
+                return
             onboarding.announce(endpoint)
             onboarding.offer(catalogue)
             if config.stake:
@@ -190,11 +222,17 @@ def build(
 
         shop = _shop(config, account.address, deployment, contracts, catalogue)
         worklist: Worklist  # the executor wakes it, and it steps the node that feeds the executor
-        executor = executor_factory(engines, config.limits.queue, lambda job_id: worklist.kick(job_id))
+        executor: Executor
+
+        def computed(job_id: bytes) -> None:
+            metrics.computed(executor.outcome(job_id))
+            worklist.kick(job_id)
+
+        executor = executor_factory(engines, config.limits.queue, computed)
         stack.callback(executor.stop)
         node = Node(side, journal, executor, shop, config.timing, confirmations=config.confirmations)
-        worklist = Worklist(node.step, side.now)
-        desk = Desk(side, journal, shop, catalogue, account, load=executor.load, kick=worklist.kick)
+        worklist = Worklist(node.step, side.now, lambda code: metrics.failed("job", code))
+        desk = Desk(side, journal, shop, catalogue, account, load=executor.load, kick=worklist.kick, admit=drain.check)
         follower = Follower(
             chain,
             [deployment.jobs],
@@ -210,8 +248,30 @@ def build(
             keep_requests=config.limits.stored_request_seconds,
             keep_outputs=config.limits.output_seconds,
             poll_seconds=config.timing.poll_seconds,
+            purge_seconds=config.limits.purge_seconds,
+            failed=lambda code: metrics.failed("chain", code),
         )
-        server = Server(create_app(desk, catalogue, shop, lambda: unready(watcher, side, shop)))
+
+        def obstacles() -> list[str]:
+            return unready(watcher, side, shop, drain)
+
+        books = Books(
+            journal,
+            TransactionHistory(queue),
+            drain,
+            outlook=lambda: side.outlook,
+            load=executor.load,
+            limit=config.limits.queue,
+            ready=lambda: not obstacles(),
+        )
+        metrics.registry.register(books)
+        metrics_listener, metrics_server, metrics_url = None, None, None
+        if config.metrics.port is not None:
+            metrics_listener = stack.enter_context(listen(config.metrics.host, config.metrics.port))
+            metrics_url = _url(config.metrics.host, metrics_listener) + "/metrics"
+            metrics_server = Server(create_metrics_app(metrics.registry, config.metrics.allow), config.limits)
+            report(f"metrics: {metrics_url}")
+        server = Server(create_app(desk, catalogue, shop, obstacles, metrics), config.limits)
         return Agent(
             config=config,
             address=account.address,
@@ -227,15 +287,25 @@ def build(
                 InstructionBook(config.instructions_path),
                 account.address,
                 lambda key: Income(contracts, transactions, journal, side.now(), key),
+                drain,
             ),
             onboard=onboard,
             resources=stack.pop_all(),
+            drain=drain,
+            metrics_url=metrics_url,
+            metrics_server=metrics_server,
+            metrics_listener=metrics_listener,
         )
 
 
-def unready(watcher: Watcher, side: ChainSide, shop: Shop) -> list[str]:
+def _url(host: str, listener: socket.socket) -> str:
+    port = listener.getsockname()[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def unready(watcher: Watcher, side: ChainSide, shop: Shop, drain: Drain | None = None) -> list[str]:
     """Why no job can be taken now. No RPC call."""
-    reasons = []
+    reasons = ["DRAINING"] if drain is not None and drain.active else []
     if watcher.failure is not None:
         reasons.append(watcher.failure.code)  # strangers read this: the message may name the RPC endpoint
     least = max(shop.terms.bond, 1)

@@ -6,7 +6,7 @@ Nor do they tell how this machine reaches the chain.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Header, Request, Response
@@ -16,7 +16,6 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from market.api import (
-    BODY_LIMIT,
     AcceptanceBody,
     Body,
     DeliveryBody,
@@ -36,43 +35,69 @@ from provider.catalogue import Catalogue, Served
 from provider.desk import Desk
 from provider.errors import Refusal, Stopping
 from provider.limits import Buckets, Gate, headers_of, status_of
+from provider.metrics import Metrics
 from provider.pricing import Ask, Shop, unknown_model
 
+OTHERS_SAY = ("InsufficientStake", "DRAINING")
 _ERRORS: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorBody, "description": "Refused, with a reason."}}
 
 
-def create_app(desk: Desk, catalogue: Catalogue, shop: Shop, unready: Callable[[], list[str]]) -> ASGIApp:
+def create_app(
+    desk: Desk,
+    catalogue: Catalogue,
+    shop: Shop,
+    unready: Callable[[], list[str]],
+    metrics: Metrics | None = None,
+) -> ASGIApp:
     """The application behind its limits.
 
     Args:
         unready: why no job can be taken now; empty when one can. Must not block.
+        metrics: counts what is answered and refused.
     """
+    metrics = metrics or Metrics()
+    limits = shop.limits
     return Gate(
-        create_api(desk, catalogue, shop, unready),
-        body_limit=BODY_LIMIT,
-        concurrency=shop.limits.http_concurrency,
-        bucket=Buckets(shop.limits.requests_per_second, shop.limits.request_burst),
+        create_api(desk, catalogue, shop, unready, metrics),
+        body_limit=limits.request_bytes,
+        concurrency=limits.http_concurrency,
+        body_seconds=limits.body_seconds,
+        bucket=Buckets(
+            limits.requests_per_second,
+            limits.request_burst,
+            total_per_second=limits.total_requests_per_second,
+            total_burst=limits.total_request_burst,
+        ),
+        refused=metrics.refused,
+        answered=metrics.answered,
     )
 
 
-def create_api(desk: Desk, catalogue: Catalogue, shop: Shop, unready: Callable[[], list[str]]) -> FastAPI:
+def create_api(
+    desk: Desk,
+    catalogue: Catalogue,
+    shop: Shop,
+    unready: Callable[[], list[str]],
+    metrics: Metrics | None = None,
+) -> FastAPI:
     """The application without its limits: for its OpenAPI description, and for `create_app`."""
     api = FastAPI(title="Assay provider", version="1", docs_url=None, redoc_url=None, responses=_ERRORS)
-    api.add_exception_handler(AssayError, _assay_error)
-    api.add_exception_handler(HTTPException, _http_error)
-    api.add_exception_handler(RequestValidationError, _malformed)
+    metrics = metrics or Metrics()
+    for kind, told in ((AssayError, _assay_error), (HTTPException, _http_error), (RequestValidationError, _malformed)):
+        api.add_exception_handler(kind, _answers(told, metrics.refused))
     models = ModelsBody(models=[_model(served, shop) for served in catalogue.values()])
 
     # handlers without `async` run on worker threads: the desk blocks for its journal and for the chain
 
     @api.post("/v1/quotes", response_model=SignedQuoteBody)
     def quotes(body: QuoteRequest) -> Response:
-        # too little stake is the desk's to say, with the numbers of this request
-        if codes := [reason for reason in unready() if not reason.startswith("InsufficientStake")]:
+        # too little stake and draining are the desk's to say, with its numbers and its code
+        if codes := [reason for reason in unready() if not reason.startswith(OTHERS_SAY)]:
             message = f"This provider cannot follow the chain now ({', '.join(codes)}), so it promises nothing."
             raise Refusal("NOT_READY", message, status=503, retry_after=5)
         ask = Ask(body.client, body.mode, body.request, body.model_id or ZERO32)
         quote, signature = desk.quote(ask)
+        metrics.quoted()
         return _answer(SignedQuoteBody(quote=quote, signature=signature))
 
     @api.put("/v1/requests/{request_hash}", response_model=AcceptanceBody)
@@ -179,9 +204,21 @@ def _answer(body: Body, status: int = 200) -> Response:
     return JSONResponse(body.to_json(), status)
 
 
-async def _assay_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, AssayError)  # noqa: S101 - registered for it alone
-    return JSONResponse(for_strangers(error).as_json(), status_of(error), headers_of(error))
+def _answers(
+    tell: Callable[[Any], tuple[AssayError, int, Mapping[str, str] | None]], refused: Callable[[str], None]
+) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """An exception handler: `tell` makes error, status and headers out of an exception."""
+
+    async def handle(_: Request, raised: Exception) -> Response:
+        error, status, headers = tell(raised)
+        refused(error.code)
+        return JSONResponse(error.as_json(), status, headers)
+
+    return handle
+
+
+def _assay_error(error: AssayError) -> tuple[AssayError, int, Mapping[str, str] | None]:
+    return for_strangers(error), status_of(error), headers_of(error)
 
 
 def for_strangers(error: AssayError) -> AssayError:
@@ -196,16 +233,12 @@ def for_strangers(error: AssayError) -> AssayError:
     return AssayError("This provider cannot answer right now; try again later.", code=error.code)
 
 
-async def _malformed(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)  # noqa: S101
+def _malformed(error: RequestValidationError) -> tuple[AssayError, int, Mapping[str, str] | None]:
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"])
-    refusal = WireError(f"{field}: {first['msg']}.", code="MALFORMED", field=field)
-    return JSONResponse(refusal.as_json(), 400)
+    return WireError(f"{field}: {first['msg']}.", code="MALFORMED", field=field), 400, None
 
 
-async def _http_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101
+def _http_error(error: HTTPException) -> tuple[AssayError, int, Mapping[str, str] | None]:
     code = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}.get(error.status_code, "MALFORMED")
-    refusal = Refusal(code, f"{error.detail}.", hint="See GET /openapi.json.")
-    return JSONResponse(refusal.as_json(), error.status_code, error.headers)
+    return Refusal(code, f"{error.detail}.", hint="See GET /openapi.json."), error.status_code, error.headers

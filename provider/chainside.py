@@ -18,12 +18,13 @@ from market.views import JobState, JobView, ReplicaView
 
 @dataclass(frozen=True)
 class Outlook:
-    """What was true at one head. Money in base units, fee in wei per gas."""
+    """What was true at one head. Money in base units, fee in wei per gas; `gas_wei`: the account's gas coin."""
 
     head: Block
     stake: int
     fee_per_gas: int
     seen: float  # monotonic seconds
+    gas_wei: int = 0
 
 
 class ChainSide:
@@ -60,12 +61,14 @@ class ChainSide:
         self.look()
 
     def look(self) -> Outlook:
-        """Reads head, stake and fee, and remembers them."""
+        """Reads head, stake, fee and gas coin, and remembers them."""
         head = self._chain.head()
-        seen = self._monotonic()
+        stake = self._vault.staked(self.address)
         if self._known is not None and self._known.head.hash == head.hash:
-            seen = self._known.seen  # time passes on a chain without new blocks, too
-        outlook = Outlook(head, self._vault.staked(self.address), head.base_fee + self._tip, seen)
+            seen, coins = self._known.seen, self._known.gas_wei  # time passes on a chain without new blocks, too
+        else:
+            seen, coins = self._monotonic(), self._chain.balance(self.address)
+        outlook = Outlook(head, stake, head.base_fee + self._tip, seen, coins)
         self._known = outlook
         return outlook
 

@@ -1,4 +1,4 @@
-"""`assay provider init|run|status|withdraw`. Errors are AssayErrors; the root command prints them."""
+"""`assay provider …`. Errors are AssayErrors; the root command prints them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from eth_utils.address import is_address, to_checksum_address
 from rich.console import Console
 from rich.table import Table
 
-from market.chain import Chain
 from market.config import Home, LocalNetworkNote, queue_path
-from market.deployment import Contracts, Deployment
+from market.deployment import Contracts
 from market.errors import ConfigError
 from market.keystore import create_account, load_account, read_address, read_password
 from market.money import format_amount, parse_amount
 from market.transactions import Transactions
-from provider import config_file
+from provider import cli_operations, config_file
+from provider.cli_common import DEFAULT_CONFIG, Config, Json, PasswordFile, address_of, connect, password
 from provider.config import Prices, ProviderConfig, Terms
 from provider.income import Action, Income
 from provider.instructions import Instruction, InstructionBook, give
@@ -32,13 +32,8 @@ if TYPE_CHECKING:
     from provider.agent import Agent
 
 app = typer.Typer(no_args_is_help=True, help="Run a provider agent and look after its income.")
-
-Config = Annotated[Path, typer.Option("--config", help="The provider's configuration file.")]
-PasswordFile = Annotated[
-    Path | None, typer.Option(help="File with the keystore's password. Else ASSAY_PASSWORD, else you are asked.")
-]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-DEFAULT_CONFIG = Path("provider.toml")
+for command in (cli_operations.drain, cli_operations.resume, cli_operations.earnings):
+    app.command()(command)
 
 
 @app.command()
@@ -60,6 +55,9 @@ def init(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 = any free one.")] = 8_700,
     endpoint: Annotated[str | None, typer.Option(help="Public URL, announced on chain.")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Port of GET /metrics on the loopback address; 0 = any free one. None: none.")
+    ] = None,
     label: Annotated[str, typer.Option(help="Region or privacy class, announced on chain.")] = "",
     mode: Annotated[list[str] | None, typer.Option(help="Verification mode to offer; repeat for more.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<n>.")] = "cpu",
@@ -117,11 +115,12 @@ def init(
         terms=Terms(bond=_units("--bond", bond), valid_seconds=valid_seconds),
         token_per_coin=_units("--coin-value", coin_value),
         settle_grace=settle_grace,
+        metrics_port=metrics_port,
     )
     config_file.check(config, choices)
     if keystore is None:
-        password = read_password(password_file=password_file, environment=os.environ, prompt=_new_password)
-        address = str(create_account(key_path, password, light=light).address)
+        secret = read_password(password_file=password_file, environment=os.environ, prompt=_new_password)
+        address = str(create_account(key_path, secret, light=light).address)
     else:
         address = read_address(key_path) or "(stated nowhere in the keystore)"
     config_file.write(config, choices)
@@ -159,11 +158,12 @@ def run(config: Config = DEFAULT_CONFIG, password_file: PasswordFile = None, as_
     from provider.program import serve  # the engine's packages take a second to import
 
     settings = ProviderConfig.load(config)
-    account = load_account(settings.keystore, _password(password_file))
+    account = load_account(settings.keystore, password(password_file))
 
     def announce(agent: Agent) -> None:
         line = f"ready {agent.url} {agent.address}"
-        typer.echo(json.dumps({"ready": agent.url, "address": agent.address}) if as_json else line)
+        document = {"ready": agent.url, "address": agent.address, "metrics": agent.metrics_url}
+        typer.echo(json.dumps(document) if as_json else line)
         sys.stdout.flush()
 
     serve(settings, account, signals, announce)
@@ -182,9 +182,9 @@ def status(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
         assay provider status --json | jq .credit
     """
     settings = ProviderConfig.load(config)
-    chain, contracts = _connect(settings)
+    chain, contracts = connect(settings)
     journal = Journal.read_only(settings.journal_path) if settings.journal_path.exists() else None
-    found = gather(_address(settings), contracts, journal, chain.balance)
+    found = gather(address_of(settings), contracts, journal, chain.balance)
     if as_json:
         typer.echo(json.dumps(found.to_json()))
     else:
@@ -223,11 +223,11 @@ def withdraw(
     settings = ProviderConfig.load(config)
     if to is not None and not is_address(to):
         raise ConfigError(f"--to: {to} is not an address.", field="to")
-    chain, contracts = _connect(settings)
+    chain, contracts = connect(settings)
     decimals = contracts.token.decimals()
     leaving = 0 if unstake is None else None if unstake == "all" else parse_amount(unstake, decimals)
     wanted = None if amount is None else parse_amount(amount, decimals)
-    account = load_account(settings.keystore, _password(password_file))
+    account = load_account(settings.keystore, password(password_file))
     instruction = Instruction.new(to_checksum_address(to) if to else account.address, wanted, leaving, finish)
     queue = queue_path(settings.data_dir, chain.chain_id, account.address)
     try:
@@ -251,38 +251,12 @@ def _units(option: str, text: str) -> int:
     return int(digits)
 
 
-def _password(file: Path | None) -> str:
-    asks = sys.stdin.isatty()
-    return read_password(
-        password_file=file,
-        environment=os.environ,
-        prompt=(lambda: str(typer.prompt("Password", hide_input=True, err=True))) if asks else None,
-    )
-
-
 def _new_password() -> str:
     if not sys.stdin.isatty():
         raise ConfigError(
             "No password for the new key was given.", hint="Set ASSAY_PASSWORD, or name a file with --password-file."
         )
     return str(typer.prompt("Password for the new key", hide_input=True, confirmation_prompt=True, err=True))
-
-
-def _connect(settings: ProviderConfig) -> tuple[Chain, Contracts]:
-    deployment = Deployment.load(settings.deployment)
-    chain = Chain(settings.rpc_url, expected_chain_id=deployment.chain_id)
-    deployment.check(chain)
-    return chain, Contracts.of(chain, deployment)
-
-
-def _address(settings: ProviderConfig) -> str:
-    stated = read_address(settings.keystore)
-    if stated is None:
-        raise ConfigError(
-            f"{settings.keystore} does not state its address.",
-            hint='Add the field "address" to the keystore, as geth writes it.',
-        )
-    return str(to_checksum_address(stated))
 
 
 def _tell(actions: list[Action], contracts: Contracts, as_json: bool) -> None:

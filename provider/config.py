@@ -7,14 +7,16 @@ stray environment variable never changes a price.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from market.api import BODY_LIMIT
 from market.config import wrong_setting
 from market.errors import ConfigError
 from market.types import Mode
@@ -63,6 +65,8 @@ class Gas(Section):
     token_per_coin: Amount = 0  # base units of the token that one whole gas coin (10^18 wei) is worth
     commit_gas: Count = 160_000
     reveal_gas: Count = 130_000
+    settle_gas: Count = 150_000  # settling and releasing wait while they cost more than they bring
+    release_gas: Count = 60_000
 
 
 class Limits(Section):
@@ -73,12 +77,37 @@ class Limits(Section):
     kept_quotes: Count = 50_000  # signed and not posted yet; beyond, those that expire first are forgotten
     requests_per_second: Count = 20  # of one remote address (IPv6: of one /64), in the long run; loopback is exempt
     request_burst: Count = 60  # of one remote address at once
+    total_requests_per_second: Count = 500  # of all addresses together, loopback too: each may cost a synced write
+    total_request_burst: Count = 1_000  # of all addresses together at once
+    request_bytes: Annotated[int, Field(strict=True, ge=1_024, le=BODY_LIMIT)] = BODY_LIMIT  # one body; 4 per prompt id
+    head_seconds: Count = 10  # for the lines before the body to arrive: an idle connection costs a descriptor
+    body_seconds: Count = 10  # for the whole body to arrive
+    answer_seconds: Count = 30  # in which a client that does not read its answer must take some of it
+    keep_alive_seconds: Count = 30  # between two requests of one connection
+    connections: Count = 1_024  # open at once; beyond, requests are answered 503
+    connections_per_address: Count = 64  # beyond, closed at once; loopback is exempt
     stored_requests: Count = 1_024
     stored_request_seconds: Seconds = 3_600  # a request nobody posted a job for is forgotten
     acceptances_per_request: Count = 8
     queue: Count = 8  # jobs waiting for the engine or in it
-    http_concurrency: Count = 64
+    http_concurrency: Count = 64  # requests answered at once, of all addresses together
     output_seconds: Seconds = 7 * 86_400  # how long a settled output can be fetched
+    purge_seconds: Count = 60  # between looks for prompts and answers nobody can need any more, which are overwritten
+
+
+class Metrics(Section):
+    """Where Prometheus reads. A listener of its own: behind a proxy, strangers come from a neighbour's address."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(strict=True, ge=0, le=65_535)] | None = None  # 0 = any free one, None = no metrics
+    allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")  # networks that may read; all others get 403
+
+    @field_validator("allow")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ipaddress.ip_network(network)  # a ValueError says what is wrong
+        return value
 
 
 class Timing(Section):
@@ -118,6 +147,8 @@ class ProviderConfig(Section):
     gas: Gas = Gas()
     limits: Limits = Limits()
     timing: Timing = Timing()
+    metrics: Metrics = Metrics()
+    log: Literal["json", "console"] = "json"  # console: for reading at a terminal
 
     @field_validator("rpc_url", "ws_url", "endpoint")
     @classmethod

@@ -41,6 +41,9 @@ port = {port}
 # Region or privacy class, announced on chain (up to 31 characters).
 label = {label}
 
+# json: one object a line; console: for reading at a terminal.
+# log = "json"
+
 # --- models
 # Folders of model packs; each is checked file by file at start.
 packs = {packs}
@@ -82,6 +85,9 @@ valid_seconds = {valid_seconds}
 token_per_coin = {token_per_coin}
 # commit_gas = 160000
 # reveal_gas = 130000
+# With a rate, settling and releasing a bond wait while their gas costs more than they bring.
+# settle_gas = 150000
+# release_gas = 60000
 
 [limits]
 # max_input_tokens = 4096
@@ -89,6 +95,17 @@ token_per_coin = {token_per_coin}
 # Of one remote address. This machine's own addresses are not counted: a proxy here has to limit for itself.
 # requests_per_second = 20
 # request_burst = 60
+# Of all addresses together, this machine's too.
+# total_requests_per_second = 500
+# total_request_burst = 1000
+# Size of a body, and how long its head and itself may take to arrive; how long a client may leave its answer unread.
+# request_bytes = 1048576
+# head_seconds = 10
+# body_seconds = 10
+# answer_seconds = 30
+# keep_alive_seconds = 30
+# connections = 1024
+# connections_per_address = 64
 # Signed quotes that nobody has posted; beyond, those that expire first are forgotten.
 # kept_quotes = 50000
 # stored_requests = 1024
@@ -97,6 +114,8 @@ token_per_coin = {token_per_coin}
 # queue = 8
 # http_concurrency = 64
 # output_seconds = 604800
+# How often prompts of closed jobs and old answers are looked for and overwritten.
+# purge_seconds = 60
 
 [timing]
 # Shorter reveal windows are refused: a stuck transaction must fit in.
@@ -111,6 +130,13 @@ settle_grace = {settle_grace}
 # release_grace = 2
 # poll_seconds = 1.0
 # transaction_seconds = 120
+
+# Prometheus reads GET /metrics at an address of its own: never publish it.
+[metrics]
+host = "127.0.0.1"
+{metrics_line}
+# Networks that may read; all others are refused.
+# allow = ["127.0.0.0/8", "::1/128"]
 """
 
 
@@ -138,6 +164,7 @@ class Choices:
     token_per_coin: int = 0
     min_reveal_window: int = 30
     settle_grace: int = 15
+    metrics_port: int | None = None
 
 
 def render(choices: Choices) -> str:
@@ -172,6 +199,7 @@ def render(choices: Choices) -> str:
         token_per_coin=_amount(choices.token_per_coin),
         min_reveal_window=choices.min_reveal_window,
         settle_grace=choices.settle_grace,
+        metrics_line=_optional("port", choices.metrics_port, "0 = any free port. Left out: no metrics."),
     )
 
 

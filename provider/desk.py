@@ -57,6 +57,7 @@ class Desk:
     Args:
         load: jobs the engine has to do.
         kick: called with the id of a job that may go on because its prompt arrived.
+        admit: raises a Refusal while nothing new is promised.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Desk:
         *,
         load: Callable[[], int],
         kick: Callable[[bytes], None],
+        admit: Callable[[], None] = lambda: None,
     ) -> None:
         self._chain = chain
         self._journal = journal
@@ -78,6 +80,7 @@ class Desk:
         self._domain: Domain = chain.domain
         self._load = load
         self._kick = kick
+        self._admit = admit
 
     # ------------------------------------------------------------------------------------------------- quotes
 
@@ -87,6 +90,7 @@ class Desk:
         Raises:
             Refusal: with the code and the numbers.
         """
+        self._admit()
         now = self._chain.now()
         outlook = self._chain.outlook
         situation = Situation(

@@ -1,4 +1,5 @@
-"""Instructions to a running agent: a key has one writer, so whoever wants money out asks the process that holds it.
+"""Instructions to a running agent: a key has one writer, so whoever wants money out asks the process that holds it;
+so does whoever wants it to take no new work.
 
 An instruction lies in a small SQLite file beside the journal, signed with the provider's own key (EIP-191), so that
 being able to write the file is not enough. It is carried out at most once: its id is part of each transaction's key.
@@ -22,6 +23,7 @@ from eth_account.messages import encode_defunct
 from eth_account.signers.local import LocalAccount
 
 from market.errors import AssayError, BadSignature, ConfigError
+from provider.drain import Drain
 from provider.income import Action, Income
 
 log = structlog.get_logger(__name__)
@@ -58,12 +60,6 @@ class Instruction:
         """What is signed and stored."""
         return json.dumps({"assay": "provider instruction"} | asdict(self), sort_keys=True)
 
-    @classmethod
-    def read(cls, text: str) -> Self:
-        fields = json.loads(text)
-        del fields["assay"]
-        return cls(**fields)
-
     def carry_out(self, income: Income) -> list[Action]:
         """Bonds that are due, then stake, then credit. Raises what Income raises; what was done stays done."""
         actions = income.release()
@@ -72,6 +68,48 @@ class Instruction:
         if self.finish:
             actions += income.finish_leaving()
         return actions + income.withdraw(self.to, self.amount)
+
+
+@dataclass(frozen=True)
+class DrainInstruction:
+    """To take no new work (`drain`), and to end once nothing is left (`leave`); or to take it again.
+
+    Attributes:
+        valid_until: unix seconds of this machine's clock.
+    """
+
+    id: str
+    drain: bool
+    leave: bool
+    valid_until: int
+
+    @classmethod
+    def new(cls, *, drain: bool, leave: bool) -> Self:
+        return cls(secrets.token_hex(16), drain, leave, int(time.time()) + VALID_SECONDS)
+
+    def text(self) -> str:
+        """What is signed and stored."""
+        return json.dumps({"assay": "provider drain"} | asdict(self), sort_keys=True)
+
+    def carry_out(self, drain: Drain) -> list[Action]:
+        if self.drain:
+            drain.begin(leave=self.leave)
+        else:
+            drain.end()
+        return []
+
+
+AnyInstruction = Instruction | DrainInstruction
+
+
+def read_instruction(text: str) -> AnyInstruction:
+    """Raises ValueError, TypeError or KeyError where the text is none."""
+    fields = json.loads(text)
+    kinds: dict[str, type[AnyInstruction]] = {
+        "provider instruction": Instruction,
+        "provider drain": DrainInstruction,
+    }
+    return kinds[fields.pop("assay")](**fields)
 
 
 class InstructionBook:
@@ -83,7 +121,7 @@ class InstructionBook:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def place(self, instruction: Instruction, account: LocalAccount) -> None:
+    def place(self, instruction: AnyInstruction, account: LocalAccount) -> None:
         signature = account.sign_message(encode_defunct(text=instruction.text())).signature.hex()
         self._run("INSERT INTO instructions VALUES (?,?,?,NULL)", instruction.id, instruction.text(), signature)
 
@@ -116,12 +154,14 @@ class Attendant:
 
     Args:
         income: makes an Income whose transactions carry the given key.
+        drain: what a DrainInstruction changes.
     """
 
-    def __init__(self, book: InstructionBook, address: str, income: Callable[[str], Income]) -> None:
+    def __init__(self, book: InstructionBook, address: str, income: Callable[[str], Income], drain: Drain) -> None:
         self._book = book
         self._address = address
         self._income = income
+        self._drain = drain
 
     def serve(self) -> None:
         """Answers every waiting instruction.
@@ -132,7 +172,7 @@ class Attendant:
         for instruction_id, text, signature in self._book.waiting():
             try:
                 instruction = self._checked(instruction_id, text, signature)
-                actions = instruction.carry_out(self._income(f"instruction:{instruction.id}"))
+                actions = self._carry_out(instruction)
                 answer: dict[str, Any] = {"actions": [asdict(action) for action in actions]}
             except AssayError as error:
                 told = {"code": error.code, "message": error.message, "details": error.details}
@@ -140,10 +180,15 @@ class Attendant:
             self._book.answer(instruction_id, answer)
             log.info("instruction_answered", instruction=instruction_id, done=len(answer.get("actions", [])))
 
-    def _checked(self, instruction_id: str, text: str, signature: str) -> Instruction:
+    def _carry_out(self, instruction: AnyInstruction) -> list[Action]:
+        if isinstance(instruction, DrainInstruction):
+            return instruction.carry_out(self._drain)
+        return instruction.carry_out(self._income(f"instruction:{instruction.id}"))
+
+    def _checked(self, instruction_id: str, text: str, signature: str) -> AnyInstruction:
         try:
             signer = Account.recover_message(encode_defunct(text=text), signature=bytes.fromhex(signature))
-            instruction = Instruction.read(text)
+            instruction = read_instruction(text)
         except Exception:  # noqa: BLE001 - eth_account raises many kinds; whatever it is, it is no instruction
             raise BadSignature("The instruction is malformed; nothing was sent.") from None
         if signer.lower() != self._address.lower() or instruction.id != instruction_id:
@@ -162,7 +207,7 @@ class InstructionFailed(AssayError):
         self.exit_code = answer["exit_code"]  # type: ignore[misc]
 
 
-def give(book: InstructionBook, instruction: Instruction, account: LocalAccount, seconds: float) -> list[Action]:
+def give(book: InstructionBook, instruction: AnyInstruction, account: LocalAccount, seconds: float) -> list[Action]:
     """Places an instruction and waits for the agent.
 
     Raises:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 from market.hashing import pack_tokens, unpack_tokens
 from market.types import Acceptance, Output, Quote, Request
 from provider.errors import JournalError
-from provider.records import JobRow, QuoteRow, Stage, StoredRequest
+from provider.records import BONDED, JobRow, QuoteRow, Stage, StoredRequest, Tally
 
 SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -69,6 +70,7 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.touch(mode=0o600)
         self._lock = threading.RLock()
+        self._log_holds_dropped = True  # an earlier process may have ended between dropping and overwriting
         with self._mapped():
             self._db = _connect(f"file:{path}?mode=rw")
             self._db.execute("PRAGMA journal_mode = WAL")
@@ -166,6 +168,10 @@ class Journal:
         )
         return found is not None
 
+    def quotes_outstanding(self, since: int) -> int:
+        """Quotes that no job used and that can be posted at or after `since`."""
+        return int(self._number("SELECT count(*) FROM quotes WHERE job_id IS NULL AND valid_until >= ?", since))
+
     def reserved(self) -> int:
         """Bonds of the jobs that were assigned and are not committed to yet, base units."""
         return sum(int(row["bond"]) for row in self._all("SELECT bond FROM unbonded_jobs"))
@@ -215,20 +221,32 @@ class Journal:
         return int(self._number("SELECT count(*) FROM acceptances WHERE request_hash = ?", request_hash))
 
     def forget(self, now: int, outputs_before: int) -> None:
-        """Drops prompts nobody can need: past their time and not of an open job; answers of jobs that became final
-        before `outputs_before`; quotes a day past their expiry that no job used."""
+        """Drops prompts nobody can need, answers of jobs that became final before `outputs_before`, and quotes a day
+        past their expiry that no job used.
+
+        A prompt is needed while a job of it is open (until the bond is back: a dispute recomputes the answer), and
+        until its time is over while a job it was accepted for may still be posted. What is dropped is overwritten, in
+        the file and in the write-ahead log; a reader that holds the log puts that off to the next call.
+        """
         with self._write() as db:
-            db.execute(
-                "DELETE FROM requests WHERE keep_until < ? "
-                "AND request_hash NOT IN (SELECT request_hash FROM open_jobs)",
+            dropped = db.execute(
+                "DELETE FROM requests WHERE request_hash NOT IN (SELECT request_hash FROM open_jobs) "
+                "AND (keep_until < ? OR (request_hash IN (SELECT request_hash FROM jobs) AND request_hash "
+                "NOT IN (SELECT request_hash FROM acceptances WHERE subject_id NOT IN (SELECT job_id FROM jobs))))",
                 (now,),
-            )
+            ).rowcount
             db.execute("DELETE FROM acceptances WHERE request_hash NOT IN (SELECT request_hash FROM requests)")
             db.execute("DELETE FROM quotes WHERE job_id IS NULL AND valid_until < ?", (now - 86_400,))
-            db.execute(
-                "UPDATE jobs SET ids = NULL WHERE ids IS NOT NULL AND stage = 'CLOSED' AND final_at < ?",
+            dropped += db.execute(
+                "UPDATE jobs SET ids = NULL WHERE ids IS NOT NULL AND "
+                "((stage = 'CLOSED' AND final_at < ?1) OR (stage = 'REFUSED' AND updated_at < ?1))",
                 (outputs_before,),
-            )
+            ).rowcount
+        self._log_holds_dropped |= dropped > 0
+        if self._log_holds_dropped:
+            with self._lock, self._mapped():
+                busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._log_holds_dropped = bool(busy)
 
     # -------------------------------------------------------------------------------------------------- jobs
 
@@ -275,6 +293,19 @@ class Journal:
     def settled_count(self) -> int:
         """Jobs that paid this provider."""
         return int(self._number("SELECT count(*) FROM jobs WHERE outcome = 'SETTLED' AND paid != '0'"))
+
+    def tally(self) -> Tally:
+        """Counts over the whole journal."""
+        rows = self._all("SELECT stage, outcome, reason, count(*) AS count FROM jobs GROUP BY stage, outcome, reason")
+        stages, outcomes, refusals = Counter[str](), Counter[str](), Counter[str]()
+        for row in rows:
+            stages[row["stage"]] += row["count"]
+            if row["stage"] == Stage.REFUSED:
+                refusals[row["reason"]] += row["count"]
+            elif row["outcome"]:
+                outcomes[row["outcome"]] += row["count"]
+        locked = sum(row.bond for row in self.open_jobs() if row.stage in BONDED)
+        return Tally(dict(stages), dict(outcomes), dict(refusals), locked)
 
     def advance(
         self,

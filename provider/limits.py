@@ -22,8 +22,6 @@ from provider.errors import Refusal
 
 log = structlog.get_logger(__name__)
 
-BODY_SECONDS = 10.0
-"""Default time for a request's whole body to arrive."""
 ALWAYS_ANSWERED = ("/healthz", "/readyz")
 ADDRESSES = 10_000
 """Remote addresses remembered at once; beyond, the one that was silent for longest is forgotten."""
@@ -32,32 +30,58 @@ ADDRESSES = 10_000
 class Buckets:
     """A token bucket per remote address: `burst` requests at once, `per_second` in the long run.
 
+    `total_burst` and `total_per_second` bound all addresses together; None: nothing does.
+
     IPv6 addresses count by their /64, which one subscriber has all of. Loopback is exempt: these are this machine's own
     programs, or a proxy, behind which addresses say nothing and which has to limit for itself.
     """
 
-    def __init__(self, per_second: int, burst: int, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        per_second: int,
+        burst: int,
+        monotonic: Callable[[], float] = time.monotonic,
+        *,
+        total_per_second: int | None = None,
+        total_burst: int = 1,
+    ) -> None:
         self._per_second = per_second
         self._burst = burst
+        self._total_per_second = total_per_second
+        self._total_burst = total_burst
+        self._total = (float(total_burst), monotonic())
         self._monotonic = monotonic
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, and when they were counted
 
     def take(self, address: str) -> float:
-        """Takes a token. Returns 0, or the seconds until there is one."""
-        key = _network(address)
-        if not key:
+        """Takes a token. Returns 0, or the seconds until there is one.
+
+        An address that has none of its own left takes none of those that all share.
+        """
+        key, now = network_of(address), self._monotonic()
+        if key:
+            self._left[key], wait = _drawn(
+                self._left.pop(key, (float(self._burst), now)), now, self._per_second, self._burst
+            )
+            if len(self._left) > ADDRESSES:
+                self._left.popitem(last=False)
+            if wait:
+                return wait
+        if self._total_per_second is None:
             return 0.0
-        now = self._monotonic()
-        tokens, counted = self._left.pop(key, (float(self._burst), now))
-        tokens = min(tokens + (now - counted) * self._per_second, float(self._burst))
-        wait = max(0.0, (1 - tokens) / self._per_second)
-        self._left[key] = (tokens if wait else tokens - 1, now)
-        if len(self._left) > ADDRESSES:
-            self._left.popitem(last=False)
+        self._total, wait = _drawn(self._total, now, self._total_per_second, self._total_burst)
         return wait
 
 
-def _network(address: str) -> str:
+def _drawn(bucket: tuple[float, float], now: float, per_second: int, burst: int) -> tuple[tuple[float, float], float]:
+    """A bucket (tokens, when they were counted) after one was asked of it, and the seconds until there is one."""
+    tokens, counted = bucket
+    tokens = min(tokens + (now - counted) * per_second, float(burst))
+    wait = max(0.0, (1 - tokens) / per_second)
+    return (tokens if wait else tokens - 1, now), wait
+
+
+def network_of(address: str) -> str:
     """Whom requests from an address count for; "" for nobody."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
@@ -77,7 +101,8 @@ class Gate:
     Args:
         body_limit: bytes; body_seconds: within which the whole body has to arrive.
         concurrency: requests answered at the same time; /healthz and /readyz are not counted.
-        bucket: how many one address may send; None: any number.
+        bucket: how many may be sent; None: any number.
+        refused, answered: told the code of each refusal, and the status of each answer.
     """
 
     def __init__(
@@ -86,14 +111,18 @@ class Gate:
         *,
         body_limit: int,
         concurrency: int,
-        body_seconds: float = BODY_SECONDS,
+        body_seconds: float = 10.0,
         bucket: Buckets | None = None,
+        refused: Callable[[str], None] = lambda _: None,
+        answered: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._app = app
         self._body_limit = body_limit
         self._concurrency = concurrency
         self._body_seconds = body_seconds
         self._bucket = bucket
+        self._refused = refused
+        self._answered = answered
         self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -103,10 +132,10 @@ class Gate:
         peer = scope.get("client")
         wait = self._bucket.take(peer[0]) if counted and peer and self._bucket is not None else 0.0
         if wait:
-            await refuse(send, _too_often(wait))
+            await self._refuse(send, _too_often(wait))
             return
         if counted and self._running >= self._concurrency:
-            await refuse(send, _too_many(self._concurrency))
+            await self._refuse(send, _too_many(self._concurrency))
             return
         self._running += counted
         try:
@@ -119,21 +148,28 @@ class Gate:
 
         async def watched(message: Message) -> None:
             nonlocal started
-            started = True
+            if message["type"] == "http.response.start":
+                started = True
+                self._answered(message["status"])
             await send(message)
 
         try:
             body = await asyncio.wait_for(self._body(scope, receive), self._body_seconds)
             await self._app(scope, _replay(body, receive), watched)
         except AssayError as error:
-            await refuse(send, error)
+            await self._refuse(send, error)
         except TimeoutError:
-            await refuse(send, _too_slow(self._body_seconds))
+            await self._refuse(send, _too_slow(self._body_seconds))
         except Exception as error:  # noqa: BLE001 - the last border; its text may hold a prompt and is not logged
             where = traceback.extract_tb(error.__traceback__)[-1]
             log.error("request_crashed", error=type(error).__name__, file=where.filename, line=where.lineno)
             if not started:
-                await refuse(send, _unexpected())
+                await self._refuse(send, _unexpected())
+
+    async def _refuse(self, send: Send, error: AssayError) -> None:
+        self._refused(error.code)
+        self._answered(status_of(error))
+        await refuse(send, error)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         declared = dict(scope["headers"]).get(b"content-length", b"0")
@@ -208,7 +244,7 @@ def _too_many(limit: int) -> Refusal:
 def _too_often(wait: float) -> Refusal:
     return Refusal(
         "RATE_LIMITED",
-        "Too many requests come from this address.",
+        "Too many requests come from this address, or from all together.",
         hint="Ask again in a moment.",
         status=429,
         retry_after=max(1, round(wait)),

@@ -1,4 +1,4 @@
-"""Logs as JSON lines on standard error: what happened, never prompts, answers or keys."""
+"""Logs on standard error, JSON lines unless a person reads: what happened, never prompts, answers or keys."""
 
 from __future__ import annotations
 
@@ -9,8 +9,16 @@ from typing import TextIO
 import structlog
 
 
-def configure(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
-    """Sends structlog's and the standard library's records to `stream`, one JSON object a line."""
+def configure(stream: TextIO = sys.stderr, level: int = logging.INFO, *, style: str = "json") -> None:
+    """Sends structlog's and the standard library's records to `stream`.
+
+    Args:
+        style: "json", one object a line, or "console".
+    """
+    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
+    if style == "console":  # plain tracebacks: rich ones would show local variables, prompts and keys among them
+        plain = structlog.dev.plain_traceback
+        renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain)
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -20,7 +28,7 @@ def configure(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
         foreign_pre_chain=shared,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            structlog.processors.JSONRenderer(),
+            renderer,
         ],
     )
     handler = logging.StreamHandler(stream)

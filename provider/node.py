@@ -31,6 +31,7 @@ from provider.records import JobRow, Stage, StoredRequest
 
 log = structlog.get_logger(__name__)
 
+GAS_PATIENCE = 600  # seconds until a settlement or release that was not worth its gas is looked at again
 SETTLED_READS = 5  # seconds a freshly mined transaction may stay invisible to reads before it counts as taken back
 
 
@@ -348,6 +349,8 @@ class Node:
         due = since + self._timing.settle_grace + index * self._timing.settle_stagger
         if now < due:
             return Next(at=due)
+        if not self._shop.pays_settling(self._brings(row), self._chain.fee_per_gas()):
+            return Next(at=now + GAS_PATIENCE)  # anybody may settle; gas may get cheaper
         self._journal.advance(row.job_id, Stage.SETTLING, self._wall())
         try:
             self._chain.settle(row.job_id, _key("settle", row))
@@ -378,6 +381,8 @@ class Node:
             return IDLE
         if now < release_at + self._timing.release_grace:
             return Next(at=release_at + self._timing.release_grace)
+        if not self._shop.pays_release(mine.bond, self._chain.fee_per_gas()):
+            return Next(at=now + GAS_PATIENCE)
         self._journal.advance(row.job_id, Stage.RELEASING, self._wall())
         try:
             self._chain.release_bond(row.job_id, _key("release", row))
@@ -386,6 +391,15 @@ class Node:
         return self._sent(row, Stage.RELEASING)
 
     # ------------------------------------------------------------------------------------------------- helpers
+
+    def _brings(self, row: JobRow) -> int:
+        """What settling frees and pays at most: bond and price, base units."""
+        found = self._journal.quote(row.quote_digest)
+        if found is None:
+            return row.bond
+        quote = found.quote
+        terms = Terms(quote.base_fee, quote.price_per_m_input, quote.price_per_m_output, 0, 0, 0)
+        return row.bond + price(terms, quote.max_input_tokens, quote.max_output_tokens)
 
     def _refuse(self, row: JobRow, reason: str, detail: str = "") -> Next:
         self._executor.drop(row.job_id)

@@ -150,10 +150,18 @@ class Shop:
                 gas=str(spent),
             )
 
-    def gas_cost(self, fee_per_gas: int) -> int:
-        """Base units of the token that commit and reveal cost; 0 while no exchange rate is configured."""
-        wei = (self.gas.commit_gas + self.gas.reveal_gas) * fee_per_gas
+    def gas_cost(self, fee_per_gas: int, gas: int | None = None) -> int:
+        """Base units of the token that `gas` costs, else commit and reveal; 0 while no exchange rate is configured."""
+        wei = (self.gas.commit_gas + self.gas.reveal_gas if gas is None else gas) * fee_per_gas
         return -(-wei * self.gas.token_per_coin // COIN)
+
+    def pays_settling(self, brings: int, fee_per_gas: int) -> bool:
+        """Whether settling a job that brings so many base units (pay and freed bond) is worth its gas."""
+        return brings >= self.gas_cost(fee_per_gas, self.gas.settle_gas)
+
+    def pays_release(self, bond: int, fee_per_gas: int) -> bool:
+        """Whether taking back a bond is worth its gas."""
+        return bond >= self.gas_cost(fee_per_gas, self.gas.release_gas)
 
     def _product(self, model_id: bytes) -> Product:
         product = self.products.get(model_id)

@@ -38,7 +38,7 @@ def serve(
     Raises:
         AssayError: the agent could not start (`provider.agent.build`), or a part of it ended on its own.
     """
-    logs.configure()
+    logs.configure(style=config.log)
     log = structlog.get_logger("provider")
     agent = build(
         config,

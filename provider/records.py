@@ -89,3 +89,13 @@ class StoredRequest:
 
     request: Request
     ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Counts of jobs: by stage, by outcome on chain, by reason of refusal; and bonds locked, base units."""
+
+    stages: dict[str, int]
+    outcomes: dict[str, int]
+    refusals: dict[str, int]
+    locked: int

@@ -11,9 +11,9 @@ from typing import Any
 import uvicorn
 
 from market.errors import ConfigError
+from provider.config import Limits
+from provider.connections import guarded
 from provider.errors import PortInUse
-
-CONNECTIONS = 1_024
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -51,16 +51,17 @@ def _unusable(host: str, error: OSError) -> ConfigError:
 class Server(uvicorn.Server):
     """uvicorn without signal handlers of its own: the agent decides when to stop."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, limits: Limits) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
+                http=guarded(limits),
                 log_config=None,
                 access_log=False,
                 lifespan="off",
                 ws="none",
-                limit_concurrency=CONNECTIONS,
-                timeout_keep_alive=30,
+                limit_concurrency=limits.connections,
+                timeout_keep_alive=limits.keep_alive_seconds,
                 timeout_graceful_shutdown=1,
                 h11_max_incomplete_event_size=64 * 1024,
                 server_header=False,

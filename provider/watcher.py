@@ -21,11 +21,14 @@ from provider.threads import on_thread
 
 log = structlog.get_logger(__name__)
 
-FORGET_EVERY = 600  # seconds between clean-ups of the journal
-
 
 class Watcher:
-    """See the module. `run` belongs to one event loop; `poll` may be called from any one thread at a time."""
+    """See the module. `run` belongs to one event loop; `poll` may be called from any one thread at a time.
+
+    Args:
+        purge_seconds: between clean-ups of the journal.
+        failed: told the code of each look that failed.
+    """
 
     def __init__(
         self,
@@ -37,6 +40,8 @@ class Watcher:
         keep_requests: int,
         keep_outputs: int,
         poll_seconds: float,
+        purge_seconds: float = 60.0,
+        failed: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._follower = follower
         self._side = side
@@ -45,8 +50,16 @@ class Watcher:
         self._keep_requests = keep_requests
         self._keep_outputs = keep_outputs
         self._poll_seconds = poll_seconds
+        self._purge_seconds = purge_seconds
+        self._failed = failed
         self._forgotten = 0.0
+        self._looked = False
         self.failure: AssayError | None = None  # of the last look at the chain
+
+    @property
+    def is_abreast(self) -> bool:
+        """Whether the last look at the chain succeeded, and there was one."""
+        return self._looked and self.failure is None
 
     async def run(self, waker: HeadWaker) -> None:
         """Looks at the chain at every new block, or every poll_seconds, until cancelled."""
@@ -59,11 +72,12 @@ class Watcher:
                         # the code alone: a message may carry what an endpoint answered, and its URL an access key
                         log.warning("chain_unreadable", code=error.code)
                     self.failure = error
+                    self._failed(error.code)
                     await asyncio.sleep(self._poll_seconds)
                 else:
                     if self.failure is not None:
                         log.info("chain_readable_again")
-                    self.failure = None
+                    self.failure, self._looked = None, True
                 await waker.wait(self._poll_seconds)
 
     def poll(self) -> None:
@@ -77,7 +91,7 @@ class Watcher:
         for job_id in concerned:
             self._kick(job_id)
         self._side.look()
-        if time.monotonic() > self._forgotten + FORGET_EVERY:
+        if time.monotonic() > self._forgotten + self._purge_seconds:
             self._forgotten = time.monotonic()
             now = self._side.now()
             self._journal.forget(now, now - self._keep_outputs)

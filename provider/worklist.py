@@ -25,11 +25,18 @@ class Worklist:
     Args:
         step: does the one next thing for a job (blocking; called on a worker thread).
         now: the chain's time in unix seconds; cheap.
+        failed: told the code of each step that failed; UNEXPECTED where it crashed.
     """
 
-    def __init__(self, step: Callable[[bytes], Next], now: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        step: Callable[[bytes], Next],
+        now: Callable[[], int],
+        failed: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._step = step
-        self._now = now
+        self.now = now
+        self._failed = failed
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="step")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
@@ -52,7 +59,7 @@ class Worklist:
         """Looks after the timers until `stop`."""
         self._loop = asyncio.get_running_loop()
         while not self._stopping:
-            now = self._now()
+            now = self.now()
             for job_id in [job_id for job_id, at in self._due.items() if at <= now]:
                 self._start(job_id)
             await asyncio.sleep(TICK)
@@ -97,10 +104,12 @@ class Worklist:
             following = await loop.run_in_executor(self._pool, self._step, job_id)
         except AssayError as error:
             log.warning("step_failed", job_id="0x" + job_id.hex(), code=error.code, error=error.message)
+            self._failed(error.code)
         except Exception as error:  # noqa: BLE001 - a bug must not end the agent: the other jobs have bonds at stake
             where = traceback.extract_tb(error.__traceback__)[-1]  # its text may hold a prompt and is not logged
             details = {"error": type(error).__name__, "file": where.filename, "line": where.lineno}
             log.error("step_crashed", job_id="0x" + job_id.hex(), **details)
+            self._failed("UNEXPECTED")
         else:
             self._failures.pop(job_id, None)
             return following

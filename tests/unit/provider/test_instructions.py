@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,17 @@ import pytest
 from eth_account import Account
 
 from market.errors import ConfigError, ContractError
+from provider.drain import Drain
 from provider.income import Action
-from provider.instructions import Attendant, Instruction, InstructionBook, InstructionFailed, give
+from provider.instructions import (
+    Attendant,
+    DrainInstruction,
+    Instruction,
+    InstructionBook,
+    InstructionFailed,
+    give,
+)
+from provider.journal import Journal
 
 OWNER = Account.from_key(b"\1" * 32)
 STRANGER = Account.from_key(b"\2" * 32)
@@ -57,8 +67,15 @@ def till() -> Till:
 
 
 @pytest.fixture
-def attendant(book: InstructionBook, till: Till) -> Attendant:
-    return Attendant(book, OWNER.address, till)
+def drain(tmp_path: Path) -> Iterator[Drain]:
+    journal = Journal(tmp_path / "journal.sqlite")
+    yield Drain(journal)
+    journal.close()
+
+
+@pytest.fixture
+def attendant(book: InstructionBook, till: Till, drain: Drain) -> Attendant:
+    return Attendant(book, OWNER.address, till, drain)
 
 
 def instruction(unstake: int | None = 0, finish: bool = False) -> Instruction:
@@ -170,4 +187,27 @@ def test_agent_that_never_got_an_instruction_writes_no_file(
     book: InstructionBook, attendant: Attendant, tmp_path: Path
 ) -> None:
     attendant.serve()
-    assert list(tmp_path.iterdir()) == []
+    assert not list(tmp_path.glob("instructions*"))
+
+
+def test_drain_of_the_owner_holds_and_outlasts_a_restart_until_it_is_taken_back(
+    book: InstructionBook, attendant: Attendant, drain: Drain, tmp_path: Path
+) -> None:
+    for ordered, active, leaves in ((True, True, True), (False, False, False)):
+        book.place(DrainInstruction.new(drain=ordered, leave=ordered), OWNER)
+        attendant.serve()
+        assert (drain.active, drain.leaves) == (active, leaves)
+        journal = Journal(tmp_path / "journal.sqlite")
+        again = Drain(journal)
+        journal.close()
+        assert (again.active, again.leaves) == (active, leaves)
+
+
+def test_drain_of_a_stranger_changes_nothing(book: InstructionBook, attendant: Attendant, drain: Drain) -> None:
+    placed = DrainInstruction.new(drain=True, leave=True)
+    book.place(placed, STRANGER)
+    attendant.serve()
+    assert not drain.active
+    answer = book.answer_to(placed.id)
+    assert answer is not None
+    assert answer["error"]["code"] == "BadSignature"
