@@ -128,7 +128,7 @@ _CONNECTION: dict[str, Any] = {
     "allow_private_endpoints": typer.Option(
         None,
         "--allow-private-endpoints/--public-endpoints",
-        help="Talk to providers in private networks. Default: only on a development chain.",
+        help="Talk to providers in private networks. Default: a development chain allows this machine, no more.",
         rich_help_panel=_PANEL,
         show_default=False,
     ),

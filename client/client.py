@@ -22,7 +22,7 @@ from eth_account.signers.local import LocalAccount
 
 from client.accounting import balance_of, withdraw
 from client.conductor import Conductor, Parts
-from client.endpoints import GuardedTransport
+from client.endpoints import GuardedTransport, Reach
 from client.errors import BadRequest, JobNotKnown, NotConfirmed
 from client.job_options import JobOptions, Prompt
 from client.marketplace import Marketplace, open_marketplace
@@ -59,7 +59,7 @@ class Settings:
         data_dir: transaction queue, index, jobs; cache_dir: tokenizers and templates of models.
         index: SQLAlchemy URL of the index, None = a SQLite file in data_dir.
         packs: folders of local model packs, asked before providers for a tokenizer.
-        allow_private: whether providers may be in private networks; None = only on a development chain.
+        allow_private: whether providers may be in private networks; None = on a development chain this machine only.
     """
 
     data_dir: Path
@@ -383,13 +383,12 @@ class Client:
 
     def _parts(self, settings: Settings, ws_url: str | None) -> Parts:
         place, account, wallet = self.marketplace, self._account, self.wallet
-        allow_private = place.is_development if settings.allow_private is None else settings.allow_private
-        transport = httpx.AsyncHTTPTransport() if allow_private else GuardedTransport()
-        session = httpx.AsyncClient(transport=transport, timeout=HTTP_SECONDS, trust_env=False)
+        reach = _reach(place, settings)
+        session = httpx.AsyncClient(transport=GuardedTransport(reach), timeout=HTTP_SECONDS, trust_env=False)
         http = ProviderHttp(self._stack.enter_context(self._portal.wrap_async_context_manager(session)))
         signatures = SignatureChecker(place.jobs.domain, place.chain)
         files = ModelFiles(http, settings.cache_dir, settings.packs)
-        market = Market(self.address, place.token_info, place.share_bps, place.limits, allow_private)
+        market = Market(self.address, place.token_info, place.share_bps, place.limits, reach)
         negotiator = Negotiator(
             self.index,
             market,
@@ -418,6 +417,12 @@ class Client:
             poster=poster,
             reader=reader,
         )
+
+
+def _reach(place: Marketplace, settings: Settings) -> Reach:
+    if settings.allow_private:
+        return Reach.PRIVATE
+    return Reach.LOOPBACK if place.is_development and settings.allow_private is None else Reach.PUBLIC
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,7 +29,7 @@ class ClientConfig(BaseSettings):
         index: SQLAlchemy URL of the index instead of a SQLite file in data_dir.
         packs: folders of local model packs.
         quote_timeout: seconds that providers have for a quote.
-        allow_private_endpoints: talk to providers in private networks; by default only on a development chain.
+        allow_private_endpoints: talk to providers in private networks; unset, a development chain allows this machine.
     """
 
     model_config = SettingsConfigDict(env_prefix="ASSAY_", extra="forbid", frozen=True)

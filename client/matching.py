@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from client.endpoints import check_endpoint
+from client.endpoints import Reach, check_endpoint
 from client.errors import UnsafeEndpoint
 from market.settlement import BPS, Terms, minimum_bond, price
 from market.types import Mode
@@ -102,7 +102,7 @@ class Constraints:
         allow: only these providers, where not empty; deny: never these. Lower-case addresses.
         labels: words that a provider's labels must contain.
         min_reliability_bps: least share of jobs paid among jobs paid or missed, of providers that have a record.
-        allow_private: whether endpoints may lie in private networks.
+        reach: how far into this machine's surroundings endpoints may lie.
     """
 
     mode: Mode
@@ -115,7 +115,7 @@ class Constraints:
     deny: frozenset[str] = frozenset()
     labels: frozenset[str] = frozenset()
     min_reliability_bps: int = 0
-    allow_private: bool = False
+    reach: Reach = Reach.PUBLIC
 
 
 def label_words(labels: bytes) -> frozenset[str]:
@@ -185,7 +185,7 @@ def _failed_by_policy(listed: ListedOffer, wanted: Constraints) -> Failure | Non
     if missing:
         return "labels", f"it lacks the labels {', '.join(sorted(missing))}", {"missing": sorted(missing)}
     try:
-        check_endpoint(listed.endpoint, allow_private=wanted.allow_private)
+        check_endpoint(listed.endpoint, wanted.reach)
     except UnsafeEndpoint as error:
         return "endpoint", error.message, {}
     return None

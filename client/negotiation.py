@@ -9,7 +9,7 @@ from typing import Protocol
 
 import anyio
 
-from client.endpoints import check_endpoint
+from client.endpoints import Reach, check_endpoint
 from client.errors import NotEnoughProviders, PriceAboveCap, UnsafeEndpoint
 from client.job_options import ChainLimits, JobOptions, Prompt, build_request, check_options
 from client.matching import Candidate, Constraints, LeftOut, ListedOffer, match, summarise
@@ -59,7 +59,7 @@ class Market:
     token: TokenInfo
     share_bps: int
     limits: ChainLimits
-    allow_private: bool
+    reach: Reach
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class Negotiator:
         urls: list[str] = []
         for offer in offers:
             try:
-                check_endpoint(offer.endpoint, allow_private=self._market.allow_private)
+                check_endpoint(offer.endpoint, self._market.reach)
             except UnsafeEndpoint:
                 continue
             urls.append(offer.endpoint)
@@ -174,7 +174,7 @@ class Negotiator:
             deny=frozenset(address.lower() for address in options.deny),
             labels=options.labels,
             min_reliability_bps=options.min_reliability_bps,
-            allow_private=self._market.allow_private,
+            reach=self._market.reach,
         )
 
     async def _ask(

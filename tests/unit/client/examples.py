@@ -9,6 +9,7 @@ from typing import Any
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
+from client.endpoints import Reach
 from client.matching import Candidate, Constraints
 from client.quotes import Wanted
 from client.selection import VerifiedQuote
@@ -52,7 +53,7 @@ def listed(number: int, **changes: Any) -> Listed:
 
 
 def constraints(**changes: Any) -> Constraints:
-    base = Constraints(Mode.QUORUM, 100, 50, TOKEN, SHARE_BPS, allow_private=True)
+    base = Constraints(Mode.QUORUM, 100, 50, TOKEN, SHARE_BPS, reach=Reach.LOOPBACK)
     return dataclasses.replace(base, **changes)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from client.endpoints import Reach
 from client.job_options import ChainLimits, JobOptions, Prompt
 from client.model_files import ModelFiles
 from client.negotiation import Bargain, Market, Negotiator
@@ -134,7 +135,7 @@ async def negotiate(
     offers = [listed(number, offer=offer(max_output_tokens=64)) for number in range(count)]
     negotiator = Negotiator(
         Directory(model, offers),
-        Market(CLIENT, TokenInfo(TOKEN, "tUSD", 6), SHARE_BPS, ChainLimits(30, 86400, 7), allow_private=True),
+        Market(CLIENT, TokenInfo(TOKEN, "tUSD", 6), SHARE_BPS, ChainLimits(30, 86400, 7), reach=Reach.LOOPBACK),
         ModelFiles(street.http, cache, [pack.path]),
         street.http,
         SignatureChecker(DOMAIN, NoContracts()),

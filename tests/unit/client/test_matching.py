@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 
+from client.endpoints import Reach
 from client.matching import match
 from market.types import Mode
 from tests.unit.client.examples import account, constraints, listed, offer
@@ -24,7 +25,7 @@ def test_match_offers_that_fit_are_ranked_by_expected_price() -> None:
         ({}, {"allow": frozenset({account(2).address.lower()})}, "allow", "allow list"),
         ({}, {"labels": frozenset({"eu", "tee"})}, "labels", "lacks the labels tee"),
         ({"endpoint": "ftp://provider.example"}, {}, "endpoint", "not http or https"),
-        ({"endpoint": "http://127.0.0.1:1"}, {"allow_private": False}, "endpoint", "not a public address"),
+        ({"endpoint": "http://127.0.0.1:1"}, {"reach": Reach.PUBLIC}, "endpoint", "not a public address"),
         ({"offer": offer(modes=1)}, {}, "mode", "does not sell mode quorum, only none"),
         ({"offer": offer(token=OTHER_TOKEN)}, {}, "token", "jobs are paid in 0x3333"),
         (
