@@ -177,6 +177,23 @@ def cancel_command(connection: Connection, job: str = JobArgument, yes: bool = Y
         show_job(page(), result)
 
 
+@job_app.command("forget")
+@connected
+def forget_command(connection: Connection, job: str = JobArgument) -> None:
+    """Remove a job that is over from this machine: its prompt, answer and receipts are overwritten.
+
+    Examples:
+
+        assay job forget 0x1f2e
+    """
+    with connection.open(with_key=False) as client:
+        forgotten = client.forget(job)
+    if connection.as_json:
+        connection.emit({"forgotten": "0x" + forgotten.hex()})
+    else:
+        page().print(f"Forgotten: 0x{forgotten.hex()}")
+
+
 @contextmanager
 def _telling_how_to_go_on(console: Console, report: Report) -> Iterator[Report]:
     """Passes progress on; an interrupt names the job that goes on without us."""

@@ -36,7 +36,7 @@ from client.results import Balance, JobResult, JobSummary, QuoteReport, Withdraw
 from client.rfq import RfqPolicy
 from client.signatures import SignatureChecker
 from client.steps import StepClock
-from client.store import FAILED, JobRecord, JobStore, market_key
+from client.store import FAILED, FINAL, JobRecord, JobStore, market_key
 from client.wallet import Wallet
 from market.config import Home, index_url, queue_path
 from market.deployment import Deployment
@@ -311,6 +311,26 @@ class Client:
             return found[0]
         problem = f"{len(found)} jobs of this machine begin with" if found else "No job of this machine begins with"
         raise JobNotKnown(f"{problem} {text[:20]}.", hint="`assay job list` shows them.", job_id=text[:66])
+
+    def forget(self, job_id: bytes | str) -> bytes:
+        """Removes a job that is over, with its prompt and answer, from this machine. Returns its id.
+
+        Raises:
+            JobNotKnown: no such job here.
+            BadRequest: it is not over; nothing was removed.
+        """
+        wanted = self.find(job_id)
+        record = self.store.get(wanted)
+        if record is None:
+            raise JobNotKnown(f"Job 0x{wanted.hex()} is not in the store of this machine.", job_id="0x" + wanted.hex())
+        summary = self._summary(record)
+        if record.state not in (FINAL, FAILED) and summary.state in ("open", "revealing"):
+            raise BadRequest(
+                f"The job is {summary.state}: without its record the answer is lost. Nothing was removed.",
+                hint=f"Finish it with `assay job watch 0x{wanted.hex()[:12]}`, or cancel it, then forget it.",
+            )
+        self.store.forget(wanted)
+        return wanted
 
     def balance(self) -> Balance:
         """Where the account's money is."""

@@ -2,7 +2,7 @@
 
 A job is written here before anything is sent, so that a client that dies at any point can go on with `watch`: the
 chain knows the money, this file knows what the chain does not (the prompt's ids, the nonce, the quotes, who accepted).
-It holds prompts in the clear; `forget` removes them.
+It holds prompts in the clear; `forget` removes and overwrites them.
 """
 
 from __future__ import annotations
@@ -110,6 +110,7 @@ class JobStore:
             self._connection = sqlite3.connect(path, timeout=10.0, check_same_thread=False, isolation_level=None)
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.execute("PRAGMA secure_delete = ON")
             self._connection.execute(_SCHEMA)
         except (OSError, sqlite3.DatabaseError) as error:
             raise ConfigError(
@@ -148,8 +149,10 @@ class JobStore:
         return [_record(row) for row in self._read(query, self._market, limit)]
 
     def forget(self, job_id: bytes) -> None:
-        """Removes a job, its prompt and its answer from this machine. The chain's record stays."""
+        """Removes a job, its prompt and its answer from this machine, and overwrites them. The chain's record stays."""
         self._write("DELETE FROM job WHERE market = ? AND job_id = ?", self._market, job_id)
+        self._write("VACUUM")  # no page keeps an older copy
+        self._write("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
         with self._lock:

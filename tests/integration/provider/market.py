@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
 from market.anvil import Anvil
-from market.chain import Chain
+from market.chain import Call, Chain
 from market.deployment import Contracts, Deployment, DeploymentParameters, deploy
 from market.events import decode_logs
 from market.hashing import ZERO32, job_id, pack_stop_tokens, pack_tokens, tokens_root
@@ -81,9 +82,15 @@ class Market:
 
     # ------------------------------------------------------------------------------------------------ providers
 
-    def provider(self, index: int, folder: Path, **choices: Any) -> tuple[Path, LocalAccount]:
-        """Configuration and funded account of a provider that did not run yet."""
-        account = self.anvil.accounts[2 + index]
+    def newcomer(self, folder: Path, **choices: Any) -> tuple[Path, LocalAccount]:
+        """As `provider`, with a key nobody else has."""
+        account: LocalAccount = Account.create()
+        self.guardian.send(Call(account.address, b"", "gas coin", 10**19))
+        return self.provider(account, folder, **choices)
+
+    def provider(self, who: int | LocalAccount, folder: Path, **choices: Any) -> tuple[Path, LocalAccount]:
+        """Configuration and funded account of a provider that did not run yet; `who`: one of anvil's, or a key."""
+        account = self.anvil.accounts[2 + who] if isinstance(who, int) else who
         if self.contracts.token.balance_of(account.address) == 0:
             self.guardian.send(self.contracts.token.mint(account.address, TOKENS))
         save_account(folder / "keystore.json", account, PASSWORD, light=True)

@@ -1,0 +1,145 @@
+"""A prompt and two keys that must not be found: in no log, metric, error or file of an agent or a client.
+
+The prompt stands in both their databases while the job needs it, which the test checks first: a search that cannot
+find it would prove nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+
+from client import Client
+from market.chain import Call
+from market.models.text import load_text
+from market.types import Mode
+from provider.journal import Journal
+from provider.records import Stage
+from tests.integration.provider.market import DISPUTE_WINDOW, PASSWORD, TOKENS, Market, Program, until
+from tests.integration.provider.test_cli import assay
+
+PROMPT = "the canary sings at 4711 quokka lane"
+
+
+def ways_to_write_key(key: bytes) -> dict[str, bytes]:
+    return {
+        "key": key,
+        "key, hex": key.hex().encode(),
+        "key, HEX": key.hex().upper().encode(),
+        "key, decimal": str(int.from_bytes(key)).encode(),
+        "key, base64": base64.b64encode(key),
+        "key, list": ", ".join(map(str, key)).encode(),
+    }
+
+
+def ways_to_write_prompt(ids: list[int]) -> dict[str, bytes]:
+    return {
+        "prompt": PROMPT.encode(),
+        "prompt, a part": PROMPT[10:30].encode(),
+        "prompt, UTF-16": PROMPT.encode("utf-16-le"),
+        "ids": b"".join(token.to_bytes(4, "big") for token in ids),  # as market.hashing.pack_tokens writes them
+        "ids, JSON": ", ".join(map(str, ids)).encode(),
+        "ids, compact": ",".join(map(str, ids)).encode(),
+    }
+
+
+def found(needles: dict[str, bytes], places: Iterable[tuple[str, bytes]]) -> list[str]:
+    return [f"{what} in {where}" for where, content in places for what, needle in needles.items() if needle in content]
+
+
+def files(folder: Path) -> list[tuple[str, bytes]]:
+    return [(str(path.relative_to(folder)), path.read_bytes()) for path in folder.rglob("*") if path.is_file()]
+
+
+def broken_requests(url: str, ids: list[int]) -> list[tuple[str, bytes]]:
+    """What the agent says of requests that hold the prompt and are wrong; JSON, hashes, templates, paths, headers."""
+    quote: dict[str, Any] = {"client": PROMPT, "mode": PROMPT, "modelId": PROMPT, "request": {"prompt": PROMPT}}
+    delivery = {"subjectId": PROMPT, "request": None, "ids": [*ids, -1], "messages": [{"role": PROMPT, "content": 1}]}
+    answers = [
+        httpx.post(f"{url}/v1/quotes", json=quote),
+        httpx.post(f"{url}/v1/quotes", json={PROMPT: ids}),
+        httpx.post(f"{url}/v1/quotes", content=PROMPT.encode()),
+        httpx.put(f"{url}/v1/requests/0x{'00' * 32}", json=delivery),
+        httpx.put(f"{url}/v1/requests/{'canary'}", json=delivery),
+        httpx.get(f"{url}/v1/outputs/0x{'00' * 32}", headers={"X-Assay-Client": PROMPT}),
+        httpx.request("PATCH", f"{url}/v1/quotes", content=PROMPT.encode()),
+    ]
+    assert all(answer.status_code >= 400 for answer in answers)
+    return [(f"answer {number}", answer.content) for number, answer in enumerate(answers)]
+
+
+def test_canary_prompt_and_keys_are_found_nowhere(
+    market: Market, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    agent_folder, client_folder = tmp_path / "agent", tmp_path / "client"
+    agent_folder.mkdir()
+    config, owner = market.newcomer(agent_folder, metrics_port=0)
+    text = config.read_text(encoding="utf-8")
+    for line in ("output_seconds = 604800", "purge_seconds = 60"):
+        assert f"# {line}" in text
+        text = text.replace(f"# {line}", line.split(" = ")[0] + " = 1")
+    config.write_text(text, encoding="utf-8")
+    buyer: LocalAccount = Account.create()
+    market.guardian.send(Call(buyer.address, b"", "gas coin", 10**19))
+    market.guardian.send(market.contracts.token.mint(buyer.address, TOKENS))
+    keys = {
+        f"{who}'s {what}": needle
+        for who, account in (("agent", owner), ("client", buyer))
+        for what, needle in ways_to_write_key(bytes(account.key)).items()
+    }
+    secrets = {**keys, "password": PASSWORD.encode()}
+    ids = load_text(market.pack).encode_chat([{"role": "user", "content": PROMPT}])
+    middle = ids[len(ids) // 4 : -len(ids) // 4]  # of the prompt alone: around it stands the model's template
+    assert len(middle) > 8
+    prompt = ways_to_write_prompt(middle)
+
+    program = Program(market, config)
+    try:
+        program.ready()
+        with Client.connect(
+            rpc_url=market.anvil.rpc_url,
+            ws_url=market.anvil.ws_url,
+            deployment=market.manifest,
+            account=buyer,
+            data_dir=client_folder,
+        ) as client:
+            only = {"mode": Mode.NONE, "replicas": 1, "quorum": 1, "allow": frozenset({owner.address.lower()})}
+            result = client.run(PROMPT, max_output_tokens=4, **only)
+            while_open = found(prompt, files(tmp_path))
+            assert any("ids in agent/data/journal" in where for where in while_open), while_open
+            assert any("prompt in client/" in where for where in while_open), while_open
+
+            said = broken_requests(program.url, ids)
+            market.anvil.increase_time(DISPUTE_WINDOW + 10)
+            job = result.job_id
+            journal = Journal.read_only(program.config.journal_path)
+            until(lambda: (row := journal.job(job)) is not None and row.stage is Stage.CLOSED)
+            until(lambda: (row := journal.job(job)) is not None and row.ids is None)
+            journal.close()
+            client.forget(job)
+            assert found({**prompt, **secrets}, files(client_folder)) == []
+
+        until(lambda: not found(prompt, files(agent_folder)))  # the next clean-up, where a reader held the log
+        (metrics,) = re.findall(r"metrics: (http\S+)", program.text())
+        said.append(("metrics", httpx.get(metrics).content))
+        for command in ("status", "earnings"):
+            shown = assay(command, "--config", str(config), "--json")
+            said.append((command, (shown.stdout + shown.stderr).encode()))
+        said.append(("log", program.text().encode()))
+        printed = capfd.readouterr()
+        said.append(("printed by the client", (printed.out + printed.err).encode()))
+        assert any(line["event"] == "job_final" for line in program.lines())
+        assert program.end() == 0
+        everything = [*said, *files(agent_folder)]
+        assert found({**prompt, **secrets}, everything) == []
+        assert found(keys, files(tmp_path)) == []
+    finally:
+        program.close()
