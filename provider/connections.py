@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -18,8 +19,12 @@ FLUSH_SECONDS = 2.0
 """What a connection that is being closed gets to take its last bytes."""
 
 
-def guarded(limits: Limits) -> type[H11Protocol]:
-    """uvicorn's HTTP/1.1 protocol with the limits of connections; all connections of the class share their count."""
+def guarded(limits: Limits, network_of: Callable[[str], str] = network_of) -> type[H11Protocol]:
+    """uvicorn's HTTP/1.1 protocol with the limits of connections; all connections of the class share their count.
+
+    Args:
+        network_of: whom an address counts for; "" for nobody.
+    """
     open_by_network: Counter[str] = Counter()
 
     class Guarded(H11Protocol):

@@ -23,6 +23,7 @@ from provider.errors import JournalError
 from provider.records import BONDED, JobRow, QuoteRow, Stage, StoredRequest, Tally
 
 SCHEMA_VERSION = 1
+BUSY_MILLISECONDS = 5_000  # another process may hold the file for so long
 _SCHEMA = """
 CREATE TABLE quotes (
     digest BLOB PRIMARY KEY, nonce TEXT NOT NULL UNIQUE, client TEXT NOT NULL, model_id BLOB NOT NULL,
@@ -244,9 +245,17 @@ class Journal:
             ).rowcount
         self._log_holds_dropped |= dropped > 0
         if self._log_holds_dropped:
-            with self._lock, self._mapped():
+            self._log_holds_dropped = not self._emptied_log()
+
+    def _emptied_log(self) -> bool:
+        """Brings the write-ahead log into the file and cuts it to nothing; False, at once, where a reader holds it."""
+        with self._lock, self._mapped():
+            self._db.execute("PRAGMA busy_timeout = 0")
+            try:
                 busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            self._log_holds_dropped = bool(busy)
+            finally:
+                self._db.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
+        return not busy
 
     # -------------------------------------------------------------------------------------------------- jobs
 
@@ -427,7 +436,9 @@ class Journal:
 
 
 def _connect(uri: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5.0)
+    connection = sqlite3.connect(
+        uri, uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_MILLISECONDS / 1000
+    )
     connection.row_factory = sqlite3.Row
     return connection
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import socket
@@ -51,11 +52,11 @@ def _unusable(host: str, error: OSError) -> ConfigError:
 class Server(uvicorn.Server):
     """uvicorn without signal handlers of its own: the agent decides when to stop."""
 
-    def __init__(self, app: Any, limits: Limits) -> None:
+    def __init__(self, app: Any, limits: Limits, protocol: type[asyncio.Protocol] | None = None) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http=guarded(limits),
+                http=protocol or guarded(limits),
                 log_config=None,
                 access_log=False,
                 lifespan="off",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -178,6 +179,79 @@ def test_forget_drops_prompts_but_not_those_of_open_jobs(journal: Journal) -> No
     row = journal.job(JOB)
     assert row is not None
     assert (row.ids, row.output) == (None, OUTPUT)
+
+
+def test_prompt_of_a_closed_job_is_dropped_though_its_time_is_not_over(journal: Journal) -> None:
+    request = samples.request()
+    journal.put_request(request, samples.IDS, NOW + 3_600)
+    journal.add_acceptance(Acceptance(JOB, request.request_hash, NOW), b"a" * 65)
+    journal.forget(NOW + 1, outputs_before=0)
+    assert journal.request(request.request_hash) is not None  # its job may still be posted
+    add_job(journal)
+    other = keccak256(b"a job of the same prompt that is not posted yet")
+    journal.add_acceptance(Acceptance(other, request.request_hash, NOW), b"a" * 65)
+    journal.advance(JOB, Stage.CLOSED, NOW, final_at=NOW)
+    journal.forget(NOW + 1, outputs_before=0)
+    assert journal.request(request.request_hash) is not None
+    add_job(journal, other)
+    journal.forget(NOW + 1, outputs_before=0)
+    assert journal.request(request.request_hash) is not None  # open
+    journal.advance(other, Stage.REFUSED, NOW, reason="TOO_LITTLE_TIME")
+    journal.forget(NOW + 1, outputs_before=0)
+    assert journal.request(request.request_hash) is None
+
+
+def test_what_is_forgotten_is_overwritten_in_the_file_and_its_log(journal: Journal) -> None:
+    """Among many rows of all sizes, so that pages were split and filled anew."""
+    made = random.Random(7)
+    secrets: list[bytes] = []
+    for number in range(150):
+        ids = tuple(made.randrange(2**31) for _ in range(made.choice([3, 40, 300, 2_000])))
+        request = samples.request(ids, nonce=keccak256(number.to_bytes(2)))
+        job = keccak256(b"job" + number.to_bytes(2))
+        journal.put_request(request, ids, NOW)
+        journal.add_job(
+            job,
+            client=samples.CLIENT,
+            model_id=samples.MODEL_ID,
+            request_hash=request.request_hash,
+            quote_digest=keccak256(b"quote" + number.to_bytes(2)),
+            bond=1,
+            commit_deadline=NOW,
+            now=NOW,
+        )
+        journal.record_answer(job, ids[::-1], Output(tokens_root(ids), len(ids), Finish.STOP), SALT, 1, NOW)
+        if number % 3 == 0:
+            journal.advance(job, Stage.CLOSED, NOW, final_at=NOW)
+            packed = [b"".join(token.to_bytes(4, "big") for token in order[1:3]) for order in (ids, ids[::-1])]
+            secrets += packed
+            if number % 2 == 0:
+                journal.forget(NOW + 1, outputs_before=NOW + 1)
+
+    def bytes_on_disk() -> bytes:
+        folder = journal.path.parent
+        return b"".join(path.read_bytes() for path in folder.iterdir())
+
+    assert any(secret in bytes_on_disk() for secret in secrets)
+    journal.forget(NOW + 1, outputs_before=NOW + 1)
+    assert [secret for secret in secrets if secret in bytes_on_disk()] == []
+    assert len(journal.open_jobs()) == 100
+
+
+def test_reader_that_holds_the_log_puts_overwriting_off_to_the_next_time(journal: Journal) -> None:
+    request = samples.request()
+    journal.put_request(request, samples.IDS, NOW)
+    reader = sqlite3.connect(journal.path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM requests").fetchall()
+    log = journal.path.with_name(journal.path.name + "-wal")
+    try:
+        journal.forget(NOW + 1, outputs_before=0)
+        assert log.stat().st_size > 0
+    finally:
+        reader.close()
+    journal.forget(NOW + 1, outputs_before=0)
+    assert log.stat().st_size == 0
 
 
 def test_journal_survives_a_writer_that_never_closed(journal: Journal) -> None:

@@ -181,3 +181,37 @@ async def test_requests_beyond_the_rate_are_refused_but_health_is_not(app: App, 
         assert [answer.status_code for answer in answers] == [200, 200, 429]
         assert (answers[2].json()["error"]["code"], answers[2].headers["retry-after"]) == ("RATE_LIMITED", "1")
         assert (await client.get("/healthz")).status_code == 200
+
+
+def test_all_addresses_together_are_bounded_and_this_machines_programs_too(seconds: Seconds) -> None:
+    buckets = Buckets(100, 100, seconds, total_per_second=2, total_burst=3)
+    addresses = ["203.0.113.7", "198.51.100.1", "127.0.0.1", "2001:db8::1", "127.0.0.1"]
+    assert [buckets.take(address) == 0 for address in addresses] == [True, True, True, False, False]
+    assert buckets.take("127.0.0.1") == pytest.approx(0.5)
+    seconds.now += 1
+    assert [buckets.take("127.0.0.1") == 0 for _ in range(3)] == [True, True, False]
+
+
+def test_address_beyond_its_own_rate_takes_nothing_from_the_others(seconds: Seconds) -> None:
+    buckets = Buckets(1, 1, seconds, total_per_second=1, total_burst=3)
+    assert burst(buckets, "203.0.113.7", 50) == 1
+    assert burst(buckets, "198.51.100.1", 1) == burst(buckets, "198.51.100.2", 1) == 1
+
+
+async def test_refusals_and_answers_are_told(app: App, seconds: Seconds) -> None:
+    codes: list[str] = []
+    statuses: list[int] = []
+    gate = Gate(
+        app,
+        body_limit=100,
+        concurrency=2,
+        bucket=Buckets(1, 3, seconds),
+        refused=codes.append,
+        answered=statuses.append,
+    )
+    transport = httpx.ASGITransport(gate, client=("203.0.113.7", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://provider") as client:
+        for content in (b"x", b"x" * 101, b"crash", b"x"):
+            await client.post("/", content=content)
+    assert codes == ["BODY_TOO_LARGE", "UNEXPECTED", "RATE_LIMITED"]
+    assert statuses == [200, 413, 500, 429]

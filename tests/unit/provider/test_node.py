@@ -80,6 +80,30 @@ def test_honest_run_goes_through_every_stage_and_is_paid(desk: Desk) -> None:
     assert (desk.row().outcome, desk.row().paid) == ("SETTLED", 13)
 
 
+@pytest.mark.parametrize("call", ["settle", "release"])
+def test_what_costs_more_gas_than_it_brings_waits_until_gas_is_cheaper(desk: Desk, call: str) -> None:
+    desk.answered()
+    desk.run()
+    desk.chain.change(state=JobState.REVEALING, committed=2, reveal_deadline=NOW + 60)
+    desk.run()
+    desk.chain.change(revealed=2, output_hash=OUTPUT.output_hash)
+    if call == "release":
+        desk.chain.change(state=JobState.SETTLED, final_at=NOW)
+    desk.run()
+    desk.chain.time = NOW + 200
+    desk.shop = samples.shop(gas=Gas(token_per_coin=10**9, settle_gas=1_000, release_gas=1_000))
+    desk.restart()
+    desk.chain.gas_price = 2 * 10**9  # 1,000 gas cost 2,000 base units; bond and price are 1,028
+    desk.run()
+    desk.chain.time += 10  # the grace that others get to settle begins anew after a restart
+    assert desk.run() == Next(at=NOW + 210 + 600)
+    assert [what for what, _ in desk.chain.sent] == ["commit", "reveal"]
+    desk.chain.gas_price = 10**8
+    desk.chain.time = NOW + 810
+    desk.run()
+    assert [what for what, _ in desk.chain.sent][:3] == ["commit", "reveal", call]
+
+
 def test_job_settled_by_somebody_else_costs_nothing(desk: Desk) -> None:
     desk.answered()
     desk.run()
