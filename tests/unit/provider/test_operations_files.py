@@ -12,10 +12,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from prometheus_client import generate_latest
+
+from provider.metrics import Metrics
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 UNIT = DOCS / "operations" / "assay-provider.service"
 ANALYZE = shutil.which("systemd-analyze")
+PROMTOOL = shutil.which("promtool")  # Debian's package prometheus
 
 
 def settings() -> dict[str, list[str]]:
@@ -96,3 +100,19 @@ def test_limits_that_the_handbook_names_are_the_defaults() -> None:
         f"read no answer within {limits.answer_seconds} s",
     ):
         assert said in handbook, said
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed here")
+def test_prometheus_reads_every_expression_and_finds_no_fault_with_the_names(tmp_path: Path) -> None:
+    assert PROMTOOL is not None
+    board = json.loads((DOCS / "operations" / "grafana.json").read_text(encoding="utf-8"))
+    asked = [target["expr"].replace("$instance", ".*") for panel in board["panels"] for target in panel["targets"]]
+    rules = [{"record": f"board:{number}", "expr": expr} for number, expr in enumerate(asked)]
+    written = tmp_path / "board.yml"
+    written.write_text(yaml.safe_dump({"groups": [{"name": "board", "rules": rules}]}), encoding="utf-8")
+    for path in (written, DOCS / "operations" / "alerts.yml"):
+        checked = subprocess.run([PROMTOOL, "check", "rules", str(path)], capture_output=True, text=True, timeout=60)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+    exposition = generate_latest(Metrics().registry)
+    lint = subprocess.run([PROMTOOL, "check", "metrics"], input=exposition, capture_output=True, timeout=60)
+    assert (lint.returncode, lint.stdout + lint.stderr) == (0, b"")
