@@ -159,7 +159,7 @@ def test_withdraw_of_more_places_than_the_token_has_takes_nothing(
     assert (status(running)["credit"], status(running)["exiting"]) == (before["credit"], before["exiting"])
 
 
-@pytest.mark.parametrize("command", ["init", "run", "status", "withdraw"])
+@pytest.mark.parametrize("command", ["init", "run", "status", "withdraw", "drain", "resume", "earnings"])
 def test_help_of_every_command_has_examples(command: str) -> None:
     shown = assay(command, "--help")
     assert shown.returncode == 0

@@ -132,3 +132,17 @@ def test_prices_of_a_model_go_before_the_general_ones(tmp_path: Path) -> None:
     assert config.prices_of(model_id, "tiny").base_fee == 2
     assert config.prices_of(keccak256(b"other"), "tiny").base_fee == 3
     assert config.prices_of(keccak256(b"other"), "other").base_fee == 1
+
+
+def test_metrics_are_off_unless_a_port_is_set_and_read_by_this_machine_alone(tmp_path: Path) -> None:
+    assert load(tmp_path, LEAST).metrics.port is None
+    config = load(tmp_path, LEAST + "[metrics]\nport = 9700\n")
+    assert (config.metrics.host, config.metrics.allow) == ("127.0.0.1", ("127.0.0.0/8", "::1/128"))
+    with pytest.raises(ConfigError, match=r"metrics\.allow"):
+        load(tmp_path, LEAST + '[metrics]\nport = 9700\nallow = ["everybody"]\n')
+
+
+@pytest.mark.parametrize("line", ["request_bytes = 2000000", "head_seconds = 0", "connections = -1"])
+def test_limit_that_is_none_is_refused(tmp_path: Path, line: str) -> None:
+    with pytest.raises(ConfigError, match=line.split(" = ")[0]):
+        load(tmp_path, LEAST + f"[limits]\n{line}\n")
