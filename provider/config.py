@@ -65,7 +65,7 @@ class Gas(Section):
     token_per_coin: Amount = 0  # base units of the token that one whole gas coin (10^18 wei) is worth
     commit_gas: Count = 160_000
     reveal_gas: Count = 130_000
-    settle_gas: Count = 150_000  # settling and releasing wait while they cost more than they bring
+    settle_gas: Count = 210_000  # settling and releasing wait while they cost more than they bring
     release_gas: Count = 60_000
 
 

@@ -86,7 +86,7 @@ token_per_coin = {token_per_coin}
 # commit_gas = 160000
 # reveal_gas = 130000
 # With a rate, settling and releasing a bond wait while their gas costs more than they bring.
-# settle_gas = 150000
+# settle_gas = 210000
 # release_gas = 60000
 
 [limits]

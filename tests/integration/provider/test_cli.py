@@ -189,7 +189,10 @@ def test_sigterm_stops_the_agent_by_itself_and_money_can_then_be_taken_out(marke
     taken = assay("withdraw", "--config", config, "--password-file", password, "--unstake", "0.001", "--json")
     assert taken.returncode == 0, taken.stdout + taken.stderr
     actions = [(action["action"], action["amount"]) for action in json.loads(taken.stdout)["actions"]]
-    assert actions == [("released", 10_000), ("released", 10_000), ("unstaking", 1_000), ("withdrawn", credit)]
+    # two jobs' bonds, unless the agent itself came to release one on a slow machine
+    due = [("released", bond["amount"]) for bond in before["bonds"]]
+    assert due
+    assert actions == [*due, ("unstaking", 1_000), ("withdrawn", credit)]
     after = status(running)
     assert (after["credit"], after["exiting"], after["staked"]) == (0, 1_005, STAKE - 1_005)
     assert after["wallet"] == before["wallet"] + credit
