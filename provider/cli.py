@@ -291,6 +291,7 @@ def _show(found: Status, now: int) -> None:
         ("wallet", money(found.wallet)),
         ("gas coin", f"{format_amount(found.gas_wei, 18, 'coins')}"),
         ("earned", f"{money(found.earned)} in {found.settled_jobs} jobs"),
+        ("new work", "not taken: draining" if found.draining else "taken"),
     ]
     for name, value in rows:
         console.print(f"{name:<14} {value}")

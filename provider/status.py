@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from market.deployment import Contracts
+from provider.drain import Drain
 from provider.journal import Journal
 from provider.records import BONDED, JobRow, Stage
 
@@ -44,6 +45,7 @@ class Status:
         staked: free stake; bonds: locked beside it; exiting, exit_ready_at: stake on its way out.
         credit: can be withdrawn now; wallet: tokens outside the vault; gas_wei: the chain's coin.
         earned: escrow paid to this provider, as far as the journal goes back.
+        draining: whether it takes no new work.
     """
 
     address: str
@@ -59,6 +61,7 @@ class Status:
     exit_ready_at: int
     earned: int
     settled_jobs: int
+    draining: bool
     bonds: tuple[Bond, ...]
     open_jobs: tuple[OpenJob, ...]
     refused_jobs: tuple[RefusedJob, ...]
@@ -98,6 +101,7 @@ def gather(address: str, contracts: Contracts, journal: Journal | None, balance:
         exit_ready_at=leaving.ready_at,
         earned=0 if journal is None else journal.earned(),
         settled_jobs=0 if journal is None else journal.settled_count(),
+        draining=journal is not None and Drain(journal).active,
         bonds=tuple(Bond(_hex(row.job_id), row.bond, row.release_at) for row in open_rows if row.stage in BONDED),
         open_jobs=tuple(OpenJob(_hex(row.job_id), row.stage, row.commit_deadline) for row in open_rows),
         refused_jobs=tuple(

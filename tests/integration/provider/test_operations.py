@@ -17,7 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from market.types import Mode
-from market.views import JobState
+from market.views import JobState, ReplicaState
 from provider.config import Terms
 from provider.records import Stage
 from tests.integration.provider.market import DISPUTE_WINDOW, STAKE, LocalAgent, Market, Program, until
@@ -186,10 +186,38 @@ def test_drained_agent_refuses_work_keeps_its_promises_and_ends(market: Market, 
         assert again.end(signal.SIGTERM) == 0
         stopped = document(owner("drain", market, again, "--json"))
         assert (stopped["draining"], stopped["running"]) == (True, False)
+        assert document(owner("status", market, again, "--json"))["draining"] is True
         assert document(owner("resume", market, again, "--json")) == {"draining": False, "running": False}
         earnings_are_exact(market, again, account.address, job)
     finally:
         again.close()
+
+
+def test_silence_after_a_commitment_shows_in_the_earnings_as_what_the_chain_took(
+    market: Market, tmp_path: Path
+) -> None:
+    config, account = market.newcomer(tmp_path, confirmations=1)
+    agent = LocalAgent(config, account)
+    job, _ = market.start_job(agent.url)
+    market.anvil.mine()  # the job is believed, and committed to; the reveal waits for one block more
+    try:
+        until(lambda: market.job(job).state is JobState.REVEALING)
+        until(lambda: agent.journal.job(job).stage is Stage.COMMITTED)  # type: ignore[union-attr]
+    finally:
+        agent.stop()
+    market.anvil.increase_time(200)
+    market.transactions.send(market.contracts.jobs.settle(job))
+    (replica,) = market.contracts.jobs.replicas(job)
+    assert replica.state is ReplicaState.MISSED
+    again = LocalAgent(config, account)
+    try:
+        until(lambda: again.journal.job(job).outcome == "EXPIRED")  # type: ignore[union-attr]
+    finally:
+        again.stop()
+    found = document(assay("earnings", "--config", str(config), "--by", "job", "--json"))
+    (line,) = [line for line in found["lines"] if line["job"] == "0x" + job.hex()]
+    assert (line["missed_fees"], line["income"], line["paid_jobs"]) == (replica.miss_fee, 0, 0)
+    assert replica.miss_fee > 0
 
 
 def earnings_are_exact(market: Market, program: Program, address: str, job: bytes) -> None:
