@@ -61,7 +61,7 @@ def nothing_is_spent(client: Client) -> Iterator[None]:
         ({"prompt": "x " * 3000}, BadRequest, "the model holds"),
         ({"ids": [1, 2, 10**6]}, BadRequest, "outside the model's vocabulary"),
         ({"prompt": "x", "max_output_tokens": 10**6}, BadRequest, "the model holds"),
-        ({"prompt": "x", "max_output_tokens": 0}, BadRequest, "at least 1"),
+        ({"prompt": "x", "max_output_tokens": 0}, BadRequest, "takes 1 to"),
         ({"prompt": "x", "replicas": 3, "quorum": 1}, BadRequest, "2k > n"),
         ({"prompt": "x", "replicas": 8, "quorum": 5}, BadRequest, "≤ 7"),
         ({"prompt": "x", "mode": Mode.OPTIMISTIC}, BadRequest, "not built yet"),
