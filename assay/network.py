@@ -53,6 +53,7 @@ class NetworkPlan:
         block_time: seconds between blocks; None mines every transaction at once.
         threads: CPU threads of each agent.
         dispute_window: seconds a revealed bond stays locked.
+        queue: jobs that an agent takes on at a time.
         substitutes: index of a provider → command that runs instead of the agent, with the same arguments (tests and
             the demo put adversaries there).
     """
@@ -69,6 +70,7 @@ class NetworkPlan:
     prices: Prices = field(default_factory=lambda: Prices(base_fee=1_000, per_m_input=200_000, per_m_output=600_000))
     terms: Terms = field(default_factory=lambda: Terms(bond=1_000_000))
     settle_grace: int = 15
+    queue: int = 8
     substitutes: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -295,6 +297,7 @@ class LocalNetwork:
                 prices=self.plan.prices,
                 terms=self.plan.terms,
                 settle_grace=self.plan.settle_grace,
+                queue=self.plan.queue,
                 metrics_port=0,
             ),
         )

@@ -137,7 +137,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
             raise httpx.ConnectError(f"{host} has no address", request=request) from error
         for address in addresses:
             _check_address(address, self._reach)
-        inner = self._inner.setdefault(host, self._make())
+        inner = self._transport_of(host)
         refused = httpx.ConnectError(f"{host} has no address", request=request)
         for address in addresses:
             try:
@@ -145,6 +145,12 @@ class GuardedTransport(httpx.AsyncBaseTransport):
             except httpx.ConnectError as error:  # nothing was sent: IPv6 without a route, for instance
                 refused = error
         raise refused
+
+    def _transport_of(self, host: str) -> httpx.AsyncBaseTransport:
+        """The host's own, made once: each holds its connections, and a TLS context that takes tens of milliseconds."""
+        if host not in self._inner:
+            self._inner[host] = self._make()
+        return self._inner[host]
 
     async def aclose(self) -> None:
         for inner in self._inner.values():

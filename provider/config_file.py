@@ -111,7 +111,8 @@ token_per_coin = {token_per_coin}
 # stored_requests = 1024
 # stored_request_seconds = 3600
 # acceptances_per_request = 8
-# queue = 8
+# Jobs waiting for the engine or in it; beyond, quotes are refused.
+queue = {queue}
 # http_concurrency = 64
 # output_seconds = 604800
 # How often prompts of closed jobs and old answers are looked for and overwritten.
@@ -164,6 +165,7 @@ class Choices:
     token_per_coin: int = 0
     min_reveal_window: int = 30
     settle_grace: int = 15
+    queue: int = 8
     metrics_port: int | None = None
 
 
@@ -199,6 +201,7 @@ def render(choices: Choices) -> str:
         token_per_coin=_amount(choices.token_per_coin),
         min_reveal_window=choices.min_reveal_window,
         settle_grace=choices.settle_grace,
+        queue=choices.queue,
         metrics_line=_optional("port", choices.metrics_port, "0 = any free port. Left out: no metrics."),
     )
 

@@ -227,3 +227,18 @@ async def test_tls_keeps_the_name_though_the_connection_goes_to_an_address() -> 
     assert seen[0].url.host == "93.184.215.14"
     assert seen[0].headers["host"] == "provider.example"
     assert seen[0].extensions["sni_hostname"] == "provider.example"
+
+
+async def test_transport_of_a_host_is_made_once_and_keeps_its_connections() -> None:
+    """Each was made and thrown away per request: a TLS context took most of a quote's time."""
+    made: list[httpx.AsyncBaseTransport] = []
+
+    def make() -> httpx.AsyncBaseTransport:
+        made.append(httpx.MockTransport(lambda _: httpx.Response(200)))
+        return made[-1]
+
+    transport = GuardedTransport(Reach.PUBLIC, NameServer(("93.184.215.14",)), make)
+    async with httpx.AsyncClient(transport=transport) as http:
+        for host in ("one.example", "one.example", "two.example"):
+            await http.get(f"https://{host}/")
+    assert len(made) == 2

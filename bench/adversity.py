@@ -1,0 +1,133 @@
+"""How the network does when much happens at once or goes wrong: jobs at once, kills, draws, tests of the tests.
+
+`mutants_caught` and `branch_coverage` are read from what `make test-security` wrote: they take an hour to measure.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from bench.common import Row
+from market.models.tiny import write_tiny_pack
+from tests.e2e import crowd
+
+ROOT = Path(__file__).resolve().parent.parent
+SECURITY = ROOT / "build" / "security"
+CRASH_TESTS = ("tests/integration/provider/test_crash.py", "tests/integration/chain/test_crashes.py")
+EVENTS_BAR = 2_000
+DRAW_BAR = 200_000
+MUTANTS_BAR = 0.95
+COVERAGE_BAR = 0.98
+
+
+def run() -> list[Row]:
+    """All rows; the ones that another target measures say so where it did not run."""
+    return [*crowd_rows(), *crash_rows(), draw_row(), catch_up_row(), mutants_row(), coverage_row()]
+
+
+def crowd_rows() -> list[Row]:
+    with tempfile.TemporaryDirectory(prefix="assay-bench-") as folder:
+        pack = Path(folder) / "pack"
+        write_tiny_pack(pack)
+        outcome = crowd.buy(Path(folder) / "network", pack)
+    assert all(result.settled for result in outcome.results)
+    assert not any(outcome.gaps.values())
+    figure = f"{crowd.JOBS} jobs of 3 replicas at once over {crowd.PROVIDERS} providers, tiny model, automine"
+    peak = max(outcome.provider_peak_bytes) / 2**20
+    return [
+        Row(
+            key="jobs_settled_per_minute",
+            figure=f"{figure}, all settled, no nonce gap",
+            value=round(outcome.settled_per_minute, 1),
+            unit="jobs/min",
+        ),
+        Row(key="provider_peak_memory", figure="largest provider process of them", value=round(peak), unit="MiB"),
+    ]
+
+
+def crash_rows() -> list[Row]:
+    """kill -9 at every named point of agent and transaction queue, each followed by a restart."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-m", "slow or not slow", *CRASH_TESTS],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    counts = {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|error)", done.stdout)}
+    tried = sum(counts.values())
+    lost = tried - counts.get("passed", 0)
+    assert tried, done.stdout[-2000:]
+    return [
+        Row(key="crash_points", figure="kill -9 at a named point, then a restart", value=tried, unit="tried"),
+        Row(
+            key="lost",
+            figure="of them: a job not settled exactly once, or something lost",
+            value=lost,
+            unit="",
+            bar="= 0",
+            holds=lost == 0,
+        ),
+    ]
+
+
+def draw_row() -> Row:
+    snapshot: dict[str, Any] = json.loads((ROOT / "tests" / "gas" / "snapshot.json").read_text(encoding="utf-8"))
+    gas = int(snapshot["draw"])
+    return Row(
+        key="draw_gas",
+        figure="drawing 3 replicas in the contract",
+        value=gas,
+        unit="gas",
+        bar=f"≤ {DRAW_BAR:,}",
+        holds=gas <= DRAW_BAR,
+    )
+
+
+def catch_up_row() -> Row:
+    from bench.index_catch_up import events_per_second
+
+    speed = events_per_second()
+    return Row(
+        key="events_per_second",
+        figure="a new index reading a chain's past",
+        value=round(speed),
+        unit="events/s",
+        bar=f"≥ {EVENTS_BAR:,}",
+        holds=speed >= EVENTS_BAR,
+    )
+
+
+def mutants_row() -> Row:
+    found = _measured("mutants.json")
+    return Row(
+        key="mutants_caught",
+        figure=f"of {found['tried']} mutants of the contracts, by the tests",
+        value=round(found["caught"] / found["tried"], 4),
+        unit="",
+        bar=f"≥ {MUTANTS_BAR}",
+        holds=found["caught"] >= MUTANTS_BAR * found["tried"],
+    )
+
+
+def coverage_row() -> Row:
+    found = _measured("branch_coverage.json")
+    return Row(
+        key="branch_coverage",
+        figure=f"of the {found['total']} branches of the contracts, both sides, run by the tests",
+        value=round(found["covered"] / found["total"], 4),
+        unit="",
+        bar=f"≥ {COVERAGE_BAR}",
+        holds=found["covered"] >= COVERAGE_BAR * found["total"],
+    )
+
+
+def _measured(name: str) -> dict[str, Any]:
+    path = SECURITY / name
+    if not path.is_file():
+        raise SystemExit(f"{path} is not there: run `make test-security` first.")
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
