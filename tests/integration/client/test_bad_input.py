@@ -109,9 +109,10 @@ def test_job_that_nobody_confirms_is_not_posted(client: Client) -> None:
 def test_job_with_expired_quotes_is_not_posted(client: Client, town: Town) -> None:
     offered = client.negotiate(PROMPT, max_output_tokens=4)
     town.pass_time(120)
-    with nothing_is_spent(client), pytest.raises(ContractError, match="Nothing was posted") as caught:
-        client.run(offered=offered)  # the client's clock is a moment old: the contract notices
-    assert caught.value.code == "QuoteExpired"
+    # the client's idea of the chain's time may be a second old: then the contract notices
+    with nothing_is_spent(client), pytest.raises((ContractError, QuotesExpired), match="Nothing was") as caught:
+        client.run(offered=offered)
+    assert caught.value.code in ("QuoteExpired", "QuotesExpired")
     time.sleep(1.1)
     with nothing_is_spent(client), pytest.raises(QuotesExpired, match="Nothing was spent"):
         client.run(offered=offered)
