@@ -6,8 +6,8 @@ Values are what eth_abi takes and gives: `int`, `bytes`, `bool`, `str`, tuples f
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib import resources
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from eth_abi.abi import decode, encode
 from eth_utils.address import to_checksum_address
 
+from market.code import NO_CODE, Code
 from market.errors import ConfigError
 from market.hashing import keccak256
 
@@ -82,21 +83,36 @@ class Entry:
 
 @dataclass(frozen=True)
 class Artefact:
-    """One contract: its ABI and its creation bytecode."""
+    """One contract: its ABI and its code.
+
+    Attributes:
+        source_name: path of its source, as block explorers name it together with the contract.
+    """
 
     name: str
     functions: dict[str, Entry]
     events: tuple[Entry, ...]
     errors: tuple[Entry, ...]
     constructor: tuple[Parameter, ...]
-    bytecode: bytes
+    source_name: str = ""
+    creation: Code = NO_CODE
+    runtime: Code = NO_CODE
 
     def function(self, name: str) -> Entry:
         return self.functions[name]
 
-    def creation_code(self, arguments: Sequence[Any]) -> bytes:
-        """Bytecode with its constructor's arguments: the data of the transaction that deploys it."""
-        return self.bytecode + encode_values(self.constructor, arguments)
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Names of the external libraries that its code is linked to."""
+        return tuple(sorted(self.creation.libraries))
+
+    def creation_code(self, arguments: Sequence[Any], libraries: Mapping[str, str] | None = None) -> bytes:
+        """Bytecode with its constructor's arguments: the data of the transaction that deploys it.
+
+        Args:
+            libraries: addresses of `self.libraries`.
+        """
+        return self.creation.linked(libraries or {}) + encode_values(self.constructor, arguments)
 
 
 def encode_values(parameters: Sequence[Parameter], arguments: Sequence[Any]) -> bytes:
@@ -119,10 +135,25 @@ def load(name: str) -> Artefact:
             hint="Reinstall the package, or run `python -m tools.build_contracts` in a checkout.",
         ) from None
     content = json.loads(text)
-    return parse(content["contractName"], content["abi"], bytes.fromhex(content["bytecode"].removeprefix("0x")))
+    return replace(
+        parse(content["contractName"], content["abi"]),
+        source_name=content["sourceName"],
+        creation=Code.parse(content["bytecode"], content["linkReferences"]),
+        runtime=Code.parse(
+            content["deployedBytecode"], content["deployedLinkReferences"], content["immutableReferences"]
+        ),
+    )
 
 
-def parse(name: str, abi: Sequence[dict[str, Any]], bytecode: bytes = b"") -> Artefact:
+def standard_input() -> dict[str, Any]:
+    """What the shipped code was compiled from: the compiler's standard-JSON input, less the selection of outputs, and
+    `compilerVersion`."""
+    text = resources.files("market.abi").joinpath("standard_input.json").read_text(encoding="utf-8")
+    document: dict[str, Any] = json.loads(text)
+    return document
+
+
+def parse(name: str, abi: Sequence[dict[str, Any]]) -> Artefact:
     """Reads an ABI. Overloaded functions are refused: ours have none, and calls go by name."""
 
     def entries(kind: str) -> tuple[Entry, ...]:
@@ -143,7 +174,7 @@ def parse(name: str, abi: Sequence[dict[str, Any]], bytecode: bytes = b"") -> Ar
         raise ConfigError(f"The ABI of {name} overloads a function.")
     constructors = entries("constructor")
     constructor = constructors[0].inputs if constructors else ()
-    return Artefact(name, by_name, entries("event"), entries("error"), constructor, bytecode)
+    return Artefact(name, by_name, entries("event"), entries("error"), constructor)
 
 
 def shipped() -> tuple[Artefact, ...]:

@@ -5,7 +5,7 @@ JSON-RPC goes through web3.py's HTTP provider (one pooled session per thread), s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -160,13 +160,19 @@ class Chain:
         """
         return _bytes(self._run("eth_call", call, sender, block))
 
-    def estimate_gas(self, call: Call, sender: str, block: int | str = "pending") -> int:
+    def estimate_gas(
+        self, call: Call, sender: str, block: int | str = "pending", *, supposing: Mapping[str, bytes] | None = None
+    ) -> int:
         """Gas the call would take now; at the same time its simulation.
+
+        Args:
+            supposing: address → code that is taken to be there (a state override; not every endpoint does this).
 
         Raises:
             ContractError: it reverts, decoded.
         """
-        return int(self._run("eth_estimateGas", call, sender, block), 16)
+        overrides = {address: {"code": "0x" + code.hex()} for address, code in (supposing or {}).items()}
+        return int(self._run("eth_estimateGas", call, sender, block, *([overrides] if overrides else [])), 16)
 
     def logs(
         self,
@@ -272,7 +278,7 @@ class Chain:
                 method=method,
             ) from None
 
-    def _run(self, method: str, call: Call, sender: str | None, block: int | str) -> Any:
+    def _run(self, method: str, call: Call, sender: str | None, block: int | str, *rest: Any) -> Any:
         question: dict[str, Any] = {"data": "0x" + call.data.hex()}
         if call.to != CREATE:
             question["to"] = call.to
@@ -281,7 +287,7 @@ class Chain:
         if sender is not None:
             question["from"] = sender
         try:
-            return self.rpc(method, question, hex(block) if isinstance(block, int) else block)
+            return self.rpc(method, question, hex(block) if isinstance(block, int) else block, *rest)
         except RpcError as error:
             data = error.details["data"]
             if data is None and "revert" not in error.details["reason"].lower():

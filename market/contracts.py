@@ -64,7 +64,7 @@ class Contract:
 
 
 class Token(Contract):
-    """An ERC-20 token with ERC-2612 permits; `mint` exists on the development token only."""
+    """An ERC-20 token with ERC-2612 permits; `mint` and `faucet` are the test token's."""
 
     artefact_name = "TestToken"
 
@@ -101,8 +101,16 @@ class Token(Contract):
         return self._write("transfer", to, amount)
 
     def mint(self, to: str, amount: int) -> Call:
-        """Development token only: anybody mints."""
+        """Test token on a development chain only: anybody mints."""
         return self._write("mint", to, amount)
+
+    def faucet(self, to: str, amount: int) -> Call:
+        """Test token only: gives anybody up to `faucet_limit` base units."""
+        return self._write("faucet", to, amount)
+
+    def faucet_limit(self) -> int:
+        """Test token only: base units that one call of `faucet` gives at most."""
+        return cast(int, self._read("FAUCET_LIMIT"))
 
     def permit(self, account: LocalAccount, spender: str, value: int, deadline: int) -> bytes:
         """Signs an ERC-2612 permit (https://eips.ethereum.org/EIPS/eip-2612) for exactly `value` until `deadline`.

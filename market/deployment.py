@@ -4,34 +4,50 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
 from eth_utils.address import is_address, to_checksum_address
+from pydantic.alias_generators import to_camel
 
-from market.artefacts import load
-from market.chain import CREATE, DEVELOPMENT_CHAIN_IDS, Call, Chain
+from market.chain import Chain
 from market.contracts import Jobs, Registry, Token, Vault
+from market.deployment_steps import Creation, DeploymentParameters, Plan, creations, steps
 from market.errors import ChainError, ConfigError, WrongChain
 from market.files import write_atomically
 from market.hashing import keccak256
+from market.networks import Network, Networks, Randomness
 from market.transactions import Sent, Transactions
-from market.types import ZERO_ADDRESS
 
-FORMAT = 1
-DAY = 86_400
+__all__ = ["CONTRACTS", "FORMAT", "Contracts", "Deployment", "DeploymentParameters", "Successor", "deploy"]
+
+FORMAT = 2
 CONTRACTS = ("vault", "registry", "jobs", "token")
 
 
 @dataclass(frozen=True)
+class Successor:
+    """The deployment that took over from a deprecated one."""
+
+    chain_id: int
+    vault: str
+
+
+@dataclass(frozen=True)
 class Deployment:
-    """Where one market lives.
+    """Where one market lives, and what was fixed when it was made.
 
     Attributes:
+        network: the chain's name (market.networks).
         vault, registry, jobs, token: checksummed addresses; `token` is the stake token, in which jobs are paid.
+        libraries: name → checksummed address of each external library that the contracts are linked to.
         block: number of the block of the first contract; nothing of the market is older.
-        code_hashes: name → 0x keccak256 of the runtime code.
+        code_hashes: name of a contract or library → 0x keccak256 of the runtime code.
+        guardian: who deployed and sealed it, and may deprecate it.
+        parameters: `parameters.token` is None where the token is the worthless test token, made with the market.
+        randomness: where draws on this chain get their random numbers, and how far they can be bent.
+        successor: who took over, once somebody has written that into the manifest.
     """
 
     chain_id: int
@@ -41,10 +57,22 @@ class Deployment:
     token: str
     block: int
     code_hashes: dict[str, str]
+    network: str
+    guardian: str
+    parameters: DeploymentParameters
+    randomness: Randomness
+    libraries: dict[str, str] = field(default_factory=dict)
+    successor: Successor | None = None
 
     @property
     def addresses(self) -> dict[str, str]:
-        return {name: getattr(self, name) for name in CONTRACTS}
+        """The four contracts, then the libraries."""
+        return {**{name: getattr(self, name) for name in CONTRACTS}, **self.libraries}
+
+    @property
+    def plan(self) -> Plan:
+        """The finished deployment, as its steps see it."""
+        return Plan(self.chain_id, self.guardian, self.parameters, self.addresses)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -75,32 +103,47 @@ class Deployment:
         Raises:
             ConfigError: unknown, missing or mistyped fields.
         """
-        fields = {"format", "chainId", "block", "codeHashes", *CONTRACTS}
-        if not isinstance(data, dict) or set(data) != fields or data["format"] != FORMAT:
-            raise ConfigError(f"expected format {FORMAT} with the fields {', '.join(sorted(fields))}.")
-        numbers = [data["chainId"], data["block"]]
-        if any(isinstance(number, bool) or not isinstance(number, int) or number < 0 for number in numbers):
-            raise ConfigError("chainId and block are numbers.")
-        if not all(isinstance(data[name], str) and is_address(data[name]) for name in CONTRACTS):
-            raise ConfigError("a contract's address is malformed.")
+        needed = {"format", "chainId", "network", "block", "codeHashes", "guardian", "parameters", "randomness"}
+        if isinstance(data, dict) and data.get("format") == 1:
+            raise ConfigError("it is of format 1, before parameters were written down; deploy again.")
+        _expect(data, {*needed, *CONTRACTS}, {"libraries", "successor"}, "the manifest")
+        if data["format"] != FORMAT:
+            raise ConfigError(f"its format is {data['format']!r}; this installation reads format {FORMAT}.")
+        libraries = data.get("libraries", {})
+        if not isinstance(libraries, dict):
+            raise ConfigError("libraries are addresses by name.")
         hashes = data["codeHashes"]
-        if not isinstance(hashes, dict) or set(hashes) != set(CONTRACTS):
-            raise ConfigError(f"codeHashes has exactly {', '.join(CONTRACTS)}.")
+        _expect(hashes, {*CONTRACTS, *libraries}, set(), "codeHashes")
         return cls(
-            chain_id=data["chainId"],
-            block=data["block"],
-            code_hashes={name: str(value).lower() for name, value in hashes.items()},
-            **{name: to_checksum_address(data[name]) for name in CONTRACTS},
+            chain_id=_number(data["chainId"], "chainId"),
+            network=_text(data["network"], "network"),
+            block=_number(data["block"], "block"),
+            code_hashes={name: _text(value, "codeHashes").lower() for name, value in hashes.items()},
+            guardian=_address(data["guardian"], "guardian"),
+            parameters=_parameters(data["parameters"]),
+            randomness=_randomness(data["randomness"]),
+            libraries={name: _address(value, name) for name, value in libraries.items()},
+            successor=_successor(data.get("successor")),
+            **{name: _address(data[name], name) for name in CONTRACTS},
         )
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        chosen = {to_camel(name): value for name, value in asdict(self.parameters).items()}
+        document = {
             "format": FORMAT,
             "chainId": self.chain_id,
+            "network": self.network,
             "block": self.block,
-            **{name: address.lower() for name, address in self.addresses.items()},
+            **{name: getattr(self, name).lower() for name in CONTRACTS},
+            "libraries": {name: address.lower() for name, address in self.libraries.items()},
             "codeHashes": self.code_hashes,
+            "guardian": self.guardian.lower(),
+            "parameters": {name: value.lower() if isinstance(value, str) else value for name, value in chosen.items()},
+            "randomness": self.randomness.model_dump(),
         }
+        if self.successor is not None:
+            document["successor"] = {"chainId": self.successor.chain_id, "vault": self.successor.vault.lower()}
+        return document
 
     def save(self, path: Path) -> None:
         """Writes the manifest whole or not at all."""
@@ -134,7 +177,7 @@ class Deployment:
                 contract=name,
                 address=address,
             )
-        got = _hash(code)
+        got = code_hash(code)
         if got != self.code_hashes[name]:
             raise ChainError(
                 f"The contract at {address} is not the {name} of the manifest; nothing was sent.",
@@ -164,68 +207,104 @@ class Deployment:
                 raise ChainError(f"The manifest contradicts the chain: not true that {what}.", code="WrongWiring")
 
 
-@dataclass(frozen=True)
-class DeploymentParameters:
-    """What a deployment fixes for ever. Windows in seconds, cap in base units of the token.
-
-    Attributes:
-        token: an existing ERC-20; None deploys the worthless test token (development chains only).
-        arbiter: the contract that may slash; the zero address until one is built, so nobody can.
-        cap: most the vault ever takes of the token.
-    """
-
-    token: str | None = None
-    arbiter: str = ZERO_ADDRESS
-    dispute_window: int = 1 * DAY
-    unbonding_window: int = 14 * DAY
-    challenger_share_bps: int = 3000
-    cap: int = 1_000_000 * 10**6
-
-
 def deploy(
     chain: Chain,
     transactions: Transactions,
     *,
     parameters: DeploymentParameters | None = None,
+    network: Network | None = None,
     on_step: Callable[[str, Sent], None] = lambda _name, _sent: None,
 ) -> Deployment:
     """Deploys vault, registry and jobs, and seals the vault; the sender becomes the guardian.
 
+    For a chain of our own, where a deployment that stops half-way is thrown away; market.deployer goes on with one.
+
     Args:
+        network: what is known of the chain; by default what this installation knows of its id.
         on_step: told each step as it is in a block ("token", "vault", "registry", "jobs", "seal").
 
     Returns:
         The manifest, checked against the chain. Nothing is written to disk.
 
     Raises:
-        ConfigError: no token named on a chain that is not a development one.
+        ConfigError: no token named on a chain where the test token has no place.
         ContractError: a parameter is out of range (ShareOutOfRange, UnbondingTooShort, …).
     """
     chosen = parameters or DeploymentParameters()
-    if chosen.token is None and chain.chain_id not in DEVELOPMENT_CHAIN_IDS:
-        raise ConfigError(
-            f"Chain {chain.chain_id} is no development chain, so the test token is not deployed; nothing was sent.",
-            hint="Name the token that stakes and prices are in.",
-        )
+    known = network or Networks().of(chain.chain_id)
+    require_token(known, chosen)
+    made: dict[str, str] = {}
+    plan = Plan(chain.chain_id, transactions.address, chosen, made)
     blocks: list[int] = []
+    for step in steps(chosen):
+        sent = transactions.send(step.call(plan))
+        if isinstance(step, Creation):
+            made[step.name] = created_at(sent)
+            blocks.append(sent.block_number)
+        on_step(step.name, sent)
+    return finished(chain, plan, known, min(blocks))
 
-    def create(name: str, contract: str, *arguments: Any) -> str:
-        call = Call(CREATE, load(contract).creation_code(arguments), f"{contract}.constructor")
-        sent = transactions.send(call)
-        if sent.contract_address is None:
-            raise ChainError(f"The receipt of {sent.hash} names no contract.", code="NoContract")
-        blocks.append(sent.block_number)
-        on_step(name, sent)
-        return sent.contract_address
 
-    token = to_checksum_address(chosen.token) if chosen.token is not None else create("token", "TestToken")
-    vault = create("vault", "Vault", transactions.address, token, chosen.unbonding_window, [(token, chosen.cap)])
-    registry = create("registry", "Registry")
-    jobs = create("jobs", "Jobs", vault, chosen.arbiter, chosen.dispute_window, chosen.challenger_share_bps)
-    on_step("seal", transactions.send(Vault(chain, vault).seal([jobs])))
-    addresses = {"vault": vault, "registry": registry, "jobs": jobs, "token": token}
-    code_hashes = {name: _hash(chain.code(address)) for name, address in addresses.items()}
-    deployment = Deployment(chain_id=chain.chain_id, block=min(blocks), code_hashes=code_hashes, **addresses)
+def require_token(network: Network, parameters: DeploymentParameters) -> None:
+    """
+    Raises:
+        ConfigError: code NoTestToken: no token is named, and the test token has no place on this chain.
+    """
+    if parameters.token is None and not network.takes_test_token:
+        raise ConfigError(
+            f"Chain {network.chain_id} ({network.name}) is no development or test chain as far as Assay knows, so the "
+            "test token is not deployed; nothing was sent.",
+            hint="Name the token that stakes and prices are in with --token. A test chain of your own is declared in "
+            "networks.toml in the folder of ASSAY_HOME.",
+            code="NoTestToken",
+            network=network.name,
+        )
+
+
+def created_at(sent: Sent) -> str:
+    """Address of the contract that a transaction made.
+
+    Raises:
+        ChainError: code NoContract where its receipt names none.
+    """
+    if sent.contract_address is None:
+        raise ChainError(f"The receipt of {sent.hash} names no contract.", code="NoContract", hash=sent.hash)
+    return sent.contract_address
+
+
+def finished(chain: Chain, plan: Plan, network: Network, block: int) -> Deployment:
+    """The manifest of a deployment whose every step is in a block, checked against the chain.
+
+    Raises:
+        ChainError: code CodeMismatch where a contract's code is not the shipped code; and as `Deployment.check`.
+    """
+    addresses = {**plan.made, "token": plan.token}
+    hashes = {name: code_hash(chain.code(address)) for name, address in addresses.items()}
+    for step in creations(plan.parameters):
+        expected = code_hash(step.runtime_code(plan, plan.made[step.name]))
+        if hashes[step.name] != expected:
+            raise ChainError(
+                f"The chain's code of {step.contract} at {plan.made[step.name]} is not the code that was sent.",
+                hint="Do not use this deployment: the chain is no faithful EVM, or the endpoint lies.",
+                code="CodeMismatch",
+                contract=step.name,
+                expected=expected,
+                got=hashes[step.name],
+            )
+    deployment = Deployment(
+        chain_id=plan.chain_id,
+        network=network.name,
+        block=block,
+        code_hashes=hashes,
+        guardian=to_checksum_address(plan.guardian),
+        parameters=plan.parameters,
+        randomness=network.random,
+        libraries={name: address for name, address in addresses.items() if name not in CONTRACTS},
+        vault=addresses["vault"],
+        registry=addresses["registry"],
+        jobs=addresses["jobs"],
+        token=addresses["token"],
+    )
     deployment.check(chain)
     return deployment
 
@@ -249,5 +328,57 @@ class Contracts:
         )
 
 
-def _hash(code: bytes) -> str:
+def code_hash(code: bytes) -> str:
+    """0x keccak256, as a manifest has it."""
     return "0x" + keccak256(code).hex()
+
+
+# --------------------------------------------------------------------------------------------- the manifest's fields
+
+
+def _expect(data: Any, needed: set[str], optional: set[str], what: str) -> None:
+    if not isinstance(data, dict) or not needed <= set(data) <= needed | optional:
+        raise ConfigError(f"{what} has exactly the fields {', '.join(sorted(needed))}.")
+
+
+def _number(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ConfigError(f"{name} is a number, not {value!r}.")
+    return value
+
+
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"{name} is text, not {value!r}.")
+    return value
+
+
+def _address(value: Any, name: str) -> str:
+    if not isinstance(value, str) or not is_address(value):
+        raise ConfigError(f"{name}: {value!r} is no address.")
+    return to_checksum_address(value)
+
+
+def _parameters(data: Any) -> DeploymentParameters:
+    names = {to_camel(entry.name): entry for entry in fields(DeploymentParameters)}
+    _expect(data, set(names), set(), "parameters")
+    read: dict[str, Any] = {}
+    for name, entry in names.items():
+        value = data[name]
+        if entry.type == "int":
+            read[entry.name] = _number(value, name)
+        else:
+            read[entry.name] = None if value is None and "None" in str(entry.type) else _address(value, name)
+    return DeploymentParameters(**read)
+
+
+def _randomness(data: Any) -> Randomness:
+    _expect(data, set(Randomness.model_fields), set(), "randomness")
+    return Randomness(**{name: _text(value, name) for name, value in data.items()})
+
+
+def _successor(data: Any) -> Successor | None:
+    if data is None:
+        return None
+    _expect(data, {"chainId", "vault"}, set(), "successor")
+    return Successor(_number(data["chainId"], "chainId"), _address(data["vault"], "vault"))

@@ -171,7 +171,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "WrongBondState": ("The bond of {provider} in job {jobId} is {has}, not {needs}.", ASK_AGAIN),
     "WrongReplicaState": ("Replica {provider} of job {jobId} is {has}, not {needs}.", ASK_AGAIN),
     "WrongState": ("Job {jobId} is {has}, not {needs}.", ASK_AGAIN),
-    # --- OpenZeppelin, by way of the token and EIP-712 (https://docs.openzeppelin.com/contracts/5.x/)
+    # --- the test token, and OpenZeppelin by way of it and of EIP-712 (https://docs.openzeppelin.com/contracts/5.x/)
     "ECDSAInvalidSignature": ("The signature recovers to no address.", "Sign again."),
     "ECDSAInvalidSignatureLength": ("A signature has 65 bytes, not {length}.", "Sign again."),
     "ECDSAInvalidSignatureS": ("The signature is malleable (high s: {s}).", "Sign again with low s."),
@@ -186,11 +186,19 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "ERC20InvalidSpender": ("{spender} cannot be a spender.", "Use a real account."),
     "ERC2612ExpiredSignature": ("The permit expired at {deadline}.", "Sign a new permit."),
     "ERC2612InvalidSigner": ("The permit is signed by {signer}, not by {owner}.", "Sign with the owner's key."),
+    "FaucetLimit": (
+        "One call of the faucet gives at most {limit} base units, not {amount}.",
+        "Ask for less, or several times.",
+    ),
     "InvalidAccountNonce": (
         "The permit's nonce is not {currentNonce}, the next one of {account}.",
         "Sign a new permit.",
     ),
     "InvalidShortString": ("A short string is malformed.", _OPERATOR),
+    "NotDevelopmentChain": (
+        "The test token is minted on development chains only; this is chain {chainId}.",
+        "Use its faucet: `assay chain faucet`.",
+    ),
     "StringTooLong": ("The string {str} is longer than 31 bytes.", "Shorten it."),
 }
 

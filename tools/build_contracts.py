@@ -1,4 +1,5 @@
-"""Writes market/abi: ABI and bytecode of the contracts that running Assay needs, so that running needs no compiler.
+"""Writes market/abi: ABI and bytecode of the contracts that running Assay needs, so that running needs no compiler, and
+the compiler's input that gives this bytecode, for block explorers.
 
 python -m tools.build_contracts           writes
 python -m tools.build_contracts --check   exits 1 where market/abi is stale, and says which file
@@ -10,7 +11,14 @@ import argparse
 import json
 import sys
 
-from tools.compiler import ROOT, Artefact, compile_sources, read_sources
+from tools.compiler import (
+    ROOT,
+    SETTINGS,
+    Artefact,
+    compile_sources,
+    compiler_version,
+    read_sources,
+)
 
 SHIPPED = {
     "contracts/Vault.sol": "Vault",
@@ -20,6 +28,8 @@ SHIPPED = {
 }
 """TestToken is the development chain's money: `assay up` and the demo deploy it."""
 ABI = ROOT / "market" / "abi"
+STANDARD_INPUT = "standard_input.json"
+_CODE = ("bytecode", "deployedBytecode", "linkReferences", "deployedLinkReferences", "immutableReferences")
 
 
 def artefacts() -> dict[str, Artefact]:
@@ -31,15 +41,39 @@ def artefacts() -> dict[str, Artefact]:
 def render(artefact: Artefact) -> str:
     """The file's text: the same for the same artefact, one ABI entry a line."""
     entries = ",\n  ".join(json.dumps(entry) for entry in artefact["abi"])
-    rest = {key: artefact[key] for key in ("bytecode", "deployedBytecode")}
-    tail = ",\n ".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in rest.items())
-    name = json.dumps(artefact["contractName"])
-    return f'{{\n "contractName": {name},\n "abi": [\n  {entries}\n ],\n {tail}\n}}\n'
+    head, tail = (
+        ",\n ".join(f"{json.dumps(key)}: {json.dumps(artefact[key])}" for key in keys)
+        for keys in (("contractName", "sourceName"), _CODE)
+    )
+    return f'{{\n {head},\n "abi": [\n  {entries}\n ],\n {tail}\n}}\n'
+
+
+def render_input(built: dict[str, Artefact]) -> str:
+    """The standard-JSON input for all shipped contracts, less the selection of outputs, and the compiler's version.
+
+    It has the sources that these contracts import and no others; a test compiles it and compares the bytecode.
+    """
+    paths = sorted({path for artefact in built.values() for path in artefact["sources"]})
+    document = {
+        "compilerVersion": compiler_version(),
+        "language": "Solidity",
+        "settings": SETTINGS,
+        "sources": {path: {"content": (ROOT / path).read_text(encoding="utf-8")} for path in paths},
+    }
+    return json.dumps(document, indent=1) + "\n"
+
+
+def files() -> dict[str, str]:
+    """Name in market/abi → text, of every file that belongs there."""
+    built = artefacts()
+    return {f"{name}.json": render(artefact) for name, artefact in built.items()} | {
+        STANDARD_INPUT: render_input(built)
+    }
 
 
 def stale() -> list[str]:
     """Files of market/abi that are missing, differ from the sources or belong to no contract."""
-    wanted = {f"{name}.json": render(artefact) for name, artefact in artefacts().items()}
+    wanted = files()
     found = {path.name: path.read_text(encoding="utf-8") for path in ABI.glob("*.json")}
     return sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
 
@@ -53,12 +87,13 @@ def main() -> int:
             print(f"market/abi/{name} is stale; run: python -m tools.build_contracts", file=sys.stderr)
         return 1 if names else 0
     ABI.mkdir(parents=True, exist_ok=True)
-    built = artefacts()
+    wanted = files()
     for path in ABI.glob("*.json"):
-        if path.stem not in built:
+        if path.name not in wanted:
             path.unlink()
-    for name, artefact in built.items():
-        (ABI / f"{name}.json").write_text(render(artefact), encoding="utf-8")
+    for name, text in wanted.items():
+        (ABI / name).write_text(text, encoding="utf-8")
+    for name, artefact in artefacts().items():
         print(f"market/abi/{name}.json  {len(artefact['deployedBytecode']) // 2 - 1:,} bytes at run time")
     return 0
 

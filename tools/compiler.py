@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,22 @@ SETTINGS: dict[str, Any] = {
     "remappings": [f"@openzeppelin/contracts={OPENZEPPELIN}"],
     # A comment is no reason for other bytecode: leave the hash of the sources out.
     "metadata": {"bytecodeHash": "none"},
-    "outputSelection": {"*": {"*": ["abi", "evm.bytecode.object", "evm.deployedBytecode.object"]}},
 }
+_OUTPUTS = [
+    *("abi", "evm.bytecode.object", "evm.bytecode.linkReferences"),
+    *(f"evm.deployedBytecode.{part}" for part in ("object", "linkReferences", "immutableReferences")),
+]
+_SHARED_OUTPUTS = {"*": {"": ["ast"]}}
+"""Of every source: says what an immutable is called, and what a source imports."""
 
 Artefact = dict[str, Any]
-"""`{"contractName", "abi", "bytecode", "deployedBytecode"}`, bytecode as 0x-prefixed hex."""
+"""One contract, bytecode as 0x-prefixed hex:
+
+contractName, sourceName, abi, bytecode, deployedBytecode
+linkReferences, deployedLinkReferences: library → places [start, length] of its address in the two bytecodes
+immutableReferences: name of an immutable → places [start, length] of its value in the deployed bytecode
+sources: paths of the source and of everything it imports, sorted
+"""
 
 
 class CompilationFailed(Exception):
@@ -60,7 +73,7 @@ def compile_sources(
         CompilationFailed: the compiler reported an error, or, where strict, a warning about one of the sources.
     """
     wanted = {path: list(names) for path, names in (selection or {path: ["*"] for path in sources}).items()}
-    key = json.dumps([SOLC_VERSION, _dependencies(), SETTINGS, wanted, sorted(sources.items())])
+    key = json.dumps([SOLC_VERSION, _dependencies(), SETTINGS, _OUTPUTS, wanted, sorted(sources.items())])
     cached = CACHE / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     if cached.exists():
         result: dict[str, dict[str, Artefact]] = json.loads(cached.read_text(encoding="utf-8"))
@@ -80,8 +93,7 @@ def _compile(sources: Mapping[str, str], wanted: dict[str, list[str]], strict: b
     os.environ.setdefault("SOLCX_BINARY_PATH", str(link_compiler()))
     import solcx  # reads SOLCX_BINARY_PATH
 
-    outputs = SETTINGS["outputSelection"]["*"]["*"]
-    selection = {path: dict.fromkeys(names, outputs) for path, names in wanted.items()}
+    selection = {path: dict.fromkeys(names, _OUTPUTS) for path, names in wanted.items()} | _SHARED_OUTPUTS
     data = {
         "language": "Solidity",
         "sources": {path: {"content": text} for path, text in sources.items()},
@@ -94,20 +106,63 @@ def _compile(sources: Mapping[str, str], wanted: dict[str, list[str]], strict: b
     ours = [e for e in output.get("errors", []) if e["sourceLocation"]["file"] in sources]
     if ours and strict:
         raise CompilationFailed("\n".join(e["formattedMessage"] for e in ours))
+    trees = {path: source["ast"] for path, source in output["sources"].items()}
+    immutables = {key: name for tree in trees.values() for key, name in _immutables(tree)}
     return {
-        path: {name: _artefact(name, contract) for name, contract in contracts.items()}
+        path: {name: _artefact(path, name, contract, immutables, trees) for name, contract in contracts.items()}
         for path, contracts in output["contracts"].items()
         if path in wanted
     }
 
 
-def _artefact(name: str, contract: dict[str, Any]) -> Artefact:
+def _artefact(
+    path: str, name: str, contract: dict[str, Any], immutables: dict[str, str], trees: dict[str, Any]
+) -> Artefact:
+    created, deployed = contract["evm"]["bytecode"], contract["evm"]["deployedBytecode"]
+    values: dict[str, list[list[int]]] = {}
+    for key, places in deployed["immutableReferences"].items():
+        # two immutables of one name (a base's private one) could not be told apart by whoever fills them in
+        assert immutables[key] not in values, f"{name} has two immutables called {immutables[key]}"
+        values[immutables[key]] = _places(places)
     return {
         "contractName": name,
+        "sourceName": path,
         "abi": contract["abi"],
-        "bytecode": "0x" + contract["evm"]["bytecode"]["object"],
-        "deployedBytecode": "0x" + contract["evm"]["deployedBytecode"]["object"],
+        "bytecode": "0x" + created["object"],
+        "deployedBytecode": "0x" + deployed["object"],
+        "linkReferences": _links(created),
+        "deployedLinkReferences": _links(deployed),
+        "immutableReferences": values,
+        "sources": sorted(_with_imports(path, trees)),
     }
+
+
+def _links(code: dict[str, Any]) -> dict[str, list[list[int]]]:
+    return {library: _places(places) for file in code["linkReferences"].values() for library, places in file.items()}
+
+
+def _places(places: list[dict[str, int]]) -> list[list[int]]:
+    return [[place["start"], place["length"]] for place in places]
+
+
+def _immutables(node: Any) -> Iterator[tuple[str, str]]:
+    """(id in the syntax tree, name) of every immutable below a node."""
+    if isinstance(node, dict):
+        if node.get("nodeType") == "VariableDeclaration" and node.get("mutability") == "immutable":
+            yield str(node["id"]), node["name"]
+        node = list(node.values())
+    if isinstance(node, list):
+        for child in node:
+            yield from _immutables(child)
+
+
+def _with_imports(path: str, trees: dict[str, Any]) -> set[str]:
+    found, left = set(), [path]
+    while left:
+        if (name := left.pop()) not in found:
+            found.add(name)
+            left += [node["absolutePath"] for node in trees[name]["nodes"] if node["nodeType"] == "ImportDirective"]
+    return found
 
 
 def link_compiler() -> Path:
@@ -120,6 +175,14 @@ def link_compiler() -> Path:
         link.unlink(missing_ok=True)
         link.symlink_to(target)
     return folder
+
+
+def compiler_version() -> str:
+    """As block explorers name it: v0.8.37+commit.…"""
+    answer = subprocess.run([ROOT / "tools" / "solc", "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"Version: (\S+\+commit\.[0-9a-f]+)", answer)
+    assert found, answer
+    return f"v{found[1]}"
 
 
 def _write_whole(path: Path, text: str) -> None:

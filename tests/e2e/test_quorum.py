@@ -144,7 +144,7 @@ def test_job_settled_pays_what_the_pure_function_says(market: Market) -> None:
         assert replica.paid == price(terms, job.input_tokens, replica.output_tokens)
 
 
-def test_adversary_on_a_chain_that_is_no_development_one_refuses_to_start() -> None:
-    deployment = Deployment(11155111, *["0x" + "11" * 20] * 4, block=1, code_hashes={})
+def test_adversary_on_a_chain_that_is_no_development_one_refuses_to_start(market: Market) -> None:
+    deployment = dataclasses.replace(Deployment.load(Path(market.info.deployment)), chain_id=11155111)
     with pytest.raises(ConfigError, match="11155111"):
         refuse_real_chains(deployment)

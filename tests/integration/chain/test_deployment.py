@@ -17,7 +17,7 @@ from market.anvil import Anvil
 from market.artefacts import load
 from market.chain import CREATE, Call, Chain
 from market.contracts import Vault
-from market.deployment import Deployment, DeploymentParameters, deploy
+from market.deployment import Deployment, DeploymentParameters, Successor, deploy
 from market.errors import ChainError, ConfigError, ContractError, WrongChain
 from market.hashing import keccak256
 from market.transactions import Transactions
@@ -43,7 +43,34 @@ def test_manifest_saved_and_loaded_is_the_same(world: World, tmp_path: Path) -> 
     path = tmp_path / "deep" / "deployment.json"
     world.deployment.save(path)
     assert Deployment.load(path) == world.deployment
-    assert json.loads(path.read_text(encoding="utf-8"))["vault"] == world.vault.address.lower()
+    written = json.loads(path.read_text(encoding="utf-8"))
+    assert written["vault"] == world.vault.address.lower()
+    assert (written["network"], written["guardian"]) == ("local", world.account(DEPLOYER).address.lower())
+    assert written["parameters"]["unbondingWindow"] == DeploymentParameters().unbonding_window
+    assert written["randomness"]["source"] == "blockhash"
+
+
+def test_manifest_with_a_successor_keeps_it(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "deployment.json"
+    successor = Successor(31337, world.vault.address)
+    replaced = dataclasses.replace(world.deployment, successor=successor, libraries={"Draw": world.jobs.address})
+    hashes = {**world.deployment.code_hashes, "Draw": world.deployment.code_hashes["jobs"]}
+    replaced = dataclasses.replace(replaced, code_hashes=hashes)
+    replaced.save(path)
+    assert Deployment.load(path) == replaced
+    replaced.check(world.chain)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "name", "value"),
+    [({"cap": "5"}, "cap", "'5'"), ({"arbiter": None}, "arbiter", "None"), ({"disputeWindow": True}, "dispute", "True")],
+)
+def test_manifest_with_a_mistyped_parameter_names_it(
+    calm_world: World, parameters: dict[str, Any], name: str, value: str
+) -> None:
+    document = calm_world.deployment.to_json()
+    with pytest.raises(ConfigError, match=f"{name}.*{value}"):
+        Deployment.from_json({**document, "parameters": document["parameters"] | parameters})
 
 
 def test_deployment_with_chosen_parameters_has_them(chain: Chain, anvil: Anvil) -> None:
@@ -125,7 +152,19 @@ def test_missing_manifest_says_what_to_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": 2},
+        {"format": 1},
+        {"format": 3},
+        {"network": 1},
+        {"guardian": "0x12"},
+        {"parameters": {}},
+        {"parameters": None},
+        {"randomness": {"source": "blockhash"}},
+        {"randomness": {"source": "blockhash", "bias": 7}},
+        {"libraries": []},
+        {"libraries": {"Draw": "0x12"}},
+        {"libraries": {"Draw": "0x" + "11" * 20}},
+        {"successor": {"vault": "0x" + "11" * 20}},
+        {"successor": "0x" + "11" * 20},
         {"extra": 1},
         {"chainId": "31337"},
         {"block": -1},

@@ -87,8 +87,8 @@ def test_abi_with_an_overloaded_function_is_refused() -> None:
 
 def test_shipped_contracts_can_be_deployed() -> None:
     for artefact in shipped():
-        assert artefact.bytecode
-        assert len(artefact.bytecode) < 2 * 24_576
+        assert artefact.creation.code
+        assert len(artefact.creation.code) < 2 * 24_576
 
 
 def test_modes_mask_has_a_bit_per_mode() -> None:
