@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "balance": ("client.cli", "balance_app", "What you hold, owe and may withdraw."),
     "withdraw": ("client.cli", "withdraw_app", "Take your credit out of the vault."),
     "provider": ("provider.cli", "app", "Run a provider agent and look after its income."),
+    "chain": ("assay.chain_cli", "app", "Deploy a market on a chain, verify one, known networks."),
     "model": ("market.models.cli", "app", "Pack, show and verify model packs."),
 }
 

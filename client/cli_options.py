@@ -48,12 +48,13 @@ class Connection:
             return open_client(config)  # says which of them is missing, before anybody types a password
         account = address = None
         if with_key:
-            account = load_account(config.keystore or Path(), self._password())
+            account = load_account(config.keystore or Path(), self.password())
         elif config.keystore is not None and config.keystore.exists():
             address = read_address(config.keystore)
         return open_client(config, account=account, address=address)
 
-    def _password(self) -> str:
+    def password(self) -> str:
+        """The keystore's password: from its file, ASSAY_PASSWORD, or whoever sits there. Raises ConfigError."""
         keystore = self.config.keystore
         if keystore is not None:
             read_address(keystore)  # a missing keystore is said before anybody types a password

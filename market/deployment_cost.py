@@ -2,8 +2,8 @@
 
 A step whose contracts are not there yet is estimated with their code put in place for the question alone (the third
 argument of eth_estimateGas: https://geth.ethereum.org/docs/interacting-with-geth/rpc/objects#state-override-set). So a
-parameter that a constructor refuses is refused before anything is spent. Where an endpoint does not do that, the step is
-reckoned from above by the rules that gas follows (https://eips.ethereum.org/EIPS/eip-3860 and the yellow paper).
+parameter that a constructor refuses is refused before anything is spent. Where an endpoint does not do that, the step
+is reckoned from above by the rules that gas follows (https://eips.ethereum.org/EIPS/eip-3860 and the yellow paper).
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def test_manifest_with_a_successor_keeps_it(world: World, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("parameters", "name", "value"),
-    [({"cap": "5"}, "cap", "'5'"), ({"arbiter": None}, "arbiter", "None"), ({"disputeWindow": True}, "dispute", "True")],
+    [({"cap": "5"}, "cap", "'5'"), ({"arbiter": None}, "arbiter", "None"), ({"disputeWindow": True}, "dispute", "Tr")],
 )
 def test_manifest_with_a_mistyped_parameter_names_it(
     calm_world: World, parameters: dict[str, Any], name: str, value: str

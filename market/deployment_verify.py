@@ -1,0 +1,153 @@
+"""A deployment compared with the chain and with the code that this installation ships.
+
+The manifest's own hashes prove nothing about what the code does: here the runtime code is rebuilt from the shipped
+artefacts, with this deployment's immutables and libraries in it, and must be what the chain has, byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from market.chain import Chain
+from market.contracts import Jobs, Vault
+from market.deployment import Contracts, Deployment, code_hash
+from market.deployment_steps import creations
+from market.errors import ChainError, ChainUnreachable
+from market.networks import Networks
+from market.types import ZERO_ADDRESS
+
+_NO_CODE = "no code"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison. `code` names the error where it failed; a `note` says something and compares nothing.
+
+    Attributes:
+        what: in words.
+        expected, found: as text.
+    """
+
+    what: str
+    expected: str
+    found: str
+    code: str = ""
+    note: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return self.note or self.expected == self.found
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "ok": self.ok, "code": "" if self.ok else self.code}
+
+
+def verify(chain: Chain, deployment: Deployment, networks: Networks) -> tuple[Check, ...]:
+    """Every comparison, in the order of a report. Nothing is sent.
+
+    Raises:
+        ChainUnreachable: the chain could not be asked.
+    """
+    checks = [Check("chain id", str(deployment.chain_id), str(chain.chain_id), "WrongChain")]
+    if not checks[0].ok:
+        return tuple(checks)
+    checks += _code(chain, deployment)
+    contracts = Contracts.of(chain, deployment)
+    checks += _wiring(deployment, contracts.vault, contracts.jobs)
+    checks += _parameters(deployment, contracts.vault, contracts.jobs)
+    checks += _declarations(chain, deployment, networks)
+    return tuple(checks)
+
+
+def _code(chain: Chain, deployment: Deployment) -> list[Check]:
+    """The chain's code against the shipped code, and against the manifest."""
+    checks: list[Check] = []
+    steps = {step.name: step for step in creations(deployment.parameters)}
+    for name, address in deployment.addresses.items():
+        code = chain.code(address)
+        found = code_hash(code) if code else _NO_CODE
+        missing = "" if code else "CodeMissing"
+        if name in steps:
+            expected = code_hash(steps[name].runtime_code(deployment.plan, address))
+            checks.append(Check(f"code of {name}, as shipped", expected, found, missing or "CodeMismatch"))
+        elif name != "token":
+            checks.append(Check(f"code of {name}, as shipped", "not part of this version", found, "UnknownContract"))
+        else:
+            checks.append(Check("token is a contract that Assay does not ship", "", address.lower(), note=True))
+        hashed = deployment.code_hashes[name]
+        checks.append(Check(f"code of {name}, as in the manifest", hashed, found, missing or "CodeMismatch"))
+    absent = set(steps) - set(deployment.addresses)
+    checks += [Check(f"address of {name}", "in the manifest", "missing", "CodeMissing") for name in sorted(absent)]
+    return checks
+
+
+def _wiring(deployment: Deployment, vault: Vault, jobs: Jobs) -> list[Check]:
+    token = deployment.token
+    return [
+        _asked("vault is sealed", "yes", lambda: "yes" if vault.is_sealed() else "no", "NotSealed"),
+        _asked("modules of the vault", deployment.jobs, lambda: _listed(vault.modules()), "WrongWiring"),
+        _asked("tokens of the vault", token, lambda: _listed(vault.tokens()), "WrongWiring"),
+        _asked("stake token of the vault", token, vault.stake_token, "WrongWiring"),
+        _asked("vault of jobs", deployment.vault, jobs.vault, "WrongWiring"),
+        _asked("stake token of jobs", token, jobs.stake_token, "WrongWiring"),
+    ]
+
+
+def _parameters(deployment: Deployment, vault: Vault, jobs: Jobs) -> list[Check]:
+    chosen, code = deployment.parameters, "WrongParameter"
+    guardian = deployment.guardian
+
+    def found_guardian() -> str:
+        found = vault.guardian()
+        return guardian if found == ZERO_ADDRESS else found  # renounced: less power than the manifest says
+
+    return [
+        _asked("guardian (or none any more)", guardian, found_guardian, "WrongGuardian"),
+        _asked("cap of the token", str(chosen.cap), lambda: str(vault.cap(deployment.token)), code),
+        _asked("unbonding window", f"{chosen.unbonding_window} s", lambda: f"{vault.unbonding_window()} s", code),
+        _asked("dispute window", f"{chosen.dispute_window} s", lambda: f"{jobs.dispute_window()} s", code),
+        _asked("arbiter", chosen.arbiter.lower(), lambda: jobs.arbiter().lower(), code),
+        _asked(
+            "challenger's share",
+            f"{chosen.challenger_share_bps} bps",
+            lambda: f"{jobs.challenger_share_bps()} bps",
+            code,
+        ),
+        _asked("deprecated", "", lambda: "yes" if vault.is_deprecated() else "no", "", note=True),
+    ]
+
+
+def _declarations(chain: Chain, deployment: Deployment, networks: Networks) -> list[Check]:
+    network = networks.of(deployment.chain_id)
+    checks = [
+        Check("randomness", network.random.source, deployment.randomness.source, "WrongRandomness"),
+        Check("whom randomness trusts", "", network.random.bias, note=True),
+    ]
+    try:
+        final = chain.block("finalized").number
+        found = "yes" if final >= deployment.block else f"not yet: block {deployment.block}, final is {final}"
+    except ChainError as error:
+        if isinstance(error, ChainUnreachable):
+            raise
+        found = "this endpoint does not say"
+    checks.append(Check("deployment is final", "", found, note=True))
+    if deployment.successor is not None:
+        where = f"{deployment.successor.vault} on chain {deployment.successor.chain_id}"
+        checks.append(Check("successor", "", where, note=True))
+    return checks
+
+
+def _asked(what: str, expected: str, ask: Callable[[], str], code: str, *, note: bool = False) -> Check:
+    """A comparison with what a contract says; a contract that does not answer says its error's code."""
+    try:
+        return Check(what, expected, ask(), code, note)
+    except ChainUnreachable:
+        raise
+    except ChainError as error:
+        return Check(what, expected, error.code, error.code)
+
+
+def _listed(addresses: list[str]) -> str:
+    return ", ".join(addresses) or "none"
