@@ -58,7 +58,7 @@ class Site:
         """What every JSON document of this command begins with."""
         return {
             "network": self.network.name,
-            "chainId": self.network.chain_id,
+            "chain_id": self.network.chain_id,
             "coin": self.network.coin,
             "sender": self.sender.lower(),
             "manifest": str(self.manifest),
@@ -166,7 +166,7 @@ def _send(site: Site, account: LocalAccount, confirmations: int) -> Deployed:
 def _dry_run(site: Site, cost: Cost, balance: int) -> None:
     if site.connection.as_json:
         done = [done_json(entry) for entry in site.deployer.done]
-        held = {"balanceWei": str(balance), "enough": balance >= cost.needs, "done": done}
+        held = {"balance_wei": str(balance), "enough": balance >= cost.needs, "done": done}
         site.connection.emit({**site.document(), **cost_json(cost), **held})
         return
     show_cost(page(), cost, site.network, site.sender, balance)
@@ -178,7 +178,7 @@ def _dry_run(site: Site, cost: Cost, balance: int) -> None:
 def _report(site: Site, deployed: Deployed) -> None:
     if site.connection.as_json:
         steps = [done_json(entry) for entry in deployed.done]
-        result = {"deployment": deployed.deployment.to_json(), "steps": steps, "totalWei": str(deployed.wei)}
+        result = {"deployment": deployed.deployment.to_json(), "steps": steps, "total_wei": str(deployed.wei)}
         site.connection.emit({**site.document(), **result})
     else:
         show_deployed(page(), deployed, site.network, site.manifest)

@@ -92,6 +92,7 @@ class Anvil:
         mining: bool = True,
         state: Path | None = None,
         chain_id: int = CHAIN_ID,
+        accounts: int = ACCOUNTS,
         binary: Path | None = None,
         detached: bool = False,
         log: Path | None = None,
@@ -105,6 +106,7 @@ class Anvil:
             mining: False mines only when `mine` is called.
             state: file the chain is loaded from (where it exists) and saved to: every second and when stopped.
             chain_id: 31337 unless another is wanted.
+            accounts: how many of the development accounts it funds and signs for.
             binary: anvil's executable; None = `find_binary()`.
             detached: survive this process (otherwise the kernel ends anvil when the thread that started it ends).
             log: file for anvil's output; None drops it.
@@ -115,7 +117,7 @@ class Anvil:
         """
         executable = binary or find_binary()
         command = [str(executable), "--port", str(port), "--chain-id", str(chain_id), "--hardfork", HARDFORK]
-        command += ["--accounts", str(ACCOUNTS), "--mnemonic", MNEMONIC]
+        command += ["--accounts", str(accounts), "--mnemonic", MNEMONIC]
         if block_time is not None:
             command += ["--block-time", f"{block_time:g}"]
         if not mining:

@@ -137,14 +137,14 @@ def cost_json(cost: Cost) -> dict[str, Any]:
                 "call": step.label,
                 "gas": step.gas,
                 "wei": str(step.wei),
-                "gasLimit": step.limit,
+                "gas_limit": step.limit,
                 "simulated": step.simulated,
             }
             for step in cost.steps
         ],
-        "gasPriceWei": str(cost.price),
-        "maxFeePerGasWei": str(cost.fees.max_fee),
-        "totalGas": sum(step.gas for step in cost.steps),
-        "totalWei": str(cost.wei),
-        "neededWei": str(cost.needs),
+        "gas_price_wei": str(cost.price),
+        "max_fee_per_gas_wei": str(cost.fees.max_fee),
+        "total_gas": sum(step.gas for step in cost.steps),
+        "total_wei": str(cost.wei),
+        "needed_wei": str(cost.needs),
     }

@@ -50,7 +50,7 @@ def compiler_input(contract: str | None = None, deployment: Deployment | None = 
 def submission(contract: str | None = None, deployment: Deployment | None = None) -> dict[str, Any]:
     """What an explorer's form asks for beside the input, for each contract by its Solidity name.
 
-    `address` and `constructorArguments` (hex without 0x, as explorers take it) only for a deployment. An existing
+    `address` and `constructor_arguments` (hex without 0x, as explorers take it) only for a deployment. An existing
     token that is no contract of ours is left out.
     """
     version = standard_input()["compilerVersion"]
@@ -58,10 +58,10 @@ def submission(contract: str | None = None, deployment: Deployment | None = None
     found: dict[str, Any] = {}
     for step in creations(DeploymentParameters() if deployment is None else deployment.parameters):
         if wanted in (None, step.contract):
-            entry = {"contract": f"{step.artefact.source_name}:{step.contract}", "compilerVersion": version}
+            entry = {"contract": f"{step.artefact.source_name}:{step.contract}", "compiler_version": version}
             if deployment is not None:
                 entry["address"] = deployment.addresses[step.name].lower()
-                entry["constructorArguments"] = step.constructor_arguments(deployment.plan).hex()
+                entry["constructor_arguments"] = step.constructor_arguments(deployment.plan).hex()
             found[step.contract] = entry
     return found
 

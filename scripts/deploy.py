@@ -3,76 +3,72 @@
 ape run deploy --network ethereum:local:foundry --account TEST::0 --manifest deployment.json
 ape run deploy --network ethereum:sepolia:node --account NAME --token 0x… --manifest deployment.json
 
-The account becomes the guardian. TEST::0 and the like are ape's test accounts, whose keys everybody knows: for
-development chains only. Any other is one of `ape accounts list`. On ethereum:local:foundry ape uses the anvil at
-APE_FOUNDRY_HOST (or on port 8545); where none runs it starts one and ends it with the script: a rehearsal.
+Sends the steps of `assay chain deploy`, with the code that this installation ships, so that `assay chain verify` knows
+it again; `assay chain deploy` besides says the cost first and goes on where it was stopped. The account becomes the
+guardian. TEST::0 and the like are ape's test accounts, whose keys everybody knows: for development chains only. Any
+other is one of `ape accounts list`. On ethereum:local:foundry ape uses the anvil at APE_FOUNDRY_HOST (or on port 8545);
+where none runs it starts one and ends it with the script: a rehearsal.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import click
-from ape import networks, project
-from ape.api import AccountAPI, TestAccountAPI
+from ape import networks
+from ape.api import AccountAPI, ReceiptAPI, TestAccountAPI
 from ape.cli import ConnectedProviderCommand, account_option
 from ape.exceptions import ContractLogicError
-from eth_utils.address import is_address
+from eth_utils.address import is_address, to_checksum_address
 
-from market.chain import DEVELOPMENT_CHAIN_IDS
-from market.deployment import CONTRACTS, Deployment, DeploymentParameters
+from market.chain import CREATE, DEVELOPMENT_CHAIN_IDS, Call, Chain
+from market.config import Home
+from market.deployment import Deployment, finished, require_token
+from market.deployment_steps import Creation, DeploymentParameters, Plan, steps
 from market.errors import AssayError
-from market.hashing import keccak256
+from market.networks import FILE_NAME, Networks
 from market.reverts import decode
 
 DEFAULTS = DeploymentParameters()
 
 
 def deploy(account: AccountAPI, parameters: DeploymentParameters) -> Deployment:
-    """Sends what market.deployment.deploy sends, in its order, compiled and signed by ape.
+    """Sends every step in order, signed by ape.
 
     Raises:
-        click.UsageError: without a token, or with a test account, on a chain that is no development one.
+        click.UsageError: a test account on a chain that is no development one.
+        ConfigError: without a token where the test token has no place.
         ContractError: a parameter is out of range (ShareOutOfRange, UnbondingTooShort, …).
     """
     chain_id = networks.provider.chain_id
-    if chain_id not in DEVELOPMENT_CHAIN_IDS:
-        if isinstance(account, TestAccountAPI):
-            raise click.UsageError(f"Everybody knows the key of a test account: not for chain {chain_id}.")
-        if parameters.token is None:
-            raise click.UsageError(f"Chain {chain_id} is no development chain: name the token that stakes are in.")
-    project.load_contracts(use_cache=False)  # all at once: a source that is compiled alone gives other code
-    created: dict[str, Any] = {}
-
-    def create(name: str, contract: str, *arguments: Any) -> str:
-        try:
-            created[name] = account.deploy(getattr(project, contract), *arguments)
-        except ContractLogicError as error:
-            raise decode(_data(error), f"{contract}.constructor") from None
-        return str(created[name].address)
-
-    token = parameters.token or create("token", "TestToken")
-    listed = [(token, parameters.cap)]
-    vault = create("vault", "Vault", account.address, token, parameters.unbonding_window, listed)
-    registry = create("registry", "Registry")
-    jobs = create("jobs", "Jobs", vault, parameters.arbiter, parameters.dispute_window, parameters.challenger_share_bps)
-    created["vault"].seal([jobs], sender=account)
-    addresses = {"vault": vault, "registry": registry, "jobs": jobs, "token": token}
-    return Deployment(
-        chain_id=chain_id,
-        block=min(contract.creation_metadata.block for contract in created.values()),
-        code_hashes={name: _code_hash(addresses[name]) for name in CONTRACTS},
-        **addresses,
-    )
+    if chain_id not in DEVELOPMENT_CHAIN_IDS and isinstance(account, TestAccountAPI):
+        raise click.UsageError(f"Everybody knows the key of a test account: not for chain {chain_id}.")
+    network = Networks(Home.of(os.environ).path / FILE_NAME).of(chain_id)
+    require_token(network, parameters)
+    made: dict[str, str] = {}
+    plan = Plan(chain_id, str(account.address), parameters, made)
+    blocks: list[int] = []
+    for step in steps(parameters):
+        receipt = send(account, step.call(plan))
+        blocks.append(receipt.block_number)
+        if isinstance(step, Creation):
+            made[step.name] = to_checksum_address(receipt.contract_address)
+    return finished(Chain(networks.provider.http_uri), plan, network, min(blocks))
 
 
-def _code_hash(address: str) -> str:
-    return "0x" + keccak256(bytes(networks.provider.get_code(address))).hex()
+def send(account: AccountAPI, call: Call) -> ReceiptAPI:
+    """Sends one call and awaits its receipt. Raises ContractError where the contract refuses."""
+    to = {} if call.to == CREATE else {"receiver": call.to}
+    try:
+        return account.call(networks.ecosystem.create_transaction(data=call.data, **to))
+    except ContractLogicError as error:
+        raise decode(_data(error), call.label) from None
 
 
 def _data(error: ContractLogicError) -> bytes:
-    """What the constructor returned: ape leaves an error that it does not know as hex."""
+    """What the contract returned: ape leaves an error that it does not know as hex."""
     message = error.revert_message or ""
     return bytes.fromhex(message[2:]) if message.startswith("0x") else b""
 

@@ -21,11 +21,13 @@ _REVERT_DATA = re.compile(r"output: 0x([0-9a-f]*)")
 class RevmChain(Chain):
     """A fresh EVM whose clock stands still unless it is set."""
 
-    def __init__(self, artefacts: Sequence[Artefact], coverage: Coverage | None = None) -> None:
+    def __init__(
+        self, artefacts: Sequence[Artefact], coverage: Coverage | None = None, *, chain_id: int = CHAIN_ID
+    ) -> None:
         super().__init__(artefacts, coverage)
         self._number = 1
         self._now = START
-        self._evm = EVM(env=Env(cfg=CfgEnv(chain_id=CHAIN_ID), block=self._block()), spec_id="CANCUN")
+        self._evm = EVM(env=Env(cfg=CfgEnv(chain_id=chain_id), block=self._block()), spec_id="CANCUN")
 
     @property
     def now(self) -> int:

@@ -1,0 +1,97 @@
+"""The compiler's input for block explorers: compiling it gives the shipped code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from market.artefacts import load, standard_input
+from market.deployment import Deployment
+from market.deployment_steps import DeploymentParameters
+from market.errors import ConfigError
+from market.networks import Networks
+from market.standard_json import compiler_input, contract_names, submission
+from tools.compiler import ROOT
+
+ADDRESSES = {name: "0x" + f"{index:02x}" * 20 for index, name in enumerate(("vault", "registry", "jobs", "token"), 1)}
+
+
+def deployment(parameters: DeploymentParameters | None = None) -> Deployment:
+    return Deployment(
+        chain_id=1,
+        block=1,
+        code_hashes={},
+        network="ethereum",
+        guardian="0x" + "aa" * 20,
+        parameters=parameters or DeploymentParameters(),
+        randomness=Networks().of(1).random,
+        **ADDRESSES,
+    )
+
+
+def compiled(document: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Compiles in an empty folder, as an explorer does: whatever is not in the input is not there."""
+    answer = subprocess.run(
+        [ROOT / "tools" / "solc", "--standard-json"],
+        cwd=folder,
+        input=json.dumps(document),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    output = json.loads(answer.stdout)
+    assert [error for error in output["errors"] if error["severity"] == "error"] == []
+    return {name: contract for file in output["contracts"].values() for name, contract in file.items()}
+
+
+def test_compiling_the_input_gives_the_shipped_code(tmp_path: Path) -> None:
+    contracts = compiled(compiler_input(), tmp_path)
+    assert sorted(contracts) == sorted(contract_names())
+    for name, contract in contracts.items():
+        artefact = load(name)
+        assert contract["evm"]["bytecode"]["object"] == artefact.creation.code.hex(), name
+        assert contract["evm"]["deployedBytecode"]["object"] == artefact.runtime.code.hex(), name
+
+
+def test_input_for_one_contract_asks_for_it_alone() -> None:
+    document = compiler_input("Jobs")
+    assert list(document["settings"]["outputSelection"]) == ["contracts/Jobs.sol"]
+    assert document["sources"] == standard_input()["sources"]
+    assert set(document) == {"language", "settings", "sources"}
+
+
+def test_input_holds_what_is_deployed_and_no_other_test_contract() -> None:
+    tests = {path for path in standard_input()["sources"] if path.startswith("contracts/test/")}
+    assert tests == {"contracts/test/TestToken.sol"}
+
+
+def test_submission_has_the_arguments_that_stand_behind_the_creation_code() -> None:
+    beside = submission(deployment=deployment())
+    assert sorted(beside) == sorted(contract_names())
+    for name, entry in beside.items():
+        assert entry["contract"].endswith(f".sol:{name}")
+        assert entry["compiler_version"].startswith("v0.8.")
+    vault = load("Vault").creation_code(
+        ("0x" + "aa" * 20, ADDRESSES["token"], 14 * 86_400, [(ADDRESSES["token"], 10**12)])
+    )
+    assert vault.hex() == load("Vault").creation.code.hex() + beside["Vault"]["constructor_arguments"]
+    assert beside["Vault"]["address"] == ADDRESSES["vault"]
+
+
+def test_submission_of_a_market_with_a_token_of_others_leaves_that_out() -> None:
+    assert "TestToken" not in submission(deployment=deployment(DeploymentParameters(token=ADDRESSES["token"])))
+
+
+def test_submission_without_a_deployment_names_contract_and_compiler_alone() -> None:
+    assert set(submission("Vault")["Vault"]) == {"contract", "compiler_version"}
+
+
+def test_unknown_contract_is_refused_with_the_known_ones() -> None:
+    for ask in (compiler_input, submission):
+        with pytest.raises(ConfigError, match="Vault, Registry, Jobs") as refused:
+            ask("Bank")
+        assert refused.value.code == "UnknownContract"
