@@ -32,7 +32,13 @@ _ROUNDS = 5
 
 @dataclass(frozen=True)
 class Done:
-    """A step that is in a block. `wei` is what it cost; `address` what it made, "" for the seal."""
+    """A step that is in a block.
+
+    Attributes:
+        address: of what it made, "" for the seal.
+        wei: what it cost.
+        resumed: whether an earlier run recorded it.
+    """
 
     name: str
     transaction: str
@@ -112,7 +118,7 @@ class Deployer:
         checkpoint: called with "began", "recorded" and "saved" at these points; for crash tests.
 
     Raises:
-        ConfigError: code NoTestToken, ManifestExists, OtherDeployment, ChainStartedAnew or BadProgress. Nothing was
+        ConfigError: code NoTestToken, NotAToken, ManifestExists, OtherDeployment, ChainStartedAnew or BadProgress. Nothing was
             sent.
         ChainUnreachable: the chain could not be asked.
     """
@@ -127,7 +133,7 @@ class Deployer:
         *,
         checkpoint: Callable[[str], None] = lambda _: None,
     ) -> None:
-        require_token(network, parameters)
+        require_token(chain, network, parameters)
         self._chain = chain
         self._network = network
         self._manifest = manifest
@@ -137,7 +143,8 @@ class Deployer:
         self._steps = steps(parameters)
         empty = Plan(chain.chain_id, guardian, parameters)
         fresh = Progress(secrets.token_hex(16), chain.chain_id, chain.block(0).hash, guardian, plan_digest(empty))
-        self._progress = self._taken_up(fresh)
+        earlier = self._taken_up(fresh)
+        self._progress = replace(earlier, done=tuple(replace(entry, resumed=True) for entry in earlier.done))
         if manifest.exists() and not self.is_finished:
             raise ConfigError(
                 f"{manifest} exists; nothing was sent.",
@@ -199,7 +206,7 @@ class Deployer:
             self._progress.save(self._progress_file)
             self._checkpoint("began")
         for entry in self.done:
-            on_step(replace(entry, resumed=True))
+            on_step(entry)
         for _ in range(_ROUNDS):
             for step in self._steps:
                 if not self._holds(step):

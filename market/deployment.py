@@ -14,7 +14,7 @@ from pydantic.alias_generators import to_camel
 from market.chain import Chain
 from market.contracts import Jobs, Registry, Token, Vault
 from market.deployment_steps import Creation, DeploymentParameters, Plan, creations, steps
-from market.errors import ChainError, ConfigError, WrongChain
+from market.errors import ChainError, ChainUnreachable, ConfigError, WrongChain
 from market.files import write_atomically
 from market.hashing import keccak256
 from market.networks import Network, Networks, Randomness
@@ -232,7 +232,7 @@ def deploy(
     """
     chosen = parameters or DeploymentParameters()
     known = network or Networks().of(chain.chain_id)
-    require_token(known, chosen)
+    require_token(chain, known, chosen)
     made: dict[str, str] = {}
     plan = Plan(chain.chain_id, transactions.address, chosen, made)
     blocks: list[int] = []
@@ -245,12 +245,26 @@ def deploy(
     return finished(chain, plan, known, min(blocks))
 
 
-def require_token(network: Network, parameters: DeploymentParameters) -> None:
-    """
+def require_token(chain: Chain, network: Network, parameters: DeploymentParameters) -> None:
+    """Call it before anything is spent: a vault whose token is none could never take a deposit.
+
     Raises:
-        ConfigError: code NoTestToken: no token is named, and the test token has no place on this chain.
+        ConfigError: code NoTestToken: no token is named, and the test token has no place on this chain. Code NotAToken:
+            what is named does not answer as a token does.
     """
-    if parameters.token is None and not network.takes_test_token:
+    if parameters.token is not None:
+        try:
+            Token(chain, parameters.token).decimals()
+        except ChainUnreachable:
+            raise
+        except ChainError:
+            raise ConfigError(
+                f"{parameters.token} on chain {chain.chain_id} is no ERC-20 token; nothing was sent.",
+                hint="Check the address and the chain.",
+                code="NotAToken",
+                token=parameters.token,
+            ) from None
+    elif not network.takes_test_token:
         raise ConfigError(
             f"Chain {network.chain_id} ({network.name}) is no development or test chain as far as Assay knows, so the "
             "test token is not deployed; nothing was sent.",

@@ -46,7 +46,8 @@ def deploy(account: AccountAPI, parameters: DeploymentParameters) -> Deployment:
     if chain_id not in DEVELOPMENT_CHAIN_IDS and isinstance(account, TestAccountAPI):
         raise click.UsageError(f"Everybody knows the key of a test account: not for chain {chain_id}.")
     network = Networks(Home.of(os.environ).path / FILE_NAME).of(chain_id)
-    require_token(network, parameters)
+    chain = Chain(networks.provider.http_uri)
+    require_token(chain, network, parameters)
     made: dict[str, str] = {}
     plan = Plan(chain_id, str(account.address), parameters, made)
     blocks: list[int] = []
@@ -55,7 +56,7 @@ def deploy(account: AccountAPI, parameters: DeploymentParameters) -> Deployment:
         blocks.append(receipt.block_number)
         if isinstance(step, Creation):
             made[step.name] = to_checksum_address(receipt.contract_address)
-    return finished(Chain(networks.provider.http_uri), plan, network, min(blocks))
+    return finished(chain, plan, network, min(blocks))
 
 
 def send(account: AccountAPI, call: Call) -> ReceiptAPI:

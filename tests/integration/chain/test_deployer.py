@@ -104,6 +104,7 @@ def test_deployment_taken_up_again_reports_what_was_there(staging: Anvil, tmp_pa
     deployed = run(staging, manifest, on_step=lambda entry: seen.append((entry.name, entry.resumed)))
     assert seen == [("token", True), ("vault", True), ("registry", False), ("jobs", False), ("seal", False)]
     assert_whole(staging, manifest)
+    assert [(entry.name, entry.resumed) for entry in deployed.done] == seen
     paid = 10_000 * 10**18 - Chain(staging.rpc_url).balance(staging.accounts[SENDER].address)
     assert deployed.wei == paid
 
