@@ -37,7 +37,11 @@ from market.money import format_amount, parse_amount
 from market.standard_json import compiler_input, submission
 from market.transactions import Transactions
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Deploy a market on a chain, or check one that somebody else deployed.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Deploy a market on a chain, or check one that somebody else deployed.",
+)
 app.command("deploy")(deploy)
 
 

@@ -118,8 +118,8 @@ class Deployer:
         checkpoint: called with "began", "recorded" and "saved" at these points; for crash tests.
 
     Raises:
-        ConfigError: code NoTestToken, NotAToken, ManifestExists, OtherDeployment, ChainStartedAnew or BadProgress. Nothing
-            was sent.
+        ConfigError: code NoTestToken, NotAToken, ManifestExists, OtherDeployment, ChainStartedAnew or BadProgress.
+            Nothing was sent.
         ChainUnreachable: the chain could not be asked.
     """
 

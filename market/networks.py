@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from market.chain import DEVELOPMENT_CHAIN_IDS
+from market.config import wrong_setting
 from market.errors import ConfigError
 
 FILE_NAME = "networks.toml"
@@ -149,8 +150,7 @@ def _read(path: Path) -> Mapping[str, Network]:
     except FileNotFoundError:
         return {}
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        reason = ": ".join(wrong_setting(error))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, TypeError) as error:
         reason = str(error)
     raise ConfigError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,13 +17,16 @@ from eth_account import Account
 from typer.testing import CliRunner, Result
 
 from assay.chain_cli import app
+from assay.cli import app as root
 from market.anvil import Anvil
 from market.chain import Chain
 from market.contracts import Token
 from market.deployment import Deployment, DeploymentParameters, deploy
 from market.errors import AssayError
-from market.keystore import save_account
+from market.keystore import read_address, save_account
+from market.networks import Network, Networks
 from market.transactions import Transactions
+from tests.e2e.test_readme import blocks
 
 CHAIN_ID = 424_242
 PASSWORD = "correct horse battery"
@@ -35,6 +39,7 @@ coin = "XYZ"
 block_time_ms = 0
 confirmations = 0
 finality = 0
+rpc_variable = "STAGING_RPC_URL"
 bias = "We run its only sequencer."
 """
 Run = Callable[..., Result]
@@ -108,9 +113,7 @@ def manifest(office: Office) -> Path:
     return path
 
 
-def _staging(office: Office) -> Any:
-    from market.networks import Networks
-
+def _staging(office: Office) -> Network:
     return Networks(office.home / "networks.toml").named("staging")
 
 
@@ -224,6 +227,37 @@ def test_keystore_that_states_anothers_address_sends_nothing(office: Office, cha
         chain("deploy", "--yes")
     assert refused.value.code == "KeystoreError"
     assert Chain(office.anvil.rpc_url).head().number == 0
+
+
+def test_commands_of_the_readme_deploy_verify_and_give_tokens(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they stand there, in order, but on this chain, and with --yes where nobody sits to answer."""
+    block = next(block for block in blocks("text") if "assay chain deploy" in block)
+    lines = [line.split("  #")[0].strip().replace("sepolia", "staging") for line in block.splitlines()]
+    assert [line.split(" --")[0] for line in lines] == [
+        "assay key new", "export SEPOLIA_RPC_URL=https://…", "assay chain deploy", "assay chain deploy",
+        "assay chain verify", "assay chain faucet",
+    ]  # fmt: skip
+    monkeypatch.chdir(office.home)
+    (office.home / "key.json").unlink()
+    environment = {
+        "ASSAY_HOME": str(office.home),
+        "ASSAY_PASSWORD": PASSWORD,
+        "STAGING_RPC_URL": office.anvil.rpc_url,
+        "SEPOLIA_RPC_URL": office.anvil.rpc_url,
+    }
+    printed = {}
+    for line in (line for line in lines if line.startswith("assay")):
+        words = shlex.split(line.replace("$SEPOLIA_RPC_URL", office.anvil.rpc_url))[1:]
+        if words[:2] == ["chain", "deploy"] and "--dry-run" not in words:
+            words.append("--yes")
+        result = CliRunner().invoke(root, words, env=environment)
+        assert result.exit_code == 0, (line, result.output, result.exception)
+        printed[words[1]] = result.stdout
+        if words[1] == "new":
+            address = read_address(office.home / "key.json")
+            office.anvil.rpc("anvil_setBalance", address, hex(10**18))
+    assert "✗" not in printed["verify"]
+    assert "10000 tUSD went to" in printed["faucet"]
 
 
 # ------------------------------------------------------------------------------------------------------------ verify

@@ -106,7 +106,7 @@ def test_main_chain_cannot_be_declared_a_test_chain(tmp_path: Path, text: str) -
         ("x = 1", "cannot be used"),
         (OWN.replace("test", "toy"), "kind"),
         (OWN.replace("= 424242", "= -1"), "chain_id"),
-        (OWN + 'rpc = "https://key"', "rpc: Extra"),
+        (OWN + 'rpc = "https://key"', "rpc: there is no such setting"),
         (OWN.replace('coin = "XYZ"', ""), "coin"),
     ],
     ids=lambda value: value[-20:],
