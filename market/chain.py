@@ -92,7 +92,7 @@ class Chain:
         if expected_chain_id is not None and self.chain_id != expected_chain_id:
             raise WrongChain(
                 f"{self.origin} serves chain {self.chain_id}, not chain {expected_chain_id}; nothing was sent.",
-                hint="Check the RPC URL against the deployment manifest.",
+                hint="Check the RPC URL against the deployment manifest, or the network that you named.",
                 expected=expected_chain_id,
                 got=self.chain_id,
             )

@@ -19,7 +19,7 @@ from market.contracts import Vault
 from market.deployment import Deployment, created_at, finished, require_token
 from market.deployment_cost import Cost, cost_of
 from market.deployment_steps import Creation, DeploymentParameters, Plan, Step, plan_digest, steps
-from market.errors import ChainError, ConfigError
+from market.errors import AssayError, ChainError, ConfigError
 from market.fees import FeePolicy
 from market.files import write_atomically
 from market.networks import Network
@@ -222,7 +222,13 @@ class Deployer:
 
     def _send(self, step: Step, transactions: Transactions) -> Done:
         key = f"deploy/{self._progress.key}/{step.name}"
-        entry = Done.of(step, transactions.send(step.call(self.plan), timeout=STEP_SECONDS, key=key))
+        try:
+            sent = transactions.send(step.call(self.plan), timeout=STEP_SECONDS, key=key)
+        except AssayError as error:
+            reached = f"{len(self.done)} of {len(self._steps)} steps are done and kept: the same command goes on there."
+            error.hint = f"{error.hint} {reached}".strip()
+            raise
+        entry = Done.of(step, sent)
         others = tuple(earlier for earlier in self._progress.done if earlier.name != step.name)
         self._progress = replace(self._progress, done=(*others, entry))
         self._progress.save(self._progress_file)

@@ -16,7 +16,7 @@ import pytest
 
 from market.anvil import Anvil
 from market.chain import Chain
-from market.deployer import Deployed, Deployer
+from market.deployer import Deployed, Deployer, Done
 from market.deployment import Deployment
 from market.deployment_cost import Cost
 from market.deployment_steps import DAY, DeploymentParameters, plan_digest, steps
@@ -107,6 +107,21 @@ def test_deployment_taken_up_again_reports_what_was_there(staging: Anvil, tmp_pa
     assert [(entry.name, entry.resumed) for entry in deployed.done] == seen
     paid = 10_000 * 10**18 - Chain(staging.rpc_url).balance(staging.accounts[SENDER].address)
     assert deployed.wei == paid
+
+
+def test_deployment_whose_account_runs_dry_says_how_far_it_is_and_goes_on(staging: Anvil, tmp_path: Path) -> None:
+    manifest, address = tmp_path / "deployment.json", staging.accounts[SENDER].address
+
+    def spend(entry: Done) -> None:
+        if entry.name == "vault":
+            staging.rpc("anvil_setBalance", address, "0x1")
+
+    with pytest.raises(ChainError, match="2 of 5 steps are done and kept: the same command goes on") as refused:
+        run(staging, manifest, on_step=spend)
+    assert refused.value.code == "InsufficientFunds"
+    staging.rpc("anvil_setBalance", address, hex(10**18))
+    run(staging, manifest)
+    assert_whole(staging, manifest)
 
 
 def test_deployment_whose_queue_was_lost_goes_on_by_what_the_chain_has(staging: Anvil, tmp_path: Path) -> None:
