@@ -45,6 +45,10 @@ class Contract:
         data = self.artefact.function(name).encode_input(arguments)
         return Call(self.address, data, f"{self.artefact_name}.{name}")
 
+    def view(self, name: str, *arguments: Any) -> Any:
+        """What any view of the ABI returns, by its Solidity name; for whoever compares all of them."""
+        return self._read(name, *arguments)
+
     def _read(self, name: str, *arguments: Any, block: BlockTag = "latest") -> Any:
         """The single result, or a tuple of several."""
         entry = self.artefact.function(name)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
+from pydantic.alias_generators import to_camel
+
 from market.chain import Chain
-from market.contracts import Jobs, Vault
+from market.contracts import Contract
 from market.deployment import Contracts, Deployment, code_hash
 from market.deployment_steps import creations
 from market.errors import ChainError, ChainUnreachable
@@ -55,8 +58,8 @@ def verify(chain: Chain, deployment: Deployment, networks: Networks) -> tuple[Ch
         return tuple(checks)
     checks += _code(chain, deployment)
     contracts = Contracts.of(chain, deployment)
-    checks += _wiring(deployment, contracts.vault, contracts.jobs)
-    checks += _parameters(deployment, contracts.vault, contracts.jobs)
+    checks += _wiring(deployment, contracts)
+    checks += _parameters(deployment, contracts)
     checks += _declarations(chain, deployment, networks)
     return tuple(checks)
 
@@ -83,8 +86,8 @@ def _code(chain: Chain, deployment: Deployment) -> list[Check]:
     return checks
 
 
-def _wiring(deployment: Deployment, vault: Vault, jobs: Jobs) -> list[Check]:
-    token = deployment.token
+def _wiring(deployment: Deployment, contracts: Contracts) -> list[Check]:
+    vault, jobs, token = contracts.vault, contracts.jobs, deployment.token
     return [
         _asked("vault is sealed", "yes", lambda: "yes" if vault.is_sealed() else "no", "NotSealed"),
         _asked("modules of the vault", deployment.jobs, lambda: _listed(vault.modules()), "WrongWiring"),
@@ -95,28 +98,36 @@ def _wiring(deployment: Deployment, vault: Vault, jobs: Jobs) -> list[Check]:
     ]
 
 
-def _parameters(deployment: Deployment, vault: Vault, jobs: Jobs) -> list[Check]:
-    chosen, code = deployment.parameters, "WrongParameter"
+def _parameters(deployment: Deployment, contracts: Contracts) -> list[Check]:
+    """Each parameter against the getter of its name, in whichever contract has one."""
     guardian = deployment.guardian
 
     def found_guardian() -> str:
-        found = vault.guardian()
+        found = contracts.vault.guardian()
         return guardian if found == ZERO_ADDRESS else found  # renounced: less power than the manifest says
 
-    return [
-        _asked("guardian (or none any more)", guardian, found_guardian, "WrongGuardian"),
-        _asked("cap of the token", str(chosen.cap), lambda: str(vault.cap(deployment.token)), code),
-        _asked("unbonding window", f"{chosen.unbonding_window} s", lambda: f"{vault.unbonding_window()} s", code),
-        _asked("dispute window", f"{chosen.dispute_window} s", lambda: f"{jobs.dispute_window()} s", code),
-        _asked("arbiter", chosen.arbiter.lower(), lambda: jobs.arbiter().lower(), code),
-        _asked(
-            "challenger's share",
-            f"{chosen.challenger_share_bps} bps",
-            lambda: f"{jobs.challenger_share_bps()} bps",
-            code,
-        ),
-        _asked("deprecated", "", lambda: "yes" if vault.is_deprecated() else "no", "", note=True),
-    ]
+    checks = [_asked("guardian (or none any more)", guardian, found_guardian, "WrongGuardian")]
+    for name, chosen in vars(deployment.parameters).items():
+        if name == "token":  # the vault's stake token, compared with the wiring
+            continue
+        getter = to_camel(name)
+        contract, arguments = _owner(getter, deployment.token, contracts)
+        ask = partial(_view, contract, getter, arguments)
+        checks.append(_asked(name.replace("_", " "), str(chosen).lower(), ask, "WrongParameter"))
+    deprecated = _asked("deprecated", "", lambda: "yes" if contracts.vault.is_deprecated() else "no", "", note=True)
+    return [*checks, deprecated]
+
+
+def _owner(getter: str, token: str, contracts: Contracts) -> tuple[Contract, tuple[str, ...]]:
+    """The contract that has this getter, and its arguments: nothing, or the token."""
+    for contract in (contracts.vault, contracts.registry, contracts.jobs):
+        if getter in contract.artefact.functions:
+            return contract, (token,) if contract.artefact.function(getter).inputs else ()
+    raise KeyError(getter)  # a test of the parameters rules it out
+
+
+def _view(contract: Contract, getter: str, arguments: tuple[str, ...]) -> str:
+    return str(contract.view(getter, *arguments)).lower()
 
 
 def _declarations(chain: Chain, deployment: Deployment, networks: Networks) -> list[Check]:

@@ -103,7 +103,8 @@ def test_market_is_deployed_through_a_kill_verified_and_sells_an_answer(site: Si
 
     planned = site.run(*command, "--dry-run")
     assert planned["enough"]
-    assert [step["name"] for step in planned["steps"]] == ["token", "vault", "registry", "jobs", "seal"]
+    names = [step["name"] for step in planned["steps"]]
+    assert names[:2] == ["token", "vault"]
     assert chain.transaction_count(deployer) == 0
 
     killed = site.start(*command, "--yes")
@@ -114,8 +115,10 @@ def test_market_is_deployed_through_a_kill_verified_and_sells_an_answer(site: Si
     assert not manifest.exists()
 
     made = site.run(*command, "--yes")
-    assert [step["resumed"] for step in made["steps"]] == [True, True, False, False, False]
-    assert chain.transaction_count(deployer) == len(planned["steps"])
+    assert [(step["name"], step["resumed"]) for step in made["steps"]] == [
+        (name, name in ("token", "vault")) for name in names
+    ]
+    assert chain.transaction_count(deployer) == len(names)
     assert sum(step["gas"] for step in made["steps"]) <= planned["total_gas"] + 500
     assert COIN - chain.balance(deployer) == int(made["total_wei"])
     deployment = Deployment.load(manifest)

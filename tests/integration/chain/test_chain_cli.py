@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shlex
@@ -17,11 +18,13 @@ from eth_account import Account
 from typer.testing import CliRunner, Result
 
 from assay.chain_cli import app
+from assay.chain_deploy import deploy as deploy_command
 from assay.cli import app as root
 from market.anvil import Anvil
 from market.chain import Chain
 from market.contracts import Token
 from market.deployment import Deployment, DeploymentParameters, deploy
+from market.deployment_steps import steps
 from market.errors import AssayError
 from market.keystore import read_address, save_account
 from market.networks import Network, Networks
@@ -31,6 +34,7 @@ from tests.e2e.test_readme import blocks
 CHAIN_ID = 424_242
 PASSWORD = "correct horse battery"
 OPERATOR = 7
+STEPS = [step.name for step in steps(DeploymentParameters())]
 STAGING = f"""
 [staging]
 chain_id = {CHAIN_ID}
@@ -131,9 +135,9 @@ def test_deploy_says_the_cost_then_each_step_and_writes_the_manifest(office: Off
     assert f"manifest  {office.home.name}" not in result.stdout
     assert "deployment-staging.json" in result.stdout
     assert written.vault in result.stdout
-    assert "XYZ in 5 transactions" in result.stdout
+    assert f"XYZ in {len(STEPS)} transactions" in result.stdout
     told = [line.split()[0] for line in result.stderr.splitlines() if ", " in line and "block " in line]
-    assert told == ["token", "vault", "registry", "jobs", "seal"]
+    assert told == STEPS
     assert result.stderr.index("in all") < result.stderr.index("block ")
 
 
@@ -214,7 +218,7 @@ def test_deploy_on_an_unknown_chain_wants_a_token(office: Office, chain: Run, ma
     assert office.nothing_was_sent()
     token = Deployment.load(manifest).token
     made = document(chain("deploy", "--yes", "--json", "--token", token, "--confirmations", "0"))
-    assert [step["name"] for step in made["steps"]] == ["vault", "registry", "jobs", "seal"]
+    assert [step["name"] for step in made["steps"]] == STEPS[1:]
     assert made["deployment"]["network"] == f"chain-{CHAIN_ID}"
     assert made["deployment"]["parameters"]["token"] == token.lower()
 
@@ -258,6 +262,10 @@ def test_commands_of_the_readme_deploy_verify_and_give_tokens(office: Office, mo
             office.anvil.rpc("anvil_setBalance", address, hex(10**18))
     assert "✗" not in printed["verify"]
     assert "10000 tUSD went to" in printed["faucet"]
+
+
+def test_every_parameter_of_a_deployment_can_be_chosen() -> None:
+    assert set(vars(DeploymentParameters())) <= set(inspect.signature(deploy_command).parameters)
 
 
 # ------------------------------------------------------------------------------------------------------------ verify

@@ -17,7 +17,8 @@ from market.anvil import Anvil
 from market.artefacts import load
 from market.chain import CREATE, Call, Chain
 from market.contracts import Vault
-from market.deployment import Deployment, DeploymentParameters, Successor, deploy
+from market.deployment import CONTRACTS, Deployment, DeploymentParameters, Successor, deploy
+from market.deployment_steps import steps as deployment_steps
 from market.errors import ChainError, ConfigError, ContractError, WrongChain
 from market.hashing import keccak256
 from market.transactions import Transactions
@@ -28,13 +29,12 @@ from tests.integration.chain.world import CLIENT, DEPLOYER, World, build
 def test_deployment_reports_each_step_and_checks_out(anvil: Anvil, tmp_path: Path) -> None:
     steps: list[str] = []
     world = build(anvil, tmp_path, on_step=lambda name, sent: steps.append(f"{name} {sent.label}"))
-    assert steps == [
+    assert steps == [f"{step.name} {step.label}" for step in deployment_steps(DeploymentParameters())]
+    assert (steps[0], steps[-2], steps[-1]) == (
         "token TestToken.constructor",
-        "vault Vault.constructor",
-        "registry Registry.constructor",
         "jobs Jobs.constructor",
         "seal Vault.seal",
-    ]
+    )
     assert world.deployment.block == 1
     world.deployment.check(world.chain)
 
@@ -53,8 +53,9 @@ def test_manifest_saved_and_loaded_is_the_same(world: World, tmp_path: Path) -> 
 def test_manifest_with_a_successor_keeps_it(world: World, tmp_path: Path) -> None:
     path = tmp_path / "deployment.json"
     successor = Successor(31337, world.vault.address)
-    replaced = dataclasses.replace(world.deployment, successor=successor, libraries={"Draw": world.jobs.address})
-    hashes = {**world.deployment.code_hashes, "Draw": world.deployment.code_hashes["jobs"]}
+    replaced = dataclasses.replace(world.deployment, successor=successor, libraries={"Luck": world.jobs.address})
+    hashes = {name: world.deployment.code_hashes[name] for name in CONTRACTS}
+    hashes["Luck"] = hashes["jobs"]
     replaced = dataclasses.replace(replaced, code_hashes=hashes)
     replaced.save(path)
     assert Deployment.load(path) == replaced
@@ -161,8 +162,8 @@ def test_missing_manifest_says_what_to_do(tmp_path: Path) -> None:
         {"randomness": {"source": "blockhash"}},
         {"randomness": {"source": "blockhash", "bias": 7}},
         {"libraries": []},
-        {"libraries": {"Draw": "0x12"}},
-        {"libraries": {"Draw": "0x" + "11" * 20}},
+        {"libraries": {"Luck": "0x12"}},
+        {"libraries": {"Luck": "0x" + "11" * 20}},
         {"successor": {"vault": "0x" + "11" * 20}},
         {"successor": "0x" + "11" * 20},
         {"extra": 1},
