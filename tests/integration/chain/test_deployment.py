@@ -18,11 +18,11 @@ from market.artefacts import load
 from market.chain import CREATE, Call, Chain
 from market.contracts import Vault
 from market.deployment import CONTRACTS, Deployment, DeploymentParameters, Successor, deploy
+from market.deployment_steps import creations
 from market.deployment_steps import steps as deployment_steps
 from market.errors import ChainError, ConfigError, ContractError, WrongChain
 from market.hashing import keccak256
 from market.transactions import Transactions
-from market.types import ZERO_ADDRESS
 from tests.integration.chain.world import CLIENT, DEPLOYER, World, build
 
 
@@ -271,8 +271,9 @@ def test_manifest_whose_vault_has_a_second_module_is_refused(world: World) -> No
     )
     vault = world.send(DEPLOYER, Call(CREATE, load("Vault").creation_code(vault_arguments), "Vault.constructor"))
     assert vault.contract_address is not None
-    arguments = (vault.contract_address, ZERO_ADDRESS, world.jobs.dispute_window(), world.jobs.challenger_share_bps())
-    jobs = world.send(DEPLOYER, Call(CREATE, load("Jobs").creation_code(arguments), "Jobs.constructor"))
+    step = next(step for step in creations(world.deployment.parameters) if step.name == "jobs")
+    made = {**world.deployment.addresses, "vault": vault.contract_address}
+    jobs = world.send(DEPLOYER, step.call(dataclasses.replace(world.deployment.plan, made=made)))
     assert jobs.contract_address is not None
     thief = world.account(CLIENT).address
     world.send(DEPLOYER, Vault(world.chain, vault.contract_address).seal([jobs.contract_address, thief]))
