@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from eth_account.signers.local import LocalAccount
@@ -37,6 +40,16 @@ from market.networks import Kind, Network
 from market.transactions import Transactions
 
 DEFAULTS = DeploymentParameters()
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
+HELP = {
+    "token": "The ERC-20 of stakes and prices.",
+    "arbiter": "Who may slash bonds; zero: nobody.",
+    "dispute_window": "Seconds a bond stays locked after settlement.",
+    "unbonding_window": "Seconds that stake takes to leave.",
+    "challenger_share_bps": "Challenger's share of a slashed bond, in 1/10 000.",
+    "cap": "Base units of the token that the vault takes at most.",
+}
+"""What a parameter is, for --help; one without a line here is an option all the same."""
 
 
 class TooPoor(ChainError):
@@ -65,7 +78,35 @@ class Site:
         }
 
 
+def with_parameters(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives the command an option for every field of DeploymentParameters; it receives them as `parameters`."""
+
+    @functools.wraps(command)
+    def wrapper(**values: Any) -> None:
+        chosen = {name: values.pop(name) for name in vars(DEFAULTS)}
+        for name, value in chosen.items():
+            if isinstance(value, str):
+                chosen[name] = _address(f"--{name.replace('_', '-')}", value)
+        command(parameters=DeploymentParameters(**chosen), **values)
+
+    hints = get_type_hints(command, include_extras=True)
+    own = [parameter for name, parameter in inspect.signature(command).parameters.items() if name != "parameters"]
+    options = [parameter.replace(annotation=hints[parameter.name]) for parameter in own]
+    for name, default in vars(DEFAULTS).items():
+        shown = "on test chains a worthless one" if default is None else True
+        option = typer.Option(help=HELP.get(name, ""), rich_help_panel="Fixed for ever", show_default=shown)
+        kind: Any = int if isinstance(default, int) else str | None
+        options.append(inspect.Parameter(name, KEYWORD, default=default, annotation=Annotated[kind, option]))
+    options = [option.replace(kind=KEYWORD) for option in options]
+    wrapper.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {option.name: option.annotation for option in options}
+    del wrapper.__wrapped__  # typer must read the new signature
+    return wrapper
+
+
+@with_parameters
 def deploy(
+    parameters: DeploymentParameters,
     rpc: Rpc = None,
     network: Annotated[
         str | None,
@@ -76,17 +117,6 @@ def deploy(
     deployment: Annotated[
         Path | None, typer.Option(help="The manifest to write.", show_default="deployment-NETWORK.json")
     ] = None,
-    token: Annotated[
-        str | None,
-        typer.Option(
-            help="The ERC-20 of stakes and prices.", show_default="on test chains a worthless one is deployed"
-        ),
-    ] = None,
-    arbiter: Annotated[str, typer.Option(help="Who may slash bonds; zero: nobody.")] = DEFAULTS.arbiter,
-    dispute_window: Annotated[int, typer.Option(help="Seconds.")] = DEFAULTS.dispute_window,
-    unbonding_window: Annotated[int, typer.Option(help="Seconds.")] = DEFAULTS.unbonding_window,
-    challenger_share_bps: Annotated[int, typer.Option(help="In 1/10 000.")] = DEFAULTS.challenger_share_bps,
-    cap: Annotated[int, typer.Option(help="Base units of the token the vault takes at most.")] = DEFAULTS.cap,
     confirmations: Annotated[
         int | None, typer.Option(min=0, help="Blocks on top before it counts.", show_default="the network's")
     ] = None,
@@ -109,14 +139,6 @@ def deploy(
 
         assay chain deploy --rpc http://127.0.0.1:8545 --keystore key.json --password-file password --yes --json
     """
-    parameters = DeploymentParameters(
-        token=None if token is None else _address("--token", token),
-        arbiter=_address("--arbiter", arbiter),
-        dispute_window=dispute_window,
-        unbonding_window=unbonding_window,
-        challenger_share_bps=challenger_share_bps,
-        cap=cap,
-    )
     networks = own_networks()
     chosen = None if network is None else networks.named(network)
     connection = connection_of(

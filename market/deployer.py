@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+from eth_abi.exceptions import EncodingError
+
 from market.chain import DEVELOPMENT_CHAIN_IDS, Chain, same_address
 from market.contracts import Vault
 from market.deployment import Deployment, created_at, finished, require_token
@@ -118,8 +120,8 @@ class Deployer:
         checkpoint: called with "began", "recorded" and "saved" at these points; for crash tests.
 
     Raises:
-        ConfigError: code NoTestToken, NotAToken, ManifestExists, OtherDeployment, ChainStartedAnew or BadProgress.
-            Nothing was sent.
+        ConfigError: code NoTestToken, NotAToken, BadParameter, ManifestExists, OtherDeployment, ChainStartedAnew or
+            BadProgress. Nothing was sent.
         ChainUnreachable: the chain could not be asked.
     """
 
@@ -141,8 +143,8 @@ class Deployer:
         self._checkpoint = checkpoint
         self._parameters = parameters
         self._steps = steps(parameters)
-        empty = Plan(chain.chain_id, guardian, parameters)
-        fresh = Progress(secrets.token_hex(16), chain.chain_id, chain.block(0).hash, guardian, plan_digest(empty))
+        digest = _digest(Plan(chain.chain_id, guardian, parameters))
+        fresh = Progress(secrets.token_hex(16), chain.chain_id, chain.block(0).hash, guardian, digest)
         earlier = self._taken_up(fresh)
         self._progress = replace(earlier, done=tuple(replace(entry, resumed=True) for entry in earlier.done))
         if manifest.exists() and not self.is_finished:
@@ -257,8 +259,11 @@ class Deployer:
 
     def _confirm(self, confirmations: int, on_wait: Callable[[int], None]) -> None:
         newest = max(entry.block for entry in self._progress.done)
+        told = 0
         while (missing := newest + confirmations - self._chain.head().number) > 0:
-            on_wait(missing)
+            if missing != told:
+                on_wait(missing)
+            told = missing
             time.sleep(max(0.05, min(self._network.block_time_ms / 2000, 2.0)))
 
     def _save(self) -> Deployed:
@@ -306,6 +311,17 @@ class Deployer:
                 path=str(self._progress_file),
             )
         return earlier
+
+
+def _digest(plan: Plan) -> str:
+    try:
+        return plan_digest(plan)
+    except EncodingError as error:
+        raise ConfigError(
+            f"A parameter does not fit into the contracts: {error}. Nothing was sent.",
+            hint="Windows are below 2^64 seconds, amounts below 2^256 base units, and nothing is negative.",
+            code="BadParameter",
+        ) from None
 
 
 def done_json(entry: Done) -> dict[str, Any]:

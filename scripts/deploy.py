@@ -13,6 +13,7 @@ where none runs it starts one and ends it with the script: a rehearsal.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,6 @@ from market.deployment_steps import Creation, DeploymentParameters, Plan, steps
 from market.errors import AssayError
 from market.networks import FILE_NAME, Networks
 from market.reverts import decode
-
-DEFAULTS = DeploymentParameters()
 
 
 def deploy(account: AccountAPI, parameters: DeploymentParameters) -> Deployment:
@@ -80,15 +79,19 @@ def _address(_context: click.Context, _option: click.Parameter, value: str | Non
     return value
 
 
+def parameters_as_options(command: Callable[..., None]) -> Callable[..., None]:
+    """An option for every field of DeploymentParameters; the class says what they are."""
+    for name, default in reversed(vars(DeploymentParameters()).items()):
+        kind: dict[str, Any] = {"type": int} if isinstance(default, int) else {"callback": _address}
+        flag = f"--{name.replace('_', '-')}"
+        command = click.option(flag, default=default, show_default=default is not None, **kind)(command)
+    return command
+
+
 @click.command(cls=ConnectedProviderCommand)
 @account_option()
 @click.option("--manifest", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The file to write.")
-@click.option("--token", callback=_address, help="Default: a worthless test token (development chains only).")
-@click.option("--arbiter", callback=_address, default=DEFAULTS.arbiter, show_default=True, help="Who may slash.")
-@click.option("--dispute-window", type=int, default=DEFAULTS.dispute_window, show_default=True, help="Seconds.")
-@click.option("--unbonding-window", type=int, default=DEFAULTS.unbonding_window, show_default=True, help="Seconds.")
-@click.option("--challenger-share-bps", type=int, default=DEFAULTS.challenger_share_bps, show_default=True)
-@click.option("--cap", type=int, default=DEFAULTS.cap, show_default=True, help="Base units the vault takes at most.")
+@parameters_as_options
 def cli(account: AccountAPI, manifest: Path, **parameters: Any) -> None:
     """Deploys vault, registry and jobs, seals the vault and writes the manifest."""
     if manifest.exists():

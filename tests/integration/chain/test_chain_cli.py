@@ -184,6 +184,8 @@ def test_dry_run_of_a_keystore_that_hides_its_address_opens_it(office: Office, c
         (["--yes", "--keystore", "none.json"], {}, "KeystoreError", "There is no keystore"),
         (["--yes", "--token", "0x12"], {}, "BadAddress", "--token"),
         (["--yes", "--arbiter", "me"], {}, "BadAddress", "--arbiter"),
+        (["--yes", "--cap=-1"], {}, "BadParameter", "does not fit"),
+        (["--yes", "--dispute-window", str(2**64)], {}, "BadParameter", "does not fit"),
         (["--yes", "--challenger-share-bps", "9000"], {}, "ShareOutOfRange", "outside 1 … 3000"),
         (["--yes", "--unbonding-window", "60"], {}, "UnbondingTooShort", "shorter than"),
         (["--yes", "--token", "0x" + "11" * 20], {}, "NotAToken", "no ERC-20"),
@@ -217,7 +219,9 @@ def test_deploy_on_an_unknown_chain_wants_a_token(office: Office, chain: Run, ma
     assert refused.value.code == "NoTestToken"
     assert office.nothing_was_sent()
     token = Deployment.load(manifest).token
-    made = document(chain("deploy", "--yes", "--json", "--token", token, "--confirmations", "0"))
+    options = ("--token", token, "--confirmations", "0")  # this chain has no blocks but ours
+    made = document(chain("deploy", "--yes", "--json", *options, "--cap", "777"))
+    assert made["deployment"]["parameters"]["cap"] == 777
     assert [step["name"] for step in made["steps"]] == STEPS[1:]
     assert made["deployment"]["network"] == f"chain-{CHAIN_ID}"
     assert made["deployment"]["parameters"]["token"] == token.lower()
