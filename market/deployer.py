@@ -216,26 +216,31 @@ class Deployer:
             self._confirm(confirmations, on_wait)
             if not self.left():
                 return self._save()
-        raise ChainError(
-            "The chain keeps taking the deployment back; it stays queued and is sent again by the next run.",
-            hint="Wait until the chain is calm, then run the same command.",
-            code="Unstable",
-        )
+        raise _unstable()
 
     def _send(self, step: Step, transactions: Transactions) -> Done:
+        """Sends the step once and waits until the chain has what it makes."""
+        others = tuple(earlier for earlier in self._progress.done if earlier.name != step.name)
+        deadline = time.monotonic() + STEP_SECONDS
+        while True:
+            entry = Done.of(step, self._sent(step, transactions))
+            self._progress = replace(self._progress, done=(*others, entry))
+            if self._holds(step):
+                self._progress.save(self._progress_file)
+                self._checkpoint("recorded")
+                return entry
+            if time.monotonic() > deadline:
+                raise _unstable()
+            time.sleep(0.2)  # a reorganisation that the queue has not noticed yet: it looks once a second
+
+    def _sent(self, step: Step, transactions: Transactions) -> Sent:
         key = f"deploy/{self._progress.key}/{step.name}"
         try:
-            sent = transactions.send(step.call(self.plan), timeout=STEP_SECONDS, key=key)
+            return transactions.send(step.call(self.plan), timeout=STEP_SECONDS, key=key)
         except AssayError as error:
             reached = f"{len(self.done)} of {len(self._steps)} steps are done and kept: the same command goes on there."
             error.hint = f"{error.hint} {reached}".strip()
             raise
-        entry = Done.of(step, sent)
-        others = tuple(earlier for earlier in self._progress.done if earlier.name != step.name)
-        self._progress = replace(self._progress, done=(*others, entry))
-        self._progress.save(self._progress_file)
-        self._checkpoint("recorded")
-        return entry
 
     def _holds(self, step: Step) -> bool:
         """Whether the chain has what the step makes."""
@@ -311,6 +316,14 @@ class Deployer:
                 path=str(self._progress_file),
             )
         return earlier
+
+
+def _unstable() -> ChainError:
+    return ChainError(
+        "The chain keeps taking the deployment back; it stays queued and is sent again by the next run.",
+        hint="Wait until the chain is calm, then run the same command.",
+        code="Unstable",
+    )
 
 
 def _digest(plan: Plan) -> str:
