@@ -1,32 +1,33 @@
-"""One JSON-RPC endpoint of one chain: reads, simulation, broadcasting; transport errors become ours here.
+"""One chain by JSON-RPC: reads, simulation, broadcasting; transport errors become ours here.
 
-JSON-RPC goes through web3.py's HTTP provider (one pooled session per thread), so a Chain may be shared by threads.
+JSON-RPC goes through market.rpc_endpoints, which fails over between several URLs; a Chain may be shared by threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from eth_utils.address import to_checksum_address
-from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-from market.errors import ChainError, ChainUnreachable, ConfigError, ContractError, WrongChain
+from market.errors import ChainError, ContractError, WrongChain
 from market.reverts import decode as decode_revert
-from market.urls import origin_of, without_secrets
+from market.rpc_endpoints import LAG_BLOCKS, REST_FIRST, SCOUT_EVERY, Endpoints, rpc_urls
+from market.urls import without_secrets
 
 if TYPE_CHECKING:
-    from web3 import HTTPProvider, Web3
+    from web3 import Web3
 
 CREATE = ""
 """`Call.to` of a transaction that creates a contract."""
 DEVELOPMENT_CHAIN_IDS = frozenset({1337, 31337})
 """Chains that hold nothing of value and may start again from nothing."""
 ATTEMPTS = 4
-"""How often one question is asked before the endpoint counts as unreachable."""
-_RETRIED_STATUS = (429, 500, 502, 503, 504)
+"""How often one question is asked before the chain counts as unreachable."""
+LOG_BLOCKS = 20_000
+"""Most blocks that one question for logs names."""
 
 
 @dataclass(frozen=True)
@@ -54,40 +55,46 @@ class RpcError(ChainError):
     """The endpoint answered with a JSON-RPC error that is no revert; `details` has rpc_code and method."""
 
 
-class _Transient(Exception):
-    """A failure worth asking again: no connection, time-out, 429, 5xx."""
-
-
 class Chain:
     """Reads one chain over HTTP.
 
     Args:
-        rpc_url: http or https URL; an access key in it is never shown, `origin` is.
-        expected_chain_id: refuse any other chain.
+        rpc_url: http or https URL; or several, in order of preference: a list, or one text with commas between them.
+            An access key in one is never shown, `origin` is.
+        expected_chain_id: refuse any other chain. With several URLs, one of another chain is left out.
         timeout: seconds for one request.
-        attempts: how often a transient failure is tried, with waits of 0.1, 0.2, 0.4 … s (at most 2 s) between.
+        attempts: how often a transient failure is tried (at all endpoints in turn, where there are several), with waits
+            of 0.1, 0.2, 0.4 … s (at most 2 s) between.
+        lag_blocks, scout_every, rest_first: how several endpoints are compared (market.rpc_endpoints).
 
     Raises (constructor and every method):
         ChainUnreachable: no usable answer after all attempts.
-        WrongChain: (constructor) the endpoint serves another chain.
-        ConfigError: (constructor) the URL is none.
+        WrongChain: (constructor) every endpoint that answers serves another chain.
+        ConfigError: (constructor) a URL is none.
     """
 
     def __init__(
         self,
-        rpc_url: str,
+        rpc_url: str | Sequence[str],
         *,
         expected_chain_id: int | None = None,
         timeout: float = 10.0,
         attempts: int = ATTEMPTS,
+        lag_blocks: int = LAG_BLOCKS,
+        scout_every: float = SCOUT_EVERY,
+        rest_first: float = REST_FIRST,
     ) -> None:
-        if not rpc_url.startswith(("http://", "https://")):
-            shown = origin_of(rpc_url)
-            raise ConfigError(f"The RPC URL takes http or https, not {shown}.", hint="Nothing was sent.", rpc_url=shown)
-        self.rpc_url = rpc_url
-        self.origin = origin_of(rpc_url)
-        self._timeout = timeout
-        self._attempts = attempts
+        self._endpoints = Endpoints(
+            rpc_urls(rpc_url),
+            chain_id=expected_chain_id,
+            timeout=timeout,
+            attempts=attempts,
+            lag_blocks=lag_blocks,
+            scout_every=scout_every,
+            rest_first=rest_first,
+        )
+        self.origin = self._endpoints.origins
+        self._log_blocks = LOG_BLOCKS
         self.chain_id = int(self.rpc("eth_chainId"), 16)
         if expected_chain_id is not None and self.chain_id != expected_chain_id:
             raise WrongChain(
@@ -100,18 +107,20 @@ class Chain:
     def __repr__(self) -> str:
         return f"Chain({self.origin})"
 
-    @cached_property
-    def _provider(self) -> HTTPProvider:
-        from web3 import HTTPProvider  # half a second of imports that a command without a chain never pays
-
-        return HTTPProvider(self.rpc_url, request_kwargs={"timeout": self._timeout}, exception_retry_configuration=None)
-
-    @cached_property
+    @property
     def web3(self) -> Web3:
-        """web3.py on the same endpoint, for what this class does not offer."""
+        """web3.py on the endpoint that answered last, for what this class does not offer; it does not fail over."""
         from web3 import Web3
 
-        return Web3(self._provider)
+        return Web3(self._endpoints.active.provider)
+
+    def pinned(self) -> AbstractContextManager[None]:
+        """Questions of this thread inside go to one endpoint, for answers that are compared with one another.
+
+        Raises:
+            EndpointLost: (the questions inside) it failed meanwhile: ask them all again.
+        """
+        return self._endpoints.pinned()
 
     # ------------------------------------------------------------------------------------------------ questions
 
@@ -129,7 +138,10 @@ class Chain:
         raw = self.rpc("eth_getBlockByNumber", tag, False)
         if raw is None:
             raise ChainError(f"The chain has no block {number}.", code="UnknownBlock", block=number)
-        return _block(raw)
+        block = _block(raw)
+        if tag != "pending":
+            self._endpoints.saw(block.number)
+        return block
 
     def balance(self, address: str) -> int:
         """Wei of `address`."""
@@ -146,7 +158,10 @@ class Chain:
     def receipt(self, transaction_hash: str) -> dict[str, Any] | None:
         """The receipt as JSON-RPC gives it, or None while the transaction is not in a block."""
         receipt: dict[str, Any] | None = self.rpc("eth_getTransactionReceipt", transaction_hash)
-        return receipt if receipt and receipt.get("blockHash") else None
+        if not receipt or not receipt.get("blockHash"):
+            return None
+        self._endpoints.saw(int(receipt["blockNumber"], 16))
+        return receipt
 
     def is_known(self, transaction_hash: str) -> bool:
         """Whether the endpoint has the transaction, in its pool or in a block."""
@@ -184,25 +199,27 @@ class Chain:
     ) -> list[dict[str, Any]]:
         """Logs of these contracts as JSON-RPC gives them: of a range (both ends included), or of one block by hash.
 
-        A range that the endpoint refuses is asked in halves.
+        A range that the endpoint refuses is asked in smaller ones, and so are later ones: their size is remembered.
         """
+        where = {"address": list(addresses)}
         if block_hash is not None:
-            result: list[dict[str, Any]] = self.rpc(
-                "eth_getLogs", {"address": list(addresses), "blockHash": block_hash}
-            )
-            return result
+            return list(self.rpc("eth_getLogs", {**where, "blockHash": block_hash}))
         if from_block is None or to_block is None:
             raise ValueError("logs takes a range or a block hash")
-        if from_block > to_block:
-            return []
-        question = {"address": list(addresses), "fromBlock": hex(from_block), "toBlock": hex(to_block)}
-        try:
-            found: list[dict[str, Any]] = self.rpc("eth_getLogs", question)
-        except RpcError:
-            if from_block == to_block:
-                raise
-            middle = (from_block + to_block) // 2
-            return self.logs(addresses, from_block, middle) + self.logs(addresses, middle + 1, to_block)
+        found: list[dict[str, Any]] = []
+        first = from_block
+        while first <= to_block:
+            last = min(first + self._log_blocks - 1, to_block)
+            try:
+                found += self.rpc("eth_getLogs", {**where, "fromBlock": hex(first), "toBlock": hex(last)})
+            except RpcError:
+                if first == last:
+                    raise
+                self._log_blocks = max((last - first + 1) // 2, 1)
+                continue
+            if last - first + 1 == self._log_blocks:  # a limit of results, not of blocks, may allow more here
+                self._log_blocks = min(self._log_blocks + self._log_blocks // 8 + 1, LOG_BLOCKS)
+            first = last + 1
         return found
 
     # --------------------------------------------------------------------------------------------- broadcasting
@@ -218,17 +235,18 @@ class Chain:
     # -------------------------------------------------------------------------------------------------- the wire
 
     def rpc(self, method: str, *parameters: Any) -> Any:
-        """Asks the endpoint; `result` as JSON. Transient failures are tried again.
+        """Asks the chain; `result` as JSON. Transient failures are tried again, at other endpoints too.
 
         Raises:
             RpcError: the endpoint answered with an error; ContractError is made of it by `call` and `estimate_gas`.
         """
-        answer = self._patiently(lambda: self._ask(method, parameters), method)
+        answer = self._endpoints.ask(method, parameters)
         error = answer.get("error")
         if error is None:
             return answer.get("result")
-        said = str(error.get("message", error)) if isinstance(error, dict) else str(error)
-        message = without_secrets(said, self.rpc_url)
+        message = str(error.get("message", error)) if isinstance(error, dict) else str(error)
+        for url in self._endpoints.urls:
+            message = without_secrets(message, url)
         failure = RpcError(
             f"The RPC endpoint refused {method}: {message}.",
             rpc_code=error.get("code") if isinstance(error, dict) else None,
@@ -237,46 +255,6 @@ class Chain:
         )
         failure.details["data"] = _revert_data(error)
         raise failure
-
-    def _ask(self, method: str, parameters: tuple[Any, ...]) -> dict[str, Any]:
-        import requests
-
-        try:
-            answer: Any = self._provider.make_request(method, list(parameters))
-        except requests.HTTPError as error:
-            status = error.response.status_code if error.response is not None else 0
-            if status in _RETRIED_STATUS:
-                raise _Transient(f"HTTP status {status}") from None
-            raise ChainUnreachable(
-                f"{self.origin} answered {method} with HTTP status {status}; nothing was sent.",
-                hint="Check the RPC URL and its access key.",
-                rpc_url=self.origin,
-                status=status,
-            ) from None
-        except requests.RequestException as error:
-            raise _Transient(type(error).__name__) from None
-        except (ValueError, TypeError):
-            raise _Transient("the answer is no JSON-RPC") from None
-        if not isinstance(answer, dict) or not answer.keys() & {"result", "error"}:
-            raise _Transient("the answer is no JSON-RPC")
-        return answer
-
-    def _patiently(self, ask: Callable[[], dict[str, Any]], method: str) -> dict[str, Any]:
-        retrying = Retrying(
-            retry=retry_if_exception_type(_Transient),
-            stop=stop_after_attempt(self._attempts),
-            wait=wait_exponential(multiplier=0.1, max=2.0),
-        )
-        try:
-            return retrying(ask)
-        except RetryError as error:
-            cause = error.last_attempt.exception()
-            raise ChainUnreachable(
-                f"No answer from the chain at {self.origin} ({cause}) to {method}, asked {self._attempts} times.",
-                hint="Check that the node runs and the URL is right; whatever was sent before stays queued.",
-                rpc_url=self.origin,
-                method=method,
-            ) from None
 
     def _run(self, method: str, call: Call, sender: str | None, block: int | str, *rest: Any) -> Any:
         question: dict[str, Any] = {"data": "0x" + call.data.hex()}

@@ -24,6 +24,7 @@ from websockets.exceptions import WebSocketException
 from market.artefacts import Entry, shipped
 from market.chain import Block, Chain, RpcError
 from market.errors import ChainError
+from market.rpc_endpoints import EndpointLost
 from market.types import WireStruct
 
 _LOG = logging.getLogger(__name__)
@@ -190,8 +191,14 @@ class Follower:
         Raises:
             ChainUnreachable, ChainError: nothing was moved; poll again later.
         """
-        for _ in range(TRIES):
-            found = self._read()
+        for tries_left in reversed(range(TRIES)):
+            try:
+                with self._chain.pinned():
+                    found = self._read()
+            except EndpointLost:
+                if not tries_left:
+                    raise
+                continue
             if found is not None:
                 return found
         return []  # the chain changed under each look; the next poll sees it at rest

@@ -145,7 +145,7 @@ class Watch:
         the chain's nonce says never happened (a reorg, or a development chain that went back)."""
         count = self._chain.transaction_count(self._address)
         self._queue.reopen(row.id for row in self._queue.ended_from_nonce(count))
-        head = self._chain.head().number
+        head = self._chain.head().number  # an endpoint that lags reopens too many: sent again, they are found mined
         self._young.rows = [
             _Shallow(row.id, row.block_number or 0, row.block_hash or "")
             for row in self._queue.ended_after(head - self._timing.watch_depth)
@@ -202,6 +202,10 @@ class Watch:
 
     def _look_at_pending(self) -> bool:
         """One look at every pending row. Returns whether any ended."""
+        with self._chain.pinned():  # a nonce of one endpoint and receipts of another that lags would look like a loss
+            return self._look_at_rows()
+
+    def _look_at_rows(self) -> bool:
         count = self._chain.transaction_count(self._address)
         ended = False
         rows = self._queue.pending()
@@ -298,6 +302,10 @@ class Watch:
         """Checks young blocks from the newest down to the first that stands: all below it stand, too."""
         if not self._young.rows or time.monotonic() < self._young.next_look:
             return
+        with self._chain.pinned():
+            self._compare_young()
+
+    def _compare_young(self) -> None:
         self._young.next_look = time.monotonic() + self._timing.watch_interval
         head = self._chain.head()
         if head.hash == self._young.head:

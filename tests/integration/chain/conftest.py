@@ -9,7 +9,7 @@ import pytest
 
 from market.anvil import Anvil
 from market.chain import Chain
-from tests.integration.chain.proxy import FaultProxy
+from tests.rpc_proxy import FaultProxy
 from tests.integration.chain.world import CLIENT, PROVIDERS, World, build
 
 

@@ -12,7 +12,7 @@ import pytest
 from market.anvil import Anvil
 from market.chain import Call, Chain, RpcError, same_address
 from market.errors import AssayError, ChainError, ChainUnreachable, ConfigError, ContractError, WrongChain
-from tests.integration.chain.proxy import Fault, FaultProxy, Question
+from tests.rpc_proxy import Fault, FaultProxy, Question
 from tests.integration.chain.world import DEPLOYER, World
 
 

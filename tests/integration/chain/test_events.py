@@ -24,7 +24,7 @@ from market.events import (
     decode_logs,
     in_order,
 )
-from tests.integration.chain.proxy import Fault, FaultProxy, Question
+from tests.rpc_proxy import Fault, FaultProxy, Question
 from tests.integration.chain.world import DEPLOYER, World
 
 

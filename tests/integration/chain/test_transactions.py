@@ -19,7 +19,7 @@ from market.errors import ChainError, ChainUnreachable, ConfigError, ContractErr
 from market.fees import GWEI, FeeAboveCap, FeePolicy
 from market.transaction_watch import Timing
 from market.transactions import NonceTaken, TransactionPending, TransactionRefused, Transactions
-from tests.integration.chain.proxy import Fault, FaultProxy
+from tests.rpc_proxy import Fault, FaultProxy
 from tests.integration.chain.world import DEPLOYER, MODEL, World
 
 QUICK = Timing(poll_max=0.02, rebroadcast_after=0.2, watch_interval=0.05)
