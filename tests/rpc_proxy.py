@@ -188,10 +188,12 @@ class FaultProxy:
 
     async def _close(self) -> None:
         if self._server is not None:
+            # asyncio loses a connection that it accepts while the server closes: stop accepting, let those settle first
+            self._loop.remove_reader(self._server.sockets[0].fileno())
+            for _ in range(10):
+                await asyncio.sleep(0)
             self._server.close()
             self._server = None
-        for _ in range(10):
-            await asyncio.sleep(0)  # those just accepted get their task
         while self._connections:
             tasks = dict(self._connections)
             for task, writer in tasks.items():
