@@ -113,7 +113,7 @@ def connected(command: Callable[..., None]) -> Callable[..., None]:
 
 
 _CONNECTION: dict[str, Any] = {
-    "rpc": _option("--rpc", "HTTP URL of the chain.", "ASSAY_RPC"),
+    "rpc": _option("--rpc", "HTTP URL of the chain; several, in order of preference, with commas.", "ASSAY_RPC"),
     "ws": _option("--ws", "WebSocket URL of the chain: answers are noticed sooner.", "ASSAY_WS"),
     "deployment": _option("--deployment", "Manifest of the market.", "ASSAY_DEPLOYMENT"),
     "keystore": _option("--keystore", "Your encrypted key.", "ASSAY_KEYSTORE"),
@@ -123,7 +123,7 @@ _CONNECTION: dict[str, Any] = {
         "ASSAY_PASSWORD_FILE",
     ),
     "data_dir": _option("--data-dir", "Where jobs, queue and index are kept.", "ASSAY_DATA_DIR"),
-    "index": _option("--index", "SQLAlchemy URL of the index.", "ASSAY_INDEX"),
+    "index_url": _option("--index-url", "SQLAlchemy URL of the index: sqlite:///… or postgresql://….", "ASSAY_INDEX_URL"),
     "quote_timeout": _option("--quote-timeout", "Seconds that providers have for a quote.", "ASSAY_QUOTE_TIMEOUT"),
     "packs": _option("--pack", "Folder of a local model pack; repeatable.", "ASSAY_PACKS, a JSON list"),
     "allow_private_endpoints": typer.Option(
@@ -148,7 +148,7 @@ _HINTS: dict[str, Any] = {
     "keystore": Path | None,
     "password_file": Path | None,
     "data_dir": Path | None,
-    "index": str | None,
+    "index_url": str | None,
     "quote_timeout": float | None,
     "packs": list[Path] | None,
     "allow_private_endpoints": bool | None,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from market.config import Home, LocalNetworkNote, wrong_setting
@@ -21,12 +21,12 @@ class ClientConfig(BaseSettings):
     """Each field is also a variable: ASSAY_RPC, ASSAY_DEPLOYMENT, … Lists are JSON there.
 
     Attributes:
-        rpc, ws: URLs of the chain's HTTP and (optional) WebSocket endpoint; they and `index` may hold keys, so no
-            repr shows them.
+        rpc, ws: URLs of the chain's HTTP and (optional) WebSocket endpoint; they and `index_url` may hold keys, so no
+            repr shows them. `rpc` may be several, in order of preference: with commas between them, or a list.
         deployment: the market's manifest; keystore: the account's encrypted key.
         password_file: holds the keystore's password; else ASSAY_PASSWORD, else it is asked for.
         data_dir: transaction queue, jobs, index, cached tokenizers.
-        index: SQLAlchemy URL of the index instead of a SQLite file in data_dir.
+        index_url: SQLAlchemy URL of the index (sqlite:///…, postgresql://…) instead of a SQLite file in data_dir.
         packs: folders of local model packs.
         quote_timeout: seconds that providers have for a quote.
         allow_private_endpoints: talk to providers in private networks; unset, a development chain allows this machine.
@@ -40,10 +40,15 @@ class ClientConfig(BaseSettings):
     keystore: Path | None = None
     password_file: Path | None = None
     data_dir: Path | None = None
-    index: str | None = Field(default=None, repr=False)
+    index_url: str | None = Field(default=None, repr=False)
     packs: tuple[Path, ...] = ()
     allow_private_endpoints: bool | None = None
     quote_timeout: float = Field(default=1.0, gt=0, le=60)
+
+    @field_validator("rpc", mode="before")
+    @classmethod
+    def _one_text(cls, value: Any) -> Any:
+        return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
 
     @classmethod
     def settings_customise_sources(

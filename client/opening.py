@@ -49,7 +49,7 @@ def open_client(config: ClientConfig, *, account: LocalAccount | None = None, ad
         account=account,
         address=address,
         data_dir=config.data_dir,
-        index=config.index,
+        index=config.index_url,
         packs=config.packs,
         allow_private=config.allow_private_endpoints,
         rfq=RfqPolicy(timeout=config.quote_timeout, grace=config.quote_timeout * GRACE_SHARE),

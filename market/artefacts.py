@@ -8,11 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from importlib import resources
 from typing import Any
 
 from eth_abi.abi import decode, encode
+from eth_abi.codec import ABIDecoder
+from eth_abi.decoding import StringDecoder
+from eth_abi.registry import BaseEquals
+from eth_abi.registry import registry as eth_abi_types
 from eth_utils.address import to_checksum_address
 
 from market.code import NO_CODE, Code
@@ -48,7 +52,7 @@ class Parameter:
             return [element.named(item) for item in value]
         if self.components:
             return {part.name: part.named(item) for part, item in zip(self.components, value, strict=True)}
-        return to_checksum_address(value) if self.kind == "address" else value
+        return checksummed(value) if self.kind == "address" else value
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,32 @@ class Artefact:
             libraries: addresses of `self.libraries`.
         """
         return self.creation.linked(libraries or {}) + encode_values(self.constructor, arguments)
+
+
+@lru_cache(maxsize=65_536)
+def checksummed(address: str) -> str:
+    """The address with its checksum (EIP-55); a hash each, so they are remembered."""
+    return str(to_checksum_address(address))
+
+
+class _LenientString(StringDecoder):
+    """Contracts don't check strings: what is no UTF-8 (or is NUL, which Postgres refuses) becomes U+FFFD, or a single
+    registered name of rubbish would stop every reader of events."""
+
+    @staticmethod
+    def decoder_fn(data: Any, handle_string_errors: Any = "replace") -> str:  # type: ignore[override]  # noqa: ARG004 (eth_abi's signature)
+        return bytes(data).decode("utf-8", errors="replace").replace("\0", "\ufffd")
+
+
+def _lenient() -> ABIDecoder:
+    types: Any = eth_abi_types.copy()  # type: ignore[no-untyped-call]
+    types.unregister_decoder("string")
+    types.register_decoder(BaseEquals("string", with_sub=False), _LenientString, label="string")  # type: ignore[no-untyped-call]
+    return ABIDecoder(types)
+
+
+decode_event = _lenient().decode
+"""eth_abi's `decode` that takes every string; for events, which anybody can cause."""
 
 
 def encode_values(parameters: Sequence[Parameter], arguments: Sequence[Any]) -> bytes:

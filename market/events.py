@@ -15,13 +15,12 @@ from functools import cache
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
-from eth_abi.abi import decode
 from eth_abi.exceptions import DecodingError
 from eth_utils.address import to_checksum_address
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
-from market.artefacts import Entry, shipped
+from market.artefacts import Entry, checksummed, decode_event, shipped
 from market.chain import Block, Chain, RpcError
 from market.errors import ChainError
 from market.rpc_endpoints import EndpointLost
@@ -106,18 +105,17 @@ def decode_log(raw: Mapping[str, Any]) -> Event | None:
     if len(indexed) != len(topics) - 1:
         return None  # the same signature with other indexed fields: another contract's event
     try:
-        values = {
-            parameter.name: parameter.named(decode([parameter.kind], topic)[0])
-            for parameter, topic in zip(indexed, topics[1:], strict=True)
-        }
-        data = decode([parameter.kind for parameter in plain], bytes.fromhex(raw["data"][2:]))
+        # one word each: an indexed string would be its hash, and none of ours is indexed
+        words = decode_event([parameter.kind for parameter in indexed], b"".join(topics[1:]))
+        values = {parameter.name: parameter.named(value) for parameter, value in zip(indexed, words, strict=True)}
+        data = decode_event([parameter.kind for parameter in plain], bytes.fromhex(raw["data"][2:]))
         values |= {parameter.name: parameter.named(value) for parameter, value in zip(plain, data, strict=True)}
-    except (DecodingError, OverflowError, UnicodeDecodeError) as error:
+    except (DecodingError, OverflowError, ValueError) as error:
         raise ChainError(f"The endpoint sent a malformed {entry.name} event: {error}.", code="BadLog") from None
     return Event(
         name=entry.name,
         args={parameter.name: values[parameter.name] for parameter in entry.inputs},
-        address=to_checksum_address(raw["address"]),
+        address=checksummed(raw["address"]),
         block_number=int(raw["blockNumber"], 16),
         block_hash=raw["blockHash"],
         transaction_hash=raw["transactionHash"],
@@ -281,16 +279,22 @@ class Follower:
         return self._ours(logs, first, target)
 
     def _ours(self, logs: list[dict[str, Any]], first: int, target: Block) -> list[dict[str, Any]]:
-        for log in logs:
-            number = int(log["blockNumber"], 16)
-            fits = first <= number <= target.number and to_checksum_address(log["address"]) in self._addresses
-            if not fits or (number == target.number and log["blockHash"] != target.hash):
-                raise ChainError(
-                    "The endpoint sent a log that was not asked for; nothing was taken over.",
-                    hint="Use another RPC endpoint.",
-                    code="BadLog",
-                )
+        try:
+            for log in logs:
+                number = int(log["blockNumber"], 16)
+                fits = first <= number <= target.number and checksummed(log["address"]) in self._addresses
+                if not fits or (number == target.number and log["blockHash"] != target.hash):
+                    raise _bad_log("a log that was not asked for")
+                int(log["logIndex"], 16), bytes.fromhex(log["data"][2:]), [topic[2:] for topic in log["topics"]]
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise _bad_log("something that is no log") from None
         return logs
+
+
+def _bad_log(what: str) -> ChainError:
+    return ChainError(
+        f"The endpoint sent {what}; nothing was taken over.", hint="Use another RPC endpoint.", code="BadLog"
+    )
 
 
 class HeadWaker:

@@ -1,28 +1,25 @@
 """The local index: who offers which model, with what stake and record, built from events alone.
 
 `sync` is one RPC question when nothing happened. Look-ups never ask the chain. After a reorg the index equals a fresh
-one: logs of fallen blocks are removed and what stands is added up again.
+one: logs of fallen blocks are removed, and what stands of those they changed is added up again.
 """
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, delete, event, insert, inspect, make_url, select, text
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session
-from sqlalchemy.pool import StaticPool
+from sqlalchemy import Connection, Engine, Row, delete, insert, select
 
 from market.chain import Chain
 from market.deployment import Deployment
-from market.errors import ConfigError, MarketError
-from market.events import Event, Follower, Mark, Rewind, decode_log, struct_of
-from market.index_tables import VERSION, AccountRow, Base, FactRow, LogRow, MarkRow, ModelRow, OfferRow
+from market.errors import MarketError
+from market.events import Event, Follower, Mark, Rewind
+from market.index_database import IndexDatabase
+from market.index_fold import record, rewind
+from market.index_tables import AccountRow, MarkRow, ModelRow, OfferRow
 from market.types import Model
 from market.views import Offer
 
@@ -62,10 +59,11 @@ class UnknownModel(MarketError):
 
 
 class Index:
-    """See the module. Thread-safe; several processes may share one SQLite file.
+    """See the module. Thread-safe; several processes may share one SQLite file or Postgres database.
 
     Args:
-        url: SQLAlchemy URL, e.g. market.config.index_url(…); "sqlite://" forgets with the process.
+        url: SQLAlchemy URL, e.g. market.config.index_url(…) or postgresql://user:password@host/database (extra
+            `postgres`); "sqlite://" forgets with the process.
         confirmations: blocks on top before a block is read.
 
     Raises:
@@ -74,15 +72,14 @@ class Index:
 
     def __init__(self, url: str, chain: Chain, deployment: Deployment, *, confirmations: int = 0) -> None:
         self._lock = threading.RLock()
-        self._url = url
-        self._engine = _engine(url)
-        self._reader = self._engine.execution_options(reads=True)
+        self._chain_id = chain.chain_id
         self._offers: dict[bytes, tuple[IndexedOffer, ...]] = {}
         self._models: tuple[IndexedModel, ...] | None = None
         self._seen: tuple[Mark, ...] = ()
         identity = {"chain": str(chain.chain_id), "start": str(deployment.block)} | deployment.addresses
-        with _readable(url):
-            self._prepare(identity)
+        schema = f"assay_{chain.chain_id}_{deployment.registry[2:14].lower()}"
+        self._database = IndexDatabase(url, identity, schema=schema)
+        self._reader = self._database.reader
         self._store = _Marks(self._reader)
         self._follower = Follower(
             chain,
@@ -93,7 +90,7 @@ class Index:
         )
 
     def close(self) -> None:
-        self._engine.dispose()
+        self._database.close()
 
     # ------------------------------------------------------------------------------------------------------- sync
 
@@ -104,7 +101,7 @@ class Index:
             ChainUnreachable, ChainError: what was taken over stays; look-ups go on with it.
         """
         applied = 0
-        with self._lock, _readable(self._url):
+        with self._lock, self._database.usable():
             while True:
                 items = self._follower.poll()
                 moved = self._store.pending(self._follower)
@@ -117,18 +114,17 @@ class Index:
 
     def _apply(self, items: Sequence[Event | Rewind], before: Sequence[Mark], after: Sequence[Mark]) -> bool:
         """Everything in one transaction; nothing where another process was faster."""
-        with Session(self._engine) as session, session.begin():
-            if tuple(_load_marks(session.connection())) != tuple(before):
+        with self._database.writing() as connection:
+            if tuple(_load_marks(connection)) != tuple(before):
                 return False
             for item in items:
                 if isinstance(item, Rewind):
-                    _rewind(session, item.to_block)
-                else:
-                    _record(session, item)
-            session.execute(
-                delete(MarkRow).where(MarkRow.number.in_([mark.number for mark in set(before) - set(after)]))
-            )
-            session.add_all(MarkRow(number=mark.number, hash=mark.hash) for mark in set(after) - set(before))
+                    rewind(connection, item.to_block)
+            record(connection, self._chain_id, [item for item in items if isinstance(item, Event)])
+            gone, new = set(before) - set(after), set(after) - set(before)
+            connection.execute(delete(MarkRow).where(MarkRow.number.in_([mark.number for mark in gone])))
+            if new:
+                connection.execute(insert(MarkRow), [vars(mark) for mark in new])
         return True
 
     def _forget_if_moved(self) -> None:
@@ -142,11 +138,11 @@ class Index:
 
     def models(self) -> Sequence[IndexedModel]:
         """All published models, oldest first."""
-        with self._lock, _readable(self._url):
+        with self._lock, self._database.usable():
             if self._models is None:
-                with Session(self._reader) as session:
-                    rows = session.scalars(select(ModelRow).order_by(ModelRow.sequence))
-                    self._models = tuple(_model(row) for row in rows)
+                question = select(*ModelRow.__table__.columns).order_by(ModelRow.block_number, ModelRow.log_index)
+                with self._reader.connect() as connection:
+                    self._models = tuple(map(_model, connection.execute(question)))
             return self._models
 
     def find_model(self, name_or_id: str | bytes) -> IndexedModel:
@@ -179,7 +175,7 @@ class Index:
 
     def offers(self, model_id: bytes) -> Sequence[IndexedOffer]:
         """All offers for a model, by provider's address."""
-        with self._lock, _readable(self._url):
+        with self._lock, self._database.usable():
             found = self._offers.get(model_id)
             if found is None:
                 found = self._offers[model_id] = tuple(self._read_offers(model_id))
@@ -198,19 +194,6 @@ class Index:
         with self._reader.connect() as connection:
             for provider, endpoint, labels, stake, paid, missed, *terms in connection.execute(question):
                 yield IndexedOffer(provider, endpoint, labels, Offer(*terms), stake, paid, missed)
-
-    # --------------------------------------------------------------------------------------------------- set-up
-
-    def _prepare(self, identity: dict[str, str]) -> None:
-        facts = identity | {"version": str(VERSION)}
-        with self._engine.begin() as connection:
-            if _read_facts(connection) == facts:
-                return
-            # another version or another market: the chain knows everything, so it is read again
-            for table in inspect(connection).get_table_names():
-                connection.execute(text(f'DROP TABLE "{table}"'))
-            Base.metadata.create_all(connection)
-            connection.execute(insert(FactRow), [{"name": name, "value": value} for name, value in facts.items()])
 
 
 class _Marks:
@@ -236,174 +219,11 @@ class _Marks:
         return None if self._saved is None else (self._loaded, self._saved)
 
 
-# ------------------------------------------------------------------------------------------------------ what events do
-
-
-def _record(session: Session, event_: Event) -> None:
-    key = (event_.block_hash, event_.log_index)
-    if session.get(LogRow, key) is not None:
-        return
-    session.add(
-        LogRow(block_hash=key[0], log_index=key[1], block_number=event_.block_number, raw=json.dumps(dict(event_.raw)))
-    )
-    _add_up(session, event_)
-
-
-def _rewind(session: Session, to_block: int) -> None:
-    """Removes what fell and adds up the rest again."""
-    session.execute(delete(LogRow).where(LogRow.block_number > to_block))
-    for table in (OfferRow, AccountRow, ModelRow):
-        session.execute(delete(table))
-    session.expire_all()
-    for raw in session.scalars(select(LogRow.raw).order_by(LogRow.block_number, LogRow.log_index)).all():
-        event_ = decode_log(json.loads(raw))
-        if event_ is not None:
-            _add_up(session, event_)
-
-
-def _add_up(session: Session, event_: Event) -> None:
-    handler = _HANDLERS.get(event_.name)
-    if handler is not None:
-        handler(session, event_.args)
-        session.flush()
-
-
-def _account(session: Session, address: str) -> AccountRow:
-    row = session.get(AccountRow, address)
-    if row is None:
-        row = AccountRow(address=address, endpoint="", labels=bytes(32), stake=0, jobs_paid=0, jobs_missed=0)
-        session.add(row)
-    return row
-
-
-def _model_published(session: Session, args: dict[str, Any]) -> None:
-    roots = struct_of(Model, args["roots"])
-    session.add(
-        ModelRow(
-            model_id=args["modelId"],
-            sequence=session.query(ModelRow).count(),
-            name=args["name"],
-            uri=args["uri"],
-            publisher=args["publisher"],
-            **vars(roots),
-        )
-    )
-
-
-def _provider_set(session: Session, args: dict[str, Any]) -> None:
-    row = _account(session, args["provider"])
-    row.endpoint, row.labels = args["endpoint"], args["labels"]
-
-
-def _provider_removed(session: Session, args: dict[str, Any]) -> None:
-    row = _account(session, args["provider"])
-    row.endpoint, row.labels = "", bytes(32)
-    session.execute(delete(OfferRow).where(OfferRow.provider == args["provider"]))
-
-
-def _offer_set(session: Session, args: dict[str, Any]) -> None:
-    offer = struct_of(Offer, args["offer"])
-    session.merge(OfferRow(model_id=args["modelId"], provider=args["provider"], **vars(offer)))
-
-
-def _offer_removed(session: Session, args: dict[str, Any]) -> None:
-    session.execute(delete(OfferRow).where(OfferRow.model_id == args["modelId"], OfferRow.provider == args["provider"]))
-
-
-def _staked_more(session: Session, args: dict[str, Any]) -> None:
-    _account(session, args["owner"]).stake += args["amount"]
-
-
-def _staked_less(session: Session, args: dict[str, Any]) -> None:
-    _account(session, args["owner"]).stake -= args["amount"]
-
-
-def _replica_paid(session: Session, args: dict[str, Any]) -> None:
-    _account(session, args["provider"]).jobs_paid += 1
-
-
-def _replica_missed(session: Session, args: dict[str, Any]) -> None:
-    _account(session, args["provider"]).jobs_missed += 1
-
-
-_HANDLERS: dict[str, Callable[[Session, dict[str, Any]], None]] = {
-    "ModelPublished": _model_published,
-    "ProviderSet": _provider_set,
-    "ProviderRemoved": _provider_removed,
-    "OfferSet": _offer_set,
-    "OfferRemoved": _offer_removed,
-    "Staked": _staked_more,
-    "Unbonded": _staked_more,
-    "UnstakeRequested": _staked_less,
-    "Bonded": _staked_less,
-    "ReplicaPaid": _replica_paid,
-    "ReplicaMissed": _replica_missed,
-}
-"""Vault's Staked, UnstakeRequested, Bonded and Unbonded are exactly the changes of `staked[owner]`."""
-
-
-# ------------------------------------------------------------------------------------------------------------- SQL
-
-
-def _engine(url: str) -> Engine:
-    try:
-        parsed = make_url(url)
-        in_memory = parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:")
-        # one connection for all threads; the index's own lock keeps them apart
-        options = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}} if in_memory else {}
-        engine = create_engine(parsed, **options)
-    except SQLAlchemyError as error:
-        shown = _shown(url)
-        raise ConfigError(f"The index URL {shown} cannot be used: {error.__class__.__name__}.") from None
-    if engine.dialect.name == "sqlite":
-        # pysqlite begins late and never immediately; https://docs.sqlalchemy.org/en/20/dialects/sqlite.html
-        event.listen(engine, "connect", _set_up_connection)
-        event.listen(engine, "begin", _begin)
-    return engine
-
-
-def _begin(connection: Connection) -> None:
-    reads = connection.get_execution_options().get("reads", False)
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
-
-
-def _set_up_connection(connection: Any, _record: object) -> None:
-    connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _shown(url: str) -> str:
-    """The URL without password and query, for messages."""
-    try:
-        return make_url(url).set(query={}).render_as_string(hide_password=True)
-    except SQLAlchemyError:
-        return "(no SQLAlchemy URL)"
-
-
-@contextmanager
-def _readable(url: str) -> Iterator[None]:
-    try:
-        yield
-    except SQLAlchemyError as error:
-        raise ConfigError(
-            f"The index {_shown(url)} cannot be used: {error.__class__.__name__}.",
-            hint="Delete the file: everything in it is read from the chain again.",
-            reason=str(getattr(error, "orig", error)),
-        ) from None
-
-
-def _read_facts(connection: Connection) -> dict[str, str]:
-    if not inspect(connection).has_table(FactRow.__tablename__):
-        return {}
-    return {row.name: row.value for row in connection.execute(select(FactRow.name, FactRow.value))}
-
-
 def _load_marks(connection: Connection) -> list[Mark]:
     return [Mark(*row) for row in connection.execute(select(MarkRow.number, MarkRow.hash).order_by(MarkRow.number))]
 
 
-def _model(row: ModelRow) -> IndexedModel:
+def _model(row: Row[Any]) -> IndexedModel:
     roots = Model(**{field.name: getattr(row, field.name) for field in fields(Model)})
     return IndexedModel(row.model_id, roots, row.name, row.uri)
 

@@ -1,17 +1,20 @@
-"""Tables of the local index (SQLAlchemy, SQLite by default). Logs are the truth; the rest is what they add up to."""
+"""Tables of the local index (SQLAlchemy; SQLite and Postgres). Logs are the truth; the rest is what they add up to.
+
+A change here needs a migration in market/index_migrations; a test compares the two.
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import Dialect, ForeignKey, Index, LargeBinary, String
+from sqlalchemy import BigInteger, Dialect, Index, LargeBinary, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-VERSION = 1
-"""Of the tables. Another version, or another market, is dropped and read from the chain again."""
+REVISION = "0001"
+"""The newest migration: an index of this revision is opened without Alembic."""
 
 
 class Amount(TypeDecorator[int]):
-    """uint128 and uint256 as decimal text: SQLite's integers have 64 bits."""
+    """uint128 and uint256 as decimal text: the databases' integers have 64 bits."""
 
     impl = String
     cache_ok = True
@@ -24,7 +27,7 @@ class Amount(TypeDecorator[int]):
 
 
 class Base(DeclarativeBase):
-    type_annotation_map = {bytes: LargeBinary}  # noqa: RUF012 (SQLAlchemy's own declaration)
+    type_annotation_map = {bytes: LargeBinary, int: BigInteger}  # noqa: RUF012 (SQLAlchemy's own declaration)
 
 
 class FactRow(Base):
@@ -39,26 +42,32 @@ class MarkRow(Base):
     """Blocks that were read."""
 
     __tablename__ = "marks"
-    number: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     hash: Mapped[str]
 
 
 class LogRow(Base):
-    """Every log that was applied, as JSON-RPC gave it: a rewind replays what still stands."""
+    """Every log that was taken over, as JSON-RPC gave it; `subject` is whom it changes: an address, a model id, nobody.
+
+    A rewind adds up again what still stands of the subjects whose logs fell.
+    """
 
     __tablename__ = "logs"
+    chain_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     block_hash: Mapped[str] = mapped_column(primary_key=True)
-    log_index: Mapped[int] = mapped_column(primary_key=True)
+    log_index: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     block_number: Mapped[int] = mapped_column(index=True)
+    subject: Mapped[str | None] = mapped_column(index=True)
     raw: Mapped[str]
 
 
 class ModelRow(Base):
-    """A published model; `sequence` is the order of publication."""
+    """A published model; block and log say in which order."""
 
     __tablename__ = "models"
     model_id: Mapped[bytes] = mapped_column(primary_key=True)
-    sequence: Mapped[int] = mapped_column(index=True)
+    block_number: Mapped[int]
+    log_index: Mapped[int]
     name: Mapped[str] = mapped_column(index=True)
     uri: Mapped[str]
     publisher: Mapped[str]
@@ -74,11 +83,11 @@ class AccountRow(Base):
 
     __tablename__ = "accounts"
     address: Mapped[str] = mapped_column(primary_key=True)
-    endpoint: Mapped[str] = mapped_column(default="")
-    labels: Mapped[bytes] = mapped_column(default=bytes(32))
-    stake: Mapped[int] = mapped_column(Amount, default=0)
-    jobs_paid: Mapped[int] = mapped_column(default=0)
-    jobs_missed: Mapped[int] = mapped_column(default=0)
+    endpoint: Mapped[str]
+    labels: Mapped[bytes]
+    stake: Mapped[int] = mapped_column(Amount)
+    jobs_paid: Mapped[int]
+    jobs_missed: Mapped[int]
 
 
 class OfferRow(Base):
@@ -86,7 +95,7 @@ class OfferRow(Base):
 
     __tablename__ = "offers"
     model_id: Mapped[bytes] = mapped_column(primary_key=True)
-    provider: Mapped[str] = mapped_column(ForeignKey(AccountRow.address), primary_key=True)
+    provider: Mapped[str] = mapped_column(primary_key=True)
     token: Mapped[str]
     base_fee: Mapped[int] = mapped_column(Amount)
     price_per_m_input: Mapped[int] = mapped_column(Amount)

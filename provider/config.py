@@ -126,7 +126,7 @@ class Timing(Section):
 class ProviderConfig(Section):
     """Everything `assay provider run` needs to know; see `assay provider init` for a commented file."""
 
-    rpc_url: str
+    rpc_url: str  # several, in order of preference: with commas between them, or a list
     ws_url: str | None = None  # None: wake up every poll_seconds
     deployment: Path  # manifest of the contracts
     keystore: Path
@@ -150,16 +150,23 @@ class ProviderConfig(Section):
     metrics: Metrics = Metrics()
     log: Literal["json", "console"] = "json"  # console: for reading at a terminal
 
+    @field_validator("rpc_url", mode="before")
+    @classmethod
+    def _one_text(cls, value: Any) -> Any:
+        return ",".join(map(str, value)) if isinstance(value, list) else value
+
     @field_validator("rpc_url", "ws_url", "endpoint")
     @classmethod
     def _url(cls, value: str | None, info: Any) -> str | None:
         schemes = {"ws_url": ("ws", "wss")}.get(info.field_name, ("http", "https"))
         if value is None:
             return None
-        parts = urlsplit(value)
-        if parts.scheme not in schemes or not parts.hostname:
-            raise ValueError(f"must be a URL that starts with {' or '.join(schemes)}://")
-        return value.rstrip("/")
+        urls = [url.strip() for url in value.split(",")] if info.field_name == "rpc_url" else [value]
+        for url in urls:
+            parts = urlsplit(url)
+            if parts.scheme not in schemes or not parts.hostname:
+                raise ValueError(f"must be a URL that starts with {' or '.join(schemes)}://")
+        return ",".join(url.rstrip("/") for url in urls)
 
     @field_validator("modes")
     @classmethod

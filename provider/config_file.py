@@ -18,6 +18,7 @@ _TEMPLATE = """\
 # Relative paths start at the folder of this file. Unknown keys are refused.
 
 # --- chain
+# Several endpoints, in order of preference: ["https://one", "https://two"]. The next takes over when one fails.
 rpc_url = {rpc_url}
 {ws_line}
 # Manifest of the contracts. Their code is checked against it at every start.

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from market.anvil import Anvil
 from market.chain import Chain
-from tests.rpc_proxy import FaultProxy
 from tests.integration.chain.world import CLIENT, PROVIDERS, World, build
+from tests.postgres import cluster
+from tests.rpc_proxy import FaultProxy
 
 
 @pytest.fixture
@@ -46,3 +50,21 @@ def calm_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         for index in PROVIDERS:
             world.open_provider(index)
         yield world
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    with cluster() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an index that nobody used yet."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'index.sqlite'}"
+    url: str = request.getfixturevalue("postgres")
+    name = f"test_{os.urandom(6).hex()}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    return url.rpartition("/")[0] + "/" + name

@@ -12,8 +12,8 @@ import pytest
 from market.anvil import Anvil
 from market.chain import Call, Chain, RpcError, same_address
 from market.errors import AssayError, ChainError, ChainUnreachable, ConfigError, ContractError, WrongChain
-from tests.rpc_proxy import Fault, FaultProxy, Question
 from tests.integration.chain.world import DEPLOYER, World
+from tests.rpc_proxy import Fault, FaultProxy, Question
 
 
 def _free_port() -> int:

@@ -24,8 +24,8 @@ from market.events import (
     decode_logs,
     in_order,
 )
-from tests.rpc_proxy import Fault, FaultProxy, Question
 from tests.integration.chain.world import DEPLOYER, World
+from tests.rpc_proxy import Fault, FaultProxy, Question
 
 
 def follow(world: World, store: MemoryCursor | None = None, chain: Chain | None = None, **options: Any) -> Follower:

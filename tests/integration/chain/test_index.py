@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine
-from sqlalchemy.orm import Session
+from sqlalchemy import insert, select
 
-from market.config import index_url
 from market.contracts import Registry
-from market.errors import ChainError, ConfigError
+from market.errors import ChainError
 from market.index import Index, UnknownModel
-from market.index_tables import AccountRow, OfferRow
+from market.index_tables import AccountRow, Base, OfferRow
 from market.types import Model
 from tests.integration.chain.world import CLIENT, DEPLOYER, MODEL, PROVIDERS, World
 
@@ -34,14 +31,21 @@ def contents(found: Index) -> object:
     return models, [list(found.offers(model.model_id)) for model in models]
 
 
+def rows(found: Index) -> dict[str, list[tuple[object, ...]]]:
+    """Every row of every table but the marks, which say how it was read."""
+    with found._database.reader.connect() as connection:
+        return {
+            name: sorted(tuple(row) for row in connection.execute(select(table)))
+            for name, table in Base.metadata.tables.items()
+            if name != "marks"
+        }
+
+
 def assert_fresh(world: World, found: Index) -> None:
     with index(world) as fresh:
         fresh.sync()
         assert contents(found) == contents(fresh)
-
-
-def url_of(world: World, folder: Path) -> str:
-    return index_url(folder, world.chain.chain_id, world.deployment.registry)
+        assert rows(found) == rows(fresh)
 
 
 def test_index_equals_what_the_contracts_say(calm_world: World) -> None:
@@ -107,8 +111,8 @@ def test_index_follows_changes_and_removals(world: World) -> None:
 
 
 @pytest.mark.parametrize("depth", [1, 3, 9])
-def test_index_after_a_reorg_equals_a_fresh_one(world: World, tmp_path: Path, depth: int) -> None:
-    with index(world, url_of(world, tmp_path)) as found:
+def test_index_after_a_reorg_equals_a_fresh_one(world: World, database: str, depth: int) -> None:
+    with index(world, database) as found:
         world.publish()
         for provider in PROVIDERS:
             world.open_provider(provider)
@@ -121,19 +125,18 @@ def test_index_after_a_reorg_equals_a_fresh_one(world: World, tmp_path: Path, de
         assert_fresh(world, found)
 
 
-def test_index_resumes_from_its_file_without_reading_again(world: World, tmp_path: Path) -> None:
+def test_index_resumes_from_its_file_without_reading_again(world: World, database: str) -> None:
     world.publish()
-    with index(world, url_of(world, tmp_path)) as found:
+    with index(world, database) as found:
         assert found.sync() > 0
         before = contents(found)
-    with index(world, url_of(world, tmp_path)) as found:
+    with index(world, database) as found:
         assert contents(found) == before
         assert found.sync() == 0
 
 
-def test_index_shared_by_two_sees_what_either_read(world: World, tmp_path: Path) -> None:
-    url = url_of(world, tmp_path)
-    with index(world, url) as one, index(world, url) as two:
+def test_index_shared_by_two_sees_what_either_read(world: World, database: str) -> None:
+    with index(world, database) as one, index(world, database) as two:
         one.sync()
         two.sync()
         world.publish()
@@ -143,36 +146,19 @@ def test_index_shared_by_two_sees_what_either_read(world: World, tmp_path: Path)
         assert len(two.models()) == 1
 
 
-def test_index_of_another_market_is_read_anew(world: World, tmp_path: Path) -> None:
+def test_index_of_another_market_is_read_anew(world: World, database: str) -> None:
     from market.deployment import DeploymentParameters, deploy
 
     world.publish()
-    url = url_of(world, tmp_path)
-    with index(world, url) as found:
+    with index(world, database) as found:
         found.sync()
         assert len(found.models()) == 1
     with world.as_(DEPLOYER) as transactions:
         other = deploy(world.chain, transactions, parameters=DeploymentParameters(token=world.token.address))
-    found = Index(url, world.chain, other)
+    found = Index(database, world.chain, other)
     found.sync()
     assert list(found.models()) == []
     found.close()
-
-
-def test_index_of_an_older_version_is_read_anew(world: World, tmp_path: Path) -> None:
-    world.publish()
-    url = url_of(world, tmp_path)
-    with index(world, url) as found:
-        found.sync()
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE facts SET value = '0' WHERE name = 'version'")
-        connection.exec_driver_sql("DROP TABLE models")
-    engine.dispose()
-    with index(world, url) as found:
-        assert list(found.models()) == []
-        found.sync()
-        assert_fresh(world, found)
 
 
 def test_index_in_memory_is_shared_by_threads(world: World) -> None:
@@ -180,13 +166,6 @@ def test_index_in_memory_is_shared_by_threads(world: World) -> None:
     with index(world) as found, ThreadPoolExecutor(4) as pool:
         assert sum(pool.map(lambda _: found.sync(), range(8))) > 0
         assert {len(models) for models in pool.map(lambda _: found.models(), range(8))} == {1}
-
-
-def test_index_that_is_no_database_says_what_to_do(world: World, tmp_path: Path) -> None:
-    path = tmp_path / "index.sqlite"
-    path.write_text("no database" * 500, encoding="utf-8")
-    with pytest.raises(ConfigError, match="Delete the file"):
-        Index(f"sqlite:///{path}", world.chain, world.deployment)
 
 
 def test_index_while_the_chain_is_dead_still_answers(world: World) -> None:
@@ -220,44 +199,24 @@ def test_model_name_that_two_published_is_ambiguous(world: World) -> None:
         assert found.find_model(OTHER.model_id).roots == OTHER
 
 
-def test_lookup_among_five_thousand_offers_finds_each_models_own(world: World, tmp_path: Path) -> None:
-    url = url_of(world, tmp_path)
+def test_lookup_among_five_thousand_offers_finds_each_models_own(world: World, database: str) -> None:
     models = [bytes([number]) * 32 for number in range(1, 101)]
-    with index(world, url) as found:
+    with index(world, database) as found:
         found.sync()
-        _fill(url, models, offers_each=50, token=world.token.address)
+        _fill(found, models, offers_each=50, token=world.token.address)
         for _ in range(2):  # for the first time, from the database; then from memory
             for model in models:
                 assert len(found.offers(model)) == 50
 
 
-def _fill(url: str, models: list[bytes], *, offers_each: int, token: str) -> None:
-    engine = create_engine(url)
-    with Session(engine) as session, session.begin():
-        for number in range(offers_each):
-            address = f"0x{number:040x}"
-            session.add(AccountRow(address=address, endpoint="http://x", labels=bytes(32), stake=1 << 100))
-        session.flush()
-        session.add_all(
-            OfferRow(
-                model_id=model,
-                provider=f"0x{number:040x}",
-                token=token,
-                base_fee=1 << 100,
-                price_per_m_input=1,
-                price_per_m_output=1,
-                max_input_tokens=1,
-                max_output_tokens=1,
-                modes=3,
-            )
-            for model in models
-            for number in range(offers_each)
-        )
-    engine.dispose()
-
-
-def test_index_url_with_a_password_is_shown_without_it(calm_world: World) -> None:
-    for url in ("nodb://u:Canary@h/index?key=Canary", "Canary"):
-        with pytest.raises(ConfigError) as refused:
-            Index(url, calm_world.chain, calm_world.deployment)
-        assert "Canary" not in str(refused.value) + str(refused.value.details)
+def _fill(found: Index, models: list[bytes], *, offers_each: int, token: str) -> None:
+    providers = [f"0x{number:040x}" for number in range(offers_each)]
+    account = {"endpoint": "http://x", "labels": bytes(32), "stake": 1 << 100, "jobs_paid": 0, "jobs_missed": 0}
+    offer = {"token": token, "base_fee": 1 << 100, "price_per_m_input": 1, "price_per_m_output": 1}
+    limits = {"max_input_tokens": (1 << 32) - 1, "max_output_tokens": 1, "modes": 3}
+    with found._database.writing() as connection:
+        connection.execute(insert(AccountRow), [{"address": provider, **account} for provider in providers])
+        rows = [
+            {"model_id": model, "provider": provider, **offer, **limits} for model in models for provider in providers
+        ]
+        connection.execute(insert(OfferRow), rows)

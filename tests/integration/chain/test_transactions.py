@@ -19,8 +19,8 @@ from market.errors import ChainError, ChainUnreachable, ConfigError, ContractErr
 from market.fees import GWEI, FeeAboveCap, FeePolicy
 from market.transaction_watch import Timing
 from market.transactions import NonceTaken, TransactionPending, TransactionRefused, Transactions
-from tests.rpc_proxy import Fault, FaultProxy
 from tests.integration.chain.world import DEPLOYER, MODEL, World
+from tests.rpc_proxy import Fault, FaultProxy
 
 QUICK = Timing(poll_max=0.02, rebroadcast_after=0.2, watch_interval=0.05)
 RAISING = Timing(poll_max=0.02, rebroadcast_after=0.2, replace_after=0.3)

@@ -58,7 +58,15 @@ def test_config_file_that_is_wrong_is_refused_by_name(
 
 
 def test_config_with_access_keys_in_its_urls_has_a_repr_without_them(home: dict[str, str]) -> None:
-    urls = {"rpc": "https://h/v3/Canary", "ws": "wss://h/ws/Canary", "index": "postgresql://u:Canary@h/index"}
+    urls = {"rpc": "https://h/v3/Canary", "ws": "wss://h/ws/Canary", "index_url": "postgresql://u:Canary@h/index"}
     config = load_config(urls, home)
     assert config.rpc == urls["rpc"]
     assert "Canary" not in repr(config) + str(config)
+
+
+def test_several_rpc_urls_are_a_list_in_the_file_and_have_commas_elsewhere(tmp_path: Path) -> None:
+    file = tmp_path / "client.toml"
+    file.write_text('rpc = ["https://one", "https://two"]\nindex_url = "postgresql://h/index"\n', encoding="utf-8")
+    assert load_config({}, {}, file).rpc == "https://one,https://two"
+    assert load_config({}, {}, file).index_url == "postgresql://h/index"
+    assert load_config({"rpc": "https://three,https://four"}, {}, file).rpc == "https://three,https://four"
