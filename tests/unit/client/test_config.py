@@ -67,6 +67,14 @@ def test_config_with_access_keys_in_its_urls_has_a_repr_without_them(home: dict[
 def test_several_rpc_urls_are_a_list_in_the_file_and_have_commas_elsewhere(tmp_path: Path) -> None:
     file = tmp_path / "client.toml"
     file.write_text('rpc = ["https://one", "https://two"]\nindex_url = "postgresql://h/index"\n', encoding="utf-8")
-    assert load_config({}, {}, file).rpc == "https://one,https://two"
-    assert load_config({}, {}, file).index_url == "postgresql://h/index"
-    assert load_config({"rpc": "https://three,https://four"}, {}, file).rpc == "https://three,https://four"
+    home = {"ASSAY_HOME": str(tmp_path)}
+    assert load_config({}, home).rpc == "https://one,https://two"
+    assert load_config({}, home).index_url == "postgresql://h/index"
+    assert load_config({"rpc": "https://three,https://four"}, home).rpc == "https://three,https://four"
+
+
+def test_index_url_and_rpc_are_read_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASSAY_INDEX_URL", "postgresql://h/index")
+    monkeypatch.setenv("ASSAY_RPC", "https://one,https://two")
+    config = load_config({}, {"ASSAY_HOME": str(tmp_path)})
+    assert (config.index_url, config.rpc) == ("postgresql://h/index", "https://one,https://two")

@@ -146,3 +146,13 @@ def test_metrics_are_off_unless_a_port_is_set_and_read_by_this_machine_alone(tmp
 def test_limit_that_is_none_is_refused(tmp_path: Path, line: str) -> None:
     with pytest.raises(ConfigError, match=line.split(" = ")[0]):
         load(tmp_path, LEAST + f"[limits]\n{line}\n")
+
+
+@pytest.mark.parametrize("written", ['["https://one/", "https://two"]', '"https://one, https://two"'])
+def test_several_rpc_urls_are_a_list_or_have_commas(tmp_path: Path, written: str) -> None:
+    assert load(tmp_path, LEAST.replace('"http://127.0.0.1:8545"', written)).rpc_url == "https://one,https://two"
+
+
+def test_one_of_several_rpc_urls_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="rpc_url"):
+        load(tmp_path, LEAST.replace('"http://127.0.0.1:8545"', '["https://one", "two"]'))
