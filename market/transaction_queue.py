@@ -20,6 +20,8 @@ from market.errors import ConfigError
 from market.fees import Fees
 
 MEMORY = ":memory:"
+LOCK_SECONDS = 10.0
+"""How long a write waits for another program that has the file open."""
 _VERSION = 1
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -88,7 +90,7 @@ class TransactionQueue:
             if isinstance(path, Path):
                 path.parent.mkdir(parents=True, exist_ok=True)
             # autocommit; `with self._lock` and explicit BEGIN keep writes whole
-            self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
+            self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=LOCK_SECONDS)
         except (sqlite3.Error, OSError) as error:
             raise _unusable(self._path, error) from None
         try:
@@ -233,6 +235,10 @@ class TransactionQueue:
         """Mined and reverted transactions in blocks above this one, by nonce."""
         return self._rows("state IN ('MINED', 'REVERTED') AND block_number > ?", block_number)
 
+    def lost_at(self, nonce: int) -> list[Row]:
+        """Transactions of ours whose nonce somebody else used."""
+        return self._rows("state = 'LOST' AND nonce = ?", nonce)
+
     def has_nonce(self, nonce: int) -> bool:
         with self._lock:
             found = self._database.execute(
@@ -271,6 +277,13 @@ class TransactionQueue:
 
 
 def _unusable(path: str, error: Exception) -> ConfigError:
+    if "locked" in str(error):
+        return ConfigError(
+            f"The transaction queue {path} is locked by another program. Nothing new was sent.",
+            hint="Close whatever has the file open, then try again.",
+            code="QueueLocked",
+            path=path,
+        )
     return ConfigError(
         f"The transaction queue {path} cannot be used: {error}. Nothing new was sent.",
         hint="Free disk space or restore the file; do not delete it while transactions are pending.",

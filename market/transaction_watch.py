@@ -31,6 +31,7 @@ class Timing:
     rebroadcast_after: float = 3.0
     replace_after: float = 30.0
     lost_after: float = 10.0
+    gap_after: float = 10.0
     watch_interval: float = 1.0
     watch_depth: int = 32  # blocks after which a reorg is no longer expected
 
@@ -65,7 +66,8 @@ class Watch:
 
     Args:
         replace: makes and persists a dearer attempt at a row; None where there is none to make.
-        checkpoint: called with "mined" before a receipt is stored.
+        fill: makes and persists a transaction that only uses up a nonce; returns its row, None where that must wait.
+        checkpoint: called with "mined" before a receipt is stored, "reopened" after a reorg took one back.
 
     Raises:
         ChainUnreachable: the chain's nonce could not be read at the start.
@@ -76,8 +78,9 @@ class Watch:
         chain: Chain,
         address: str,
         queue: TransactionQueue,
-        replace: Callable[[Row], Attempt | None],
         *,
+        replace: Callable[[Row], Attempt | None],
+        fill: Callable[[int], int | None],
         timing: Timing,
         checkpoint: Callable[[str], None],
     ) -> None:
@@ -85,6 +88,8 @@ class Watch:
         self._address = address
         self._queue = queue
         self._replace = replace
+        self._fill = fill
+        self._gap: tuple[int, float] | None = None  # a nonce that nobody seems to have, and since when
         self._timing = timing
         self._checkpoint = checkpoint
         self._changed = threading.Condition()
@@ -217,7 +222,24 @@ class Watch:
             else:
                 self._ages[row.id].overtaken = None
                 self._push(row, lowest=row is rows[0])
+        self._look_for_gap(count, rows)
         return ended
+
+    def _look_for_gap(self, count: int, rows: list[Row]) -> None:
+        """Fills the nonce the chain waits for, where neither our queue nor the endpoint's pool has it for a while."""
+        if not rows or rows[0].nonce <= count or self._chain.transaction_count(self._address, "pending") > count:
+            self._gap = None
+            return
+        now = time.monotonic()
+        if self._gap is None or self._gap[0] != count:
+            self._gap = (count, now)
+        if now - self._gap[1] < self._timing.gap_after:
+            return
+        self._gap = None
+        row_id = self._fill(count)
+        if row_id is not None:
+            _LOG.warning("nonce %d of %s was lost: filled, so that %d go on", count, self._address, len(rows))
+            self._ages[row_id] = _Age(checked=float("-inf"), offered=now)
 
     def _find_receipt(self, row: Row) -> bool:
         for attempt in reversed(row.attempts):
@@ -316,6 +338,7 @@ class Watch:
             fallen = keep.pop()
             _LOG.warning("a reorg dropped block %d of %s's transactions", fallen.number, self._address)
             self._queue.reopen([fallen.row_id])
+            self._checkpoint("reopened")
             with self._changed:
                 self._ages[fallen.row_id] = _Age(checked=float("-inf"), offered=time.monotonic())
                 self._fresh = True

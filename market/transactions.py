@@ -2,7 +2,8 @@
 
 One `Transactions` per key and chain. A transaction is on disk before the endpoint sees it; a crash at any point is
 recovered by opening the queue again. One background thread watches what is pending: it awaits receipts, broadcasts
-again what the endpoint forgot or a reorg dropped, and replaces what is stuck by an offer 12.5 % higher.
+again what the endpoint forgot or a reorg dropped, replaces what is stuck by an offer 12.5 % higher, and fills a nonce
+that was lost and holds up those behind it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from market.transaction_watch import Timing, Watch
 
 _LOG = logging.getLogger(__name__)
 NONCE_TRIES = 5
+CHECKPOINTS = ("persisted", "broadcast", "mined", "replaced", "reopened", "filled")
+"""Where a crash test may end the process: a transaction is on disk; was handed to the endpoint; was found in a block;
+its dearer offer is on disk; a reorg took it back on disk; a filler of a nonce gap is on disk."""
 GAS_MARGIN = (5, 4)
 """Estimates are for the state as it is; another's transaction in between may make ours dearer (the last commit of a
 job, for instance, also fixes a deadline), so the limit is 5/4 of the estimate plus GAS_RESERVE. Unused gas is free."""
@@ -81,7 +85,7 @@ class Transactions:
         clock: unix seconds, for the record.
         fees: ceiling and tips.
         timing: how fast the watcher polls, re-broadcasts and replaces.
-        checkpoint: called with "persisted", "broadcast", "mined" at these points; for crash tests.
+        checkpoint: called at each of CHECKPOINTS, by its name; for crash tests.
         lock_timeout: seconds to wait for another process that uses the same queue.
 
     Raises:
@@ -118,7 +122,13 @@ class Transactions:
             try:
                 self._forget_dead_chain()
                 self._watch = Watch(
-                    chain, self.address, self._queue, self._replace, timing=timing or Timing(), checkpoint=checkpoint
+                    chain,
+                    self.address,
+                    self._queue,
+                    replace=self._replace,
+                    fill=self._fill,
+                    timing=timing or Timing(),
+                    checkpoint=checkpoint,
                 )
             except BaseException:
                 self._queue.close()
@@ -287,7 +297,31 @@ class Transactions:
             return None
         attempt = self._sign(row.call, row.nonce, row.gas, fees)
         self._queue.add_attempt(row.id, attempt, int(self._clock()))
+        self._checkpoint("replaced")
         return attempt
+
+    def _fill(self, nonce: int) -> int | None:
+        """Persists a transfer of nothing to ourselves with a nonce that was lost, so that later ones can go on.
+
+        It outbids what we once offered with that nonce: a transaction that was given up as lost stays lost. Returns the
+        row's id; None where somebody is sending with that nonce now, or gas is too dear.
+        """
+        with self._nonce_lock:
+            if self._queue.has_nonce(nonce):
+                return None
+            call = Call(self.address, b"", "a filler of a nonce gap")
+            try:
+                gas = self.chain.estimate_gas(call, self.address) * GAS_MARGIN[0] // GAS_MARGIN[1]
+                fees = self._fees.suggest(self.chain)
+            except AssayError as error:
+                _LOG.warning("the gap at nonce %d of %s stays for now: %s", nonce, self.address, error.code)
+                return None
+            for lost in self._queue.lost_at(nonce):
+                fees = self._fees.replacement(lost.attempts[-1].fees, fees) or fees
+            attempt = self._sign(call, nonce, gas, fees)
+            row_id = self._queue.add(call, nonce=nonce, gas=gas, key=None, attempt=attempt, now=int(self._clock()))
+            self._checkpoint("filled")
+        return row_id
 
     # ----------------------------------------------------------------------------------------------------- the end
 

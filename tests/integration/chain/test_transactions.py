@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from eth_account import Account
 
+from market import transaction_queue
 from market.anvil import Anvil
 from market.chain import Call, Chain
 from market.contracts import Registry
@@ -288,6 +290,55 @@ def test_nonce_taken_by_another_program_is_told(anvil: Anvil, chain: Chain, tmp_
     assert received(chain) == 1
 
 
+def test_nonce_that_a_reorg_gave_back_is_filled_and_those_behind_it_go_on(
+    anvil: Anvil, chain: Chain, tmp_path: Path
+) -> None:
+    """Another program took nonce 0, a reorg took that back: nobody sends nonce 0 any more, and 1 waits for it."""
+    anvil.set_automine(False)
+    timing = Timing(poll_max=0.02, rebroadcast_after=0.2, lost_after=0.2, gap_after=0.3, watch_interval=0.05)
+    with sender(chain, tmp_path, timing=timing) as transactions, ThreadPoolExecutor(1) as pool:
+        future = pool.submit(transactions.send, transfer(), timeout=20.0, key="mine")
+        until(lambda: len(_offers(anvil)) == 1)
+        [(own_max, own_priority)] = _offers(anvil)
+        fields = {"chainId": 31337, "nonce": 0, "to": "0x" + "88" * 20, "value": 1, "gas": 21_000, "type": 2}
+        foreign = anvil.accounts[SENDER].sign_transaction(
+            {**fields, "maxFeePerGas": 90 * GWEI, "maxPriorityFeePerGas": 50 * GWEI}
+        )
+        chain.broadcast(bytes(foreign.raw_transaction))
+        anvil.mine()
+        with pytest.raises(NonceTaken):
+            future.result(10)
+        anvil.set_automine(True)
+        transactions.send(transfer())
+        time.sleep(0.2)  # the watcher has seen the block at rest
+        anvil.reorg(2)
+        until(lambda: chain.transaction_count(transactions.address) == 2)
+        until(lambda: transactions.pending() == 0)
+        blocks = [anvil.rpc("eth_getBlockByNumber", hex(n), True) for n in range(chain.head().number + 1)]
+        [filler] = [entry for block in blocks for entry in block["transactions"] if int(entry["nonce"], 16) == 0]
+        assert filler["from"].lower() == filler["to"].lower() == transactions.address.lower()
+        assert int(filler["value"], 16) == 0
+        # it outbids what was given up as lost: that stays lost
+        assert int(filler["maxFeePerGas"], 16) * 8 >= own_max * 9
+        assert int(filler["maxPriorityFeePerGas"], 16) * 8 >= own_priority * 9
+    assert received(chain) == 1
+
+
+def test_nonce_that_waits_in_the_endpoints_pool_is_no_gap(anvil: Anvil, chain: Chain, tmp_path: Path) -> None:
+    anvil.set_automine(False)
+    fields = {"chainId": 31337, "nonce": 0, "to": "0x" + "88" * 20, "value": 1, "gas": 21_000, "type": 2}
+    other = anvil.accounts[SENDER].sign_transaction({**fields, "maxFeePerGas": 90 * GWEI, "maxPriorityFeePerGas": GWEI})
+    chain.broadcast(bytes(other.raw_transaction))
+    timing = Timing(poll_max=0.02, gap_after=0.05)
+    with sender(chain, tmp_path, timing=timing) as transactions:
+        with pytest.raises(TransactionPending):
+            transactions.send(transfer(), timeout=0.5)
+        assert transactions.pending() == 1
+        anvil.mine()
+        until(lambda: transactions.pending() == 0)
+    assert chain.balance("0x" + "88" * 20) == 1
+
+
 def test_nonce_used_between_two_sends_is_stepped_over(anvil: Anvil, chain: Chain, tmp_path: Path) -> None:
     with sender(chain, tmp_path) as transactions:
         transactions.send(transfer())
@@ -427,3 +478,20 @@ def test_queue_on_a_full_disk_sends_nothing(anvil: Anvil, chain: Chain, tmp_path
     assert "Nothing new was sent" in done.stdout
     assert received(chain) == 2  # before the disk was full, and after
     assert chain.transaction_count(anvil.accounts[SENDER].address) == 2
+
+
+def test_locked_queue_sends_nothing_and_goes_on_later(
+    chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transaction_queue, "LOCK_SECONDS", 0.3)
+    with sender(chain, tmp_path) as transactions:
+        holder = sqlite3.connect(tmp_path / f"queue-{SENDER}.sqlite", isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")
+        with pytest.raises(ConfigError, match="Nothing new was sent") as locked:
+            transactions.send(transfer())
+        assert locked.value.code == "QueueLocked"
+        assert chain.transaction_count(transactions.address, "pending") == 0
+        holder.execute("ROLLBACK")
+        holder.close()
+        transactions.send(transfer())
+    assert received(chain) == 1
