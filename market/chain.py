@@ -203,7 +203,7 @@ class Chain:
         """
         where = {"address": list(addresses)}
         if block_hash is not None:
-            return list(self.rpc("eth_getLogs", {**where, "blockHash": block_hash}))
+            return _list(self.rpc("eth_getLogs", {**where, "blockHash": block_hash}))
         if from_block is None or to_block is None:
             raise ValueError("logs takes a range or a block hash")
         found: list[dict[str, Any]] = []
@@ -211,7 +211,7 @@ class Chain:
         while first <= to_block:
             last = min(first + self._log_blocks - 1, to_block)
             try:
-                found += self.rpc("eth_getLogs", {**where, "fromBlock": hex(first), "toBlock": hex(last)})
+                found += _list(self.rpc("eth_getLogs", {**where, "fromBlock": hex(first), "toBlock": hex(last)}))
             except RpcError:
                 if first == last:
                     raise
@@ -303,6 +303,16 @@ def _block(raw: dict[str, Any]) -> Block:
         timestamp=int(raw["timestamp"], 16),
         base_fee=int(raw.get("baseFeePerGas") or "0x0", 16),
     )
+
+
+def _list(logs: Any) -> list[dict[str, Any]]:
+    if not isinstance(logs, list):
+        raise ChainError(
+            "The endpoint sent something else than logs; nothing was taken over.",
+            hint="Use another RPC endpoint.",
+            code="BadLog",
+        )
+    return logs
 
 
 def _bytes(value: str) -> bytes:
