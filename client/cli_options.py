@@ -123,7 +123,9 @@ _CONNECTION: dict[str, Any] = {
         "ASSAY_PASSWORD_FILE",
     ),
     "data_dir": _option("--data-dir", "Where jobs, queue and index are kept.", "ASSAY_DATA_DIR"),
-    "index_url": _option("--index-url", "SQLAlchemy URL of the index: sqlite:///… or postgresql://….", "ASSAY_INDEX_URL"),
+    "index_url": _option(
+        "--index-url", "SQLAlchemy URL of the index: sqlite:///… or postgresql://….", "ASSAY_INDEX_URL"
+    ),
     "quote_timeout": _option("--quote-timeout", "Seconds that providers have for a quote.", "ASSAY_QUOTE_TIMEOUT"),
     "packs": _option("--pack", "Folder of a local model pack; repeatable.", "ASSAY_PACKS, a JSON list"),
     "allow_private_endpoints": typer.Option(

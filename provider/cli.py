@@ -39,7 +39,11 @@ for command in (cli_operations.drain, cli_operations.resume, cli_operations.earn
 @app.command()
 def init(
     rpc: Annotated[
-        str | None, typer.Option(help="RPC endpoint of the chain.", show_default="the local network's")
+        str | None,
+        typer.Option(
+            help="RPC endpoint of the chain; several, in order of preference, with commas.",
+            show_default="the local network's",
+        ),
     ] = None,
     pack: Annotated[list[Path] | None, typer.Option(help="Folder of a model pack to serve; repeat for more.")] = None,
     deployment: Annotated[
