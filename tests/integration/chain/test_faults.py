@@ -98,24 +98,29 @@ def test_transaction_that_a_proxy_sends_twice_happens_once(chain: Chain, proxy: 
 def test_send_during_an_outage_happens_once_after_it(chain: Chain, proxy: FaultProxy, tmp_path: Path) -> None:
     """The endpoint dies after it took the transaction and comes back: the sender finds its own receipt."""
     with sender(Chain(proxy.rpc_url, attempts=1, timeout=1.0), tmp_path) as transactions:
+        taken = threading.Event()
 
         def die_after_taking(question: dict[str, Any]) -> Fault | None:
-            if question["method"] != "eth_sendRawTransaction":
-                return None
-            threading.Thread(target=_out, args=(proxy, 1.0)).start()
-            return Fault(lose_answer=True)
+            if question["method"] == "eth_sendRawTransaction":
+                taken.set()
+                return Fault(lose_answer=True)
+            return Fault(drop=True) if taken.is_set() else None
 
         proxy.fault = die_after_taking
+        outage = threading.Thread(target=_out, args=(proxy, taken, 1.0))
+        outage.start()
         assert transactions.send(transfer(), timeout=30).gas_used == 21_000
+        outage.join()
     assert received(chain) == 1
     assert chain.transaction_count(transactions.address) == 1
 
 
-def _out(proxy: FaultProxy, seconds: float) -> None:
-    time.sleep(0.1)
-    proxy.heal()
+def _out(proxy: FaultProxy, taken: threading.Event, seconds: float) -> None:
+    assert taken.wait(30)
+    time.sleep(0.2)
     proxy.down()
     time.sleep(seconds)
+    proxy.heal()
     proxy.up()
 
 

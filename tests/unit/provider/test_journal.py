@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 
 from market.hashing import keccak256, tokens_root
 from market.types import Acceptance, Finish, Mode, Output, Quote
+from provider import journal as module
 from provider.errors import JournalError
 from provider.journal import Journal
 from provider.pricing import Ask
@@ -321,3 +324,47 @@ def test_many_threads_write_without_loss(journal: Journal) -> None:
     for thread in threads:
         thread.join()
     assert len(journal.open_jobs()) == 40
+
+
+def test_locked_journal_says_so_and_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BUSY_MILLISECONDS", 200)
+    journal = Journal(tmp_path / "journal.sqlite")
+    holder = sqlite3.connect(journal.path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    with pytest.raises(JournalError, match=r"locked.*The last change was not made"):
+        add_job(journal)
+    holder.execute("ROLLBACK")
+    holder.close()
+    assert journal.job(JOB) is None
+    assert add_job(journal)
+    journal.close()
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from provider.errors import JournalError
+from provider.journal import Journal
+from tests.unit.provider.test_journal import JOB, add_job
+journal = Journal(Path(sys.argv[1]))
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+written = max(file.stat().st_size for file in journal.path.parent.iterdir())
+resource.setrlimit(resource.RLIMIT_FSIZE, (written, hard))
+try:
+    for number in range(10_000):
+        add_job(journal, number.to_bytes(32))
+except JournalError as error:
+    print(error.message)
+assert journal.job(number.to_bytes(32)) is None
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+assert add_job(journal, number.to_bytes(32))
+journal.close()
+"""
+
+
+def test_journal_on_a_full_disk_says_so_and_changes_nothing(tmp_path: Path) -> None:
+    """A file-size limit stands for the full disk: the same failed write, without a file system of its own."""
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path / "data" / "journal.sqlite")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "The last change was not made" in done.stdout
