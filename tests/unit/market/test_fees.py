@@ -65,3 +65,8 @@ def test_replacement_above_the_ceiling_is_none() -> None:
 
 def test_replacement_of_one_wei_is_two() -> None:
     assert POLICY.replacement(Fees(1, 1), Fees(0, 0)) == Fees(2, 2)
+
+
+@pytest.mark.parametrize(("before", "after"), [(8, 9), (9, 11), (15, 17), (16, 18), (1_000_000_001, 1_125_000_002)])
+def test_replacement_rounds_up(before: int, after: int) -> None:
+    assert POLICY.replacement(Fees(before, before), Fees(0, 0)) == Fees(after, after)
