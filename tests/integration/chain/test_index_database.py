@@ -223,6 +223,14 @@ def test_postgres_that_is_not_there_or_refuses_says_so_without_the_password(calm
             assert "Canary" not in str(away.value) + str(away.value.details)
 
 
+def test_postgres_without_its_driver_says_what_to_install(calm_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ConfigError, match=r"assay\[postgres\]") as missing:
+        Index("postgresql://u:Canary@h/index", calm_world.chain, calm_world.deployment)
+    assert missing.value.code == "DriverMissing"
+    assert "Canary" not in str(missing.value)
+
+
 @pytest.mark.parametrize("url", ["nodb://u:Canary@h/index?key=Canary", "Canary", "mysql://u:Canary@h/index"])
 def test_url_of_no_known_database_is_shown_without_its_password(calm_world: World, url: str) -> None:
     with pytest.raises(ConfigError) as refused:
