@@ -88,9 +88,9 @@ def draw_row() -> Row:
 
 
 def catch_up_row() -> Row:
-    from bench.index_catch_up import events_per_second
+    from bench.index_catch_up import index_catch_up
 
-    speed = events_per_second()
+    speed = index_catch_up()
     return Row(
         key="events_per_second",
         figure="a new index reading a chain's past",

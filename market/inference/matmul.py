@@ -19,9 +19,15 @@ from market.inference.errors import BackendError, SelfTestError
 
 
 class PlaneProduct(Protocol):
-    """One way to multiply a byte plane by a weight matrix. ``name`` appears in errors and in `assay doctor`."""
+    """One way to multiply a byte plane by a weight matrix.
+
+    Attributes:
+        name: appears in errors and in `assay doctor`.
+        limit: sums of smaller magnitude are exact in any order; packing proves every real one below 2^24.
+    """
 
     name: str
+    limit: int
 
     def prepare(self, weight: torch.Tensor) -> torch.Tensor:
         """int8 [N, K] → whatever ``multiply`` wants as its second operand."""
@@ -36,6 +42,7 @@ class Int8Product:
     """
 
     name = "int8"
+    limit = 1 << 31
 
     def prepare(self, weight: torch.Tensor) -> torch.Tensor:
         return weight.t()  # a view: the weights stay in the shared memory map
@@ -50,6 +57,7 @@ class Float32Product:
     """
 
     name = "float32"
+    limit = 1 << 24
 
     def prepare(self, weight: torch.Tensor) -> torch.Tensor:
         return weight.float()
@@ -91,15 +99,17 @@ def choose(name: str, device: torch.device, weights: Iterable[torch.Tensor]) -> 
 def proved(product: PlaneProduct, device: torch.device, weights: Iterable[torch.Tensor]) -> PlaneProduct:
     """``product``, after comparing it with numpy's int64 product; raises SelfTestError at the first difference.
 
-    Each shape of ``weights`` is tested with its real weights and, for each width, with rows of ±127, against planes of
-    extremes and of fixed random bytes: one row, two, and more than a vector register's worth.
+    Each shape of ``weights`` is tested with its real weights and, for each width, with rows of the largest weights of
+    either sign whose sums stay below the product's limit (±127 where they do), against planes of extremes and of fixed
+    random bytes: one row, two, and more than a vector register's worth.
     """
     seen: set[tuple[int, ...]] = set()
     for weight in weights:
         columns = weight.shape[1]
         if (columns,) not in seen:
-            signs = np.sign(np.cos(np.outer(np.arange(64), np.arange(columns))) + 0.5)  # first row all 127
-            _check(product, device, torch.from_numpy((127 * signs).astype(np.int8)).to(device))
+            signs = np.sign(np.cos(np.outer(np.arange(64), np.arange(columns))) + 0.5)  # first row all 1
+            largest = min(127, (product.limit - 1) // 128 // columns)
+            _check(product, device, torch.from_numpy((largest * signs).astype(np.int8)).to(device))
         if tuple(weight.shape) not in seen:
             _check(product, device, weight)
         seen |= {(columns,), tuple(weight.shape)}

@@ -24,6 +24,7 @@ class SaturatingProduct:
     """What oneDNN does without VNNI: (plane + 128) * weight, where sums of two products saturate at int16."""
 
     name = "saturating"
+    limit = 1 << 31
 
     def prepare(self, weight: torch.Tensor) -> torch.Tensor:
         return weight.int()
@@ -122,6 +123,12 @@ def test_self_test_of_the_real_products_passes() -> None:
     weights = [torch.full((5, 400), 127, dtype=torch.int8), torch.full((3, 64), -127, dtype=torch.int8)]
     for product in (Int8Product(), Float32Product()):
         assert proved(product, torch.device("cpu"), weights) is product
+
+
+def test_self_test_asks_of_float32_no_sum_that_it_cannot_hold() -> None:
+    """Rows of ±127 at width 1,536 sum to 24 million: some processors round that, and were refused for it."""
+    weights = [torch.ones((2, columns), dtype=torch.int8) for columns in (1040, 1536, 4096)]
+    assert proved(Float32Product(), torch.device("cpu"), weights).name == "float32"
 
 
 def test_engine_on_an_unknown_device_is_refused(tiny_pack: Pack) -> None:
