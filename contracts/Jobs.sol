@@ -16,15 +16,21 @@ import {
 import {ISubject} from "./interfaces/ISubject.sol";
 import {IVault} from "./interfaces/IVault.sol";
 import {Commitment, Output, Quote, Request} from "./interfaces/Wire.sol";
+import {Demands} from "./libraries/Demands.sol";
+import {Draws} from "./libraries/Draws.sol";
+import {JobChecks} from "./libraries/JobChecks.sol";
 import {Job, JobRecords, MAX_REPLICAS as REPLICA_LIMIT, Replica} from "./libraries/JobRecords.sol";
-import {Payout, Split} from "./libraries/Payout.sol";
+import {Payout} from "./libraries/Payout.sol";
 import {QuoteRules} from "./libraries/QuoteRules.sol";
+import {Settlements} from "./libraries/Settlements.sol";
 import {WireHash} from "./libraries/WireHash.sol";
 
 /// @dev Reenters nowhere: signatures are checked by static calls before anything is written, and the vault, called
 /// last, moves nothing while it calls a token. Time: a deadline's own second still belongs to it.
 contract Jobs is IJobs, EIP712 {
     using JobRecords for Job;
+    using JobChecks for Job;
+    using JobChecks for Replica;
 
     uint256 public constant MAX_REPLICAS = REPLICA_LIMIT;
     /// @dev Two 12-second blocks and a missed one: a replica that watches can always reach the chain inside a window.
@@ -32,37 +38,53 @@ contract Jobs is IJobs, EIP712 {
     uint256 public constant MAX_WINDOW = 1 days;
     uint256 public constant DISPUTE_DEADLINE = 7 days;
     uint256 public constant MAX_CHALLENGER_SHARE_BPS = 3000;
+    uint256 public constant DRAW_FEE_BPS = QuoteRules.DRAW_FEE_BPS;
     address private constant BURNT = address(0xdead);
     uint8 private constant FINISH_STOP = 1;
     uint8 private constant FINISH_LENGTH = 2;
 
     address public immutable vault;
     address public immutable stakeToken;
+    address public immutable registry;
     address public immutable arbiter;
     uint64 public immutable disputeWindow;
+    uint64 public immutable demandWindow;
+    uint128 public immutable demandFee;
     uint16 public immutable challengerShareBps;
 
     mapping(address client => uint256) public clientNonce;
     mapping(bytes32 quoteDigest => mapping(address client => bool)) public quoteUsed;
     mapping(bytes32 jobId => Job) private _jobs;
 
-    /// @param arbiter_ may be 0: then no bond can be frozen or slashed
-    constructor(address vault_, address arbiter_, uint64 disputeWindow_, uint16 challengerShareBps_)
-        EIP712("Assay Jobs", "1")
-    {
-        // INVARIANT: a provider's exit never outruns a dispute
+    /// @param arbiter_ may be 0: then no bond can be frozen, and none slashed but by a demand that is not answered
+    constructor(
+        address vault_,
+        address registry_,
+        address arbiter_,
+        uint64 disputeWindow_,
+        uint16 challengerShareBps_,
+        uint64 demandWindow_,
+        uint128 demandFee_
+    ) EIP712("Assay Jobs", "1") {
+        // INVARIANT: a provider's exit never outruns a dispute, not even one about an output published on demand
         uint256 unbonding = IVault(vault_).unbondingWindow();
-        uint256 minimum = 2 * MAX_WINDOW + disputeWindow_ + DISPUTE_DEADLINE;
+        uint256 minimum = 2 * MAX_WINDOW + 2 * uint256(disputeWindow_) + demandWindow_ + DISPUTE_DEADLINE;
         if (unbonding < minimum) revert UnbondingTooShort(unbonding, minimum);
         // INVARIANT: challenging pays, and challenging oneself does not
         if (challengerShareBps_ == 0 || challengerShareBps_ > MAX_CHALLENGER_SHARE_BPS) {
             revert ShareOutOfRange(challengerShareBps_, 1, MAX_CHALLENGER_SHARE_BPS);
         }
+        _checkWindow(demandWindow_);
+        // INVARIANT: demanding has a price, which the provider that answers gets
+        if (demandFee_ == 0) revert NoDemandFee();
         vault = vault_;
         stakeToken = IVault(vault_).stakeToken();
+        registry = registry_;
         arbiter = arbiter_;
         disputeWindow = disputeWindow_;
         challengerShareBps = challengerShareBps_;
+        demandWindow = demandWindow_;
+        demandFee = demandFee_;
     }
 
     modifier onlyArbiter() {
@@ -74,7 +96,7 @@ contract Jobs is IJobs, EIP712 {
     // ------------------------------------------------------------------------------------------------- client
 
     function post(JobParams calldata params) external returns (bytes32 jobId) {
-        QuoteRules.checkQuorum(params);
+        uint256 count = QuoteRules.checkQuorum(params);
         _checkWindow(params.commitWindow);
         _checkWindow(params.revealWindow);
         QuoteRules.checkRequest(params.request);
@@ -86,7 +108,8 @@ contract Jobs is IJobs, EIP712 {
 
         jobId = jobIdOf(msg.sender, clientNonce[msg.sender]++);
         Job storage record = _jobs[jobId];
-        _writeJob(record, params, requestHash);
+        _writeJob(record, params, requestHash, count);
+        if (params.draw != 0) Draws.open(record, jobId, params.quotes[0].quote, registry);
         for (uint256 i; i < digests.length; ++i) {
             _writeReplica(record.replicas[i], digests[i], params.quotes[i].quote);
         }
@@ -102,24 +125,15 @@ contract Jobs is IJobs, EIP712 {
     }
 
     function cancel(bytes32 jobId) external {
-        Job storage record = _job(jobId);
-        // INVARIANT: only the client takes its job back, and only while nobody has committed to it
-        if (msg.sender != record.client) revert NotClient(jobId, msg.sender);
-        _need(jobId, record, JobState.OPEN);
-        if (record.committed != 0) revert AlreadyCommitted(jobId, record.committed);
-        _notAfter(jobId, record.commitDeadline);
-
-        (Replica[] memory list, Split memory split) = _close(jobId, record, JobState.CANCELLED, false);
-        emit Cancelled(jobId, split.totalPaid, split.refunded);
-        _transfer(record.client, list, split);
+        Settlements.cancel(_job(jobId), jobId, vault, stakeToken);
     }
 
     // ----------------------------------------------------------------------------------------------- replicas
 
     function commit(bytes32 jobId, bytes32 commitment) external {
         Job storage record = _job(jobId);
-        _need(jobId, record, JobState.OPEN);
-        _notAfter(jobId, record.commitDeadline);
+        record.need(jobId, JobState.OPEN);
+        JobChecks.notAfter(jobId, record.commitDeadline);
         Replica storage replica = record.replicas[record.indexOf(jobId, msg.sender)];
         // INVARIANT: one commitment per replica, and it never changes
         if (replica.state != ReplicaState.ASSIGNED) {
@@ -130,7 +144,7 @@ contract Jobs is IJobs, EIP712 {
         (replica.state, replica.bondState, replica.digest) = (ReplicaState.COMMITTED, BondState.LOCKED, commitment);
         bool last = ++record.committed == record.replicaCount;
         emit Committed(jobId, msg.sender, commitment);
-        if (last) _startReveal(jobId, record, uint64(block.timestamp) + record.revealWindow);
+        if (last) _startReveal(jobId, record, block.timestamp + record.revealWindow);
 
         // INVARIANT: no commitment without its bond
         IVault(vault).bond(msg.sender, replica.terms.bond);
@@ -153,44 +167,59 @@ contract Jobs is IJobs, EIP712 {
         bool late = block.timestamp > record.revealEnd();
         if (late) _checkLate(jobId, record, outputHash);
 
-        if (record.state == JobState.OPEN) _startReveal(jobId, record, uint64(record.revealEnd()));
+        if (record.state == JobState.OPEN) _startReveal(jobId, record, record.revealEnd());
         replica.state = late ? ReplicaState.LATE : ReplicaState.REVEALED;
         (replica.finish, replica.outputTokens, replica.digest) = (output.finish, output.outputTokens, outputHash);
         emit Revealed(jobId, msg.sender, outputHash, output, late);
         if (!late) _count(jobId, record, index, outputHash);
     }
 
+    function publishOutput(bytes32 jobId, bytes calldata ids) external {
+        Demands.publish(_job(jobId), jobId, ids);
+        _pay(msg.sender, demandFee);
+    }
+
     // ------------------------------------------------------------------------------------------------- anyone
 
-    function settle(bytes32 jobId) external {
-        Job storage record = _job(jobId);
-        bool lapsed = _needSettleable(jobId, record);
-        bool agreed = record.agreedBy != 0;
+    function draw(bytes32 jobId) external {
+        Draws.draw(_job(jobId), jobId, registry, stakeToken);
+    }
 
-        (Replica[] memory list, Split memory split) =
-            _close(jobId, record, agreed ? JobState.SETTLED : JobState.EXPIRED, !lapsed);
-        if (agreed) emit Settled(jobId, record.agreedOutput(), split.totalPaid, split.refunded, split.missFees);
-        else emit Expired(jobId, split.totalPaid, split.refunded, split.missFees);
-        _transfer(record.client, list, split);
+    function settle(bytes32 jobId) external {
+        Settlements.settle(_job(jobId), jobId, vault, stakeToken);
     }
 
     function releaseBond(bytes32 jobId, address provider) external {
         Job storage record = _job(jobId);
-        Replica storage replica = record.replicas[record.indexOf(jobId, provider)];
-        BondState has = replica.bondState;
+        uint256 index = record.indexOf(jobId, provider);
+        Replica storage replica = record.replicas[index];
         // INVARIANT: a bond leaves once, and only from a final job
-        if (has != BondState.LOCKED && has != BondState.DISPUTED) {
-            revert WrongBondState(jobId, provider, has, BondState.LOCKED);
-        }
+        replica.needHeldBond(jobId);
         if (record.finalAt == 0) revert WrongState(jobId, record.state, JobState.SETTLED);
         // INVARIANT: every revealed bond stays locked through the dispute window, the majority's too; a disputed one
         // until the arbiter's deadline, so that a silent arbiter keeps no money
-        _after(jobId, has == BondState.LOCKED ? _windowEnd(record) : _windowEnd(record) + DISPUTE_DEADLINE);
+        uint256 end = record.disputeEnd(replica, disputeWindow);
+        JobChecks.past(jobId, replica.bondState == BondState.LOCKED ? end : end + DISPUTE_DEADLINE);
+        // INVARIANT: who withholds an output that was demanded gets no bond back
+        if (replica.demandDeadline != 0 && record.demanders[index] != address(0)) {
+            revert DemandOpen(jobId, provider, replica.demandDeadline);
+        }
 
         replica.bondState = BondState.RELEASED;
         uint256 amount = replica.terms.bond;
         emit BondReleased(jobId, provider, amount);
         IVault(vault).unbond(provider, amount);
+    }
+
+    function demandReveal(bytes32 jobId, address provider, bytes calldata permit) external {
+        Demands.open(_job(jobId), jobId, provider, disputeWindow, demandWindow);
+        IVault(vault).fund(stakeToken, msg.sender, demandFee, permit);
+    }
+
+    function slashWithheld(bytes32 jobId, address provider) external {
+        Job storage record = _job(jobId);
+        (uint256 index, address demander) = Demands.withheld(record, jobId, provider, disputeWindow + DISPUTE_DEADLINE);
+        _slash(jobId, record, index, demander);
     }
 
     // ------------------------------------------------------------------------------------------------ arbiter
@@ -209,8 +238,8 @@ contract Jobs is IJobs, EIP712 {
         if (replica.state != ReplicaState.REVEALED && replica.state != ReplicaState.LATE) {
             revert WrongReplicaState(jobId, provider, replica.state, ReplicaState.REVEALED);
         }
-        _needBond(jobId, replica, BondState.LOCKED);
-        _notAfter(jobId, _windowEnd(record));
+        replica.needBond(jobId, BondState.LOCKED);
+        JobChecks.notAfter(jobId, record.disputeEnd(replica, disputeWindow));
         bytes32 got = WireHash.encodedRequest(evidence);
         // INVARIANT: what is judged is the request that was paid for
         if (got != record.requestHash) revert EvidenceMismatch(record.requestHash, got);
@@ -223,24 +252,15 @@ contract Jobs is IJobs, EIP712 {
     /// @inheritdoc ISubject
     function resolve(bytes32 jobId, address provider, bool guilty, address challenger) external onlyArbiter {
         Job storage record = _job(jobId);
-        Replica storage replica = record.replicas[record.indexOf(jobId, provider)];
+        uint256 index = record.indexOf(jobId, provider);
+        Replica storage replica = record.replicas[index];
         // INVARIANT: a dispute is decided once, and in time
-        _needBond(jobId, replica, BondState.DISPUTED);
-        _notAfter(jobId, _windowEnd(record) + DISPUTE_DEADLINE);
+        replica.needBond(jobId, BondState.DISPUTED);
+        JobChecks.notAfter(jobId, record.disputeEnd(replica, disputeWindow) + DISPUTE_DEADLINE);
 
-        if (!guilty) {
-            replica.bondState = BondState.LOCKED;
-            emit BondUnfrozen(jobId, provider);
-            return;
-        }
-        uint256 bond = replica.terms.bond;
-        uint256 refund = _payment(record, replica);
-        (uint256 reward, uint256 burnt) = Payout.slash(bond, refund, challengerShareBps);
-        replica.bondState = BondState.SLASHED;
-        emit BondSlashed(jobId, provider, challenger, refund, reward, burnt);
-        _pay(record.client, refund);
-        _pay(challenger, reward);
-        _pay(BURNT, burnt);
+        if (guilty) return _slash(jobId, record, index, challenger);
+        replica.bondState = BondState.LOCKED;
+        emit BondUnfrozen(jobId, provider);
     }
 
     // -------------------------------------------------------------------------------------------------- views
@@ -255,7 +275,10 @@ contract Jobs is IJobs, EIP712 {
         list = new ReplicaView[](record.replicaCount);
         for (uint256 i; i < list.length; ++i) {
             Replica memory replica = record.replicas[i];
-            list[i] = JobRecords.viewOf(replica, _payment(record, replica));
+            uint256 paid = Payout.payment(
+                replica, record.state, record.agreedOutput(), record.inputTokens, record.maxOutputTokens
+            );
+            list[i] = JobRecords.viewOf(replica, paid, record.demanders[i]);
         }
     }
 
@@ -297,12 +320,17 @@ contract Jobs is IJobs, EIP712 {
         view
         returns (uint256 escrow, bytes32[] memory digests)
     {
-        digests = new bytes32[](params.quotes.length);
-        for (uint256 i; i < digests.length; ++i) {
+        if (params.draw == 0) digests = new bytes32[](params.quotes.length);
+        for (uint256 i; i < params.quotes.length; ++i) {
             SignedQuote calldata signed = params.quotes[i];
-            escrow += QuoteRules.check(
+            uint256 price = QuoteRules.check(
                 signed.quote, params.request, params.mode, requestHash, stakeToken, challengerShareBps
             );
+            if (params.draw != 0) {
+                QuoteRules.checkDrawn(signed, price);
+                return (price * params.draw, digests);
+            }
+            escrow += price;
             QuoteRules.checkDistinct(params.quotes, i);
             digests[i] = _checkSignature(signed);
         }
@@ -319,16 +347,18 @@ contract Jobs is IJobs, EIP712 {
         }
     }
 
-    function _writeJob(Job storage record, JobParams calldata params, bytes32 requestHash) private {
+    function _writeJob(Job storage record, JobParams calldata params, bytes32 requestHash, uint256 count) private {
         record.client = msg.sender;
         record.state = JobState.OPEN;
         record.mode = params.mode;
         record.quorum = params.quorum;
-        record.replicaCount = uint8(params.quotes.length);
-        record.commitDeadline = uint64(block.timestamp) + params.commitWindow;
-        record.revealWindow = params.revealWindow;
+        record.replicaCount = uint8(count);
+        record.commitDeadline = uint40(block.timestamp + params.commitWindow);
+        record.commitWindow = uint24(params.commitWindow);
+        record.revealWindow = uint24(params.revealWindow);
         record.inputTokens = params.request.inputTokens;
         record.maxOutputTokens = params.request.maxOutputTokens;
+        record.inlineInput = params.inlineInput.length != 0;
         record.modelId = params.request.modelId;
         record.requestHash = requestHash;
     }
@@ -349,7 +379,7 @@ contract Jobs is IJobs, EIP712 {
         bool enough = record.state == JobState.OPEN && record.committed >= record.quorum;
         if (!enough) revert WrongState(jobId, record.state, JobState.REVEALING);
         // INVARIANT: nothing is revealed while somebody may still commit
-        _after(jobId, record.commitDeadline);
+        JobChecks.past(jobId, record.commitDeadline);
     }
 
     function _checkOutput(bytes32 jobId, Output calldata output, uint256 maxOutputTokens) private pure {
@@ -367,10 +397,10 @@ contract Jobs is IJobs, EIP712 {
         if (record.agreedOutput() != outputHash) revert LateAndNotAgreed(jobId, msg.sender);
     }
 
-    function _startReveal(bytes32 jobId, Job storage record, uint64 revealDeadline) private {
+    function _startReveal(bytes32 jobId, Job storage record, uint256 revealDeadline) private {
         record.state = JobState.REVEALING;
-        record.revealDeadline = revealDeadline;
-        emit RevealStarted(jobId, revealDeadline);
+        record.revealDeadline = uint40(revealDeadline);
+        emit RevealStarted(jobId, uint64(revealDeadline));
     }
 
     function _count(bytes32 jobId, Job storage record, uint256 index, bytes32 outputHash) private {
@@ -386,69 +416,13 @@ contract Jobs is IJobs, EIP712 {
         emit Agreed(jobId, outputHash);
     }
 
-    // ------------------------------------------------------------------------------------- closing a job
-
-    /// @return lapsed whether the commit window ended short of a quorum
-    function _needSettleable(bytes32 jobId, Job storage record) private view returns (bool lapsed) {
-        if (record.state == JobState.OPEN) {
-            _after(jobId, record.commitDeadline);
-            if (record.committed < record.quorum) return true;
-        } else {
-            // INVARIANT: no job settles twice
-            _need(jobId, record, JobState.REVEALING);
-            if (record.revealed == record.committed) return false;
-        }
-        // INVARIANT: nobody is counted as silent before its deadline
-        _after(jobId, record.revealEnd());
-    }
-
-    /// @dev Makes the job final: decides the division, writes and emits it. The caller emits the summary and then
-    /// lets `_transfer` move the money.
-    /// @param missing whether those who committed and did not reveal were silent
-    function _close(bytes32 jobId, Job storage record, JobState state, bool missing)
-        private
-        returns (Replica[] memory list, Split memory split)
-    {
-        list = record.load();
-        for (uint256 i; missing && i < list.length; ++i) {
-            if (list[i].state == ReplicaState.COMMITTED) list[i].state = ReplicaState.MISSED;
-        }
-        split = Payout.split(list, state, record.agreedOutput(), record.inputTokens, record.maxOutputTokens);
-
-        // INVARIANT: a final job never changes
-        record.state = state;
-        record.finalAt = uint40(block.timestamp);
-        for (uint256 i; i < list.length; ++i) {
-            _recordReplica(jobId, record.replicas[i], list[i], split, i);
-        }
-        if (split.missFees != 0) emit MissFeesShared(jobId, split.missShare, split.burnt);
-    }
-
-    function _recordReplica(
-        bytes32 jobId,
-        Replica storage stored,
-        Replica memory replica,
-        Split memory split,
-        uint256 index
-    ) private {
-        if (replica.state == ReplicaState.MISSED || replica.state == ReplicaState.COMMITTED) {
-            (stored.state, stored.bondState) = (replica.state, BondState.RELEASED);
-            if (replica.state == ReplicaState.MISSED) {
-                emit ReplicaMissed(jobId, replica.provider, split.missFee[index]);
-            }
-            emit BondReleased(jobId, replica.provider, split.returned[index]);
-        }
-        if (split.paid[index] != 0) emit ReplicaPaid(jobId, replica.provider, split.paid[index]);
-    }
-
-    function _transfer(address client, Replica[] memory list, Split memory split) private {
-        for (uint256 i; i < list.length; ++i) {
-            bool shares = list[i].state == ReplicaState.REVEALED;
-            _pay(list[i].provider, split.paid[i] + (shares ? split.missShare : 0));
-            if (split.returned[i] != 0) IVault(vault).unbond(list[i].provider, split.returned[i]);
-        }
-        _pay(client, split.refunded);
-        _pay(BURNT, split.burnt);
+    function _slash(bytes32 jobId, Job storage record, uint256 index, address challenger) private {
+        (uint256 refund, uint256 reward, uint256 burnt, address demander) =
+            Demands.slash(record, jobId, index, challenger, challengerShareBps);
+        _pay(record.client, refund);
+        _pay(challenger, reward);
+        _pay(BURNT, burnt);
+        if (demander != address(0)) _pay(demander, demandFee);
     }
 
     function _pay(address to, uint256 amount) private {
@@ -461,34 +435,5 @@ contract Jobs is IJobs, EIP712 {
         record = _jobs[jobId];
         // INVARIANT: nothing moves for a job that nobody posted
         if (record.state == JobState.NONE) revert UnknownJob(jobId);
-    }
-
-    function _need(bytes32 jobId, Job storage record, JobState needs) private view {
-        // INVARIANT: a job moves along its states and never back
-        if (record.state != needs) revert WrongState(jobId, record.state, needs);
-    }
-
-    function _needBond(bytes32 jobId, Replica storage replica, BondState needs) private view {
-        // INVARIANT: a bond moves along its states and never back
-        if (replica.bondState != needs) revert WrongBondState(jobId, replica.provider, replica.bondState, needs);
-    }
-
-    function _notAfter(bytes32 jobId, uint256 deadline) private view {
-        // INVARIANT: what was due by a deadline is not done after it
-        if (block.timestamp > deadline) revert TooLate(jobId, block.timestamp, deadline);
-    }
-
-    function _after(bytes32 jobId, uint256 deadline) private view {
-        // INVARIANT: a deadline's whole last second belongs to those it was given to
-        if (block.timestamp <= deadline) revert TooEarly(jobId, block.timestamp, deadline + 1);
-    }
-
-    /// @return last second in which a revealed bond can be disputed
-    function _windowEnd(Job storage record) private view returns (uint256) {
-        return uint256(record.finalAt) + disputeWindow;
-    }
-
-    function _payment(Job storage record, Replica memory replica) private view returns (uint256) {
-        return Payout.payment(replica, record.state, record.agreedOutput(), record.inputTokens, record.maxOutputTokens);
     }
 }

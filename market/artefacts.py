@@ -23,7 +23,9 @@ from market.code import NO_CODE, Code
 from market.errors import ConfigError
 from market.hashing import keccak256
 
-SHIPPED = ("Vault", "Registry", "Jobs", "TestToken")
+LIBRARIES = ("Draws", "Settlements", "Demands")
+"""Jobs runs their functions in its own storage; its code names their addresses."""
+SHIPPED = ("Vault", "Registry", *LIBRARIES, "Jobs", "TestToken")
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,21 @@ from eth_utils.address import to_checksum_address
 from market.artefacts import Artefact, load
 from market.chain import Call, Chain
 from market.errors import ChainError
-from market.hashing import ZERO32
+from market.hashing import ZERO32, pack_tokens
 from market.signing import Domain
 from market.types import Mode, Model, Output
-from market.views import BondState, Exit, JobParams, JobState, JobView, Offer, ProviderView, ReplicaState, ReplicaView
+from market.views import (
+    BondState,
+    DrawableEntry,
+    Exit,
+    JobParams,
+    JobState,
+    JobView,
+    Offer,
+    ProviderView,
+    ReplicaState,
+    ReplicaView,
+)
 
 BlockTag: TypeAlias = int | str
 
@@ -277,6 +288,28 @@ class Registry(Contract):
         """Withdraws the sender's offer of the model."""
         return self._write("removeOffer", model_id)
 
+    def prune(self, model_id: bytes, provider: str) -> Call:
+        """Takes an entry that can no longer be drawn off the drawable list; anybody may send it."""
+        return self._write("prune", model_id, provider)
+
+    def drawable(self, model_id: bytes, block: BlockTag = "latest") -> list[DrawableEntry]:
+        """The drawable list of a model: who may be drawn, since when, and how likely when picked. One call a place."""
+        length = cast(int, self._read("drawableLength", model_id, block=block))
+        places = (self._read("drawableAt", model_id, index, block=block) for index in range(length))
+        return [DrawableEntry(to_checksum_address(provider), since, weight) for provider, since, weight in places]
+
+    def is_drawable(self, provider: str, model_id: bytes, block: BlockTag = "latest") -> bool:
+        """Whether the provider's offer and free stake allow it to be drawn (it may still have to be listed)."""
+        return bool(self._read("isDrawable", provider, model_id, block=block))
+
+    def draw_stake_cap(self) -> int:
+        """Base units of stake above which the chance to be drawn grows no more."""
+        return cast(int, self._read("drawStakeCap"))
+
+    def vault(self) -> str:
+        """Address of the vault whose stake counts."""
+        return str(to_checksum_address(self._read("vault")))
+
     def provider(self, address: str, block: BlockTag = "latest") -> ProviderView:
         """The provider's announcement; endpoint "" where there is none."""
         return ProviderView(*self._read("providers", address, block=block))
@@ -321,6 +354,22 @@ class Jobs(Contract):
         """Takes the sender's own job back before the first commit; every assigned replica is paid its kill fee."""
         return self._write("cancel", job_id)
 
+    def draw(self, job_id: bytes) -> Call:
+        """Draws the replicas of a job that waits for it; anybody may send it in any block after the draw block."""
+        return self._write("draw", job_id)
+
+    def demand_reveal(self, job_id: bytes, provider: str, permit: bytes = b"") -> Call:
+        """Demands the output of a replica that was paid, for `demand_fee`; the client, or anybody for a public job."""
+        return self._write("demandReveal", job_id, provider, permit)
+
+    def publish_output(self, job_id: bytes, ids: Sequence[int]) -> Call:
+        """Answers a demand of the sender's output with its token ids, and earns the fee."""
+        return self._write("publishOutput", job_id, pack_tokens(ids))
+
+    def slash_withheld(self, job_id: bytes, provider: str) -> Call:
+        """Slashes the bond of a replica that let a demand pass; anybody may send it."""
+        return self._write("slashWithheld", job_id, provider)
+
     def release_bond(self, job_id: bytes, provider: str) -> Call:
         """Returns a bond to its provider's stake once the dispute window is over; anybody may send it."""
         return self._write("releaseBond", job_id, provider)
@@ -348,6 +397,18 @@ class Jobs(Contract):
     def vault(self) -> str:
         """Address of the vault that escrow and bonds are in."""
         return str(to_checksum_address(self._read("vault")))
+
+    def registry(self) -> str:
+        """Address of the registry that replicas are drawn from."""
+        return str(to_checksum_address(self._read("registry")))
+
+    def demand_fee(self) -> int:
+        """Base units that a demand costs, and a provider that publishes earns."""
+        return cast(int, self._read("demandFee"))
+
+    def demand_window(self) -> int:
+        """Seconds in which a provider must publish what is demanded."""
+        return cast(int, self._read("demandWindow"))
 
     def stake_token(self) -> str:
         """Address of the token that jobs are paid in."""
@@ -385,5 +446,6 @@ def job_view(values: Sequence[Any]) -> JobView:
 
 
 def _replica_view(values: Sequence[Any]) -> ReplicaView:
-    provider, state, bond_state, *rest = values
+    provider, state, bond_state, *rest, demander = values
+    rest.append(to_checksum_address(demander))
     return ReplicaView(to_checksum_address(provider), ReplicaState(state), BondState(bond_state), *rest)

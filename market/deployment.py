@@ -189,7 +189,7 @@ class Deployment:
             )
 
     def _check_wiring(self, chain: Chain) -> None:
-        vault, jobs = Vault(chain, self.vault), Jobs(chain, self.jobs)
+        vault, registry, jobs = Vault(chain, self.vault), Registry(chain, self.registry), Jobs(chain, self.jobs)
         if not vault.is_sealed():
             raise ChainError(
                 "The vault is not sealed: its modules could still change; nothing was sent.",
@@ -201,6 +201,8 @@ class Deployment:
             "the jobs contract is the vault's only module": vault.modules() == [self.jobs],
             "the jobs contract uses the vault": jobs.vault() == self.vault,
             "the vault's stake token is the manifest's": vault.stake_token() == self.token,
+            "the jobs contract draws from the registry": jobs.registry() == self.registry,
+            "the registry weighs stake in the vault": registry.vault() == self.vault,
         }
         for what, holds in wiring.items():
             if not holds:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from eth_utils.address import to_checksum_address
 
-from market.artefacts import Artefact, encode_values, load
+from market.artefacts import LIBRARIES, Artefact, encode_values, load
 from market.chain import CREATE, Call
 from market.code import domain_immutables, word
 from market.hashing import keccak256
@@ -30,6 +30,10 @@ class DeploymentParameters:
         token: an existing ERC-20; None deploys the worthless test token (development and test chains only).
         arbiter: the contract that may slash; the zero address until one is built, so nobody can.
         cap: most the vault ever takes of the token.
+        draw_stake_cap: base units of stake above which a provider's chance to be drawn grows no more; a 16th of it is
+            the least that can be drawn.
+        demand_window: seconds in which a provider must publish an output that is demanded.
+        demand_fee: base units that a demand costs and publishing earns; it should pay for the provider's gas.
     """
 
     token: str | None = None
@@ -38,6 +42,9 @@ class DeploymentParameters:
     unbonding_window: int = 14 * DAY
     challenger_share_bps: int = 3000
     cap: int = 1_000_000 * 10**6
+    draw_stake_cap: int = 1_600 * 10**6
+    demand_window: int = 1 * DAY
+    demand_fee: int = 1 * 10**6
 
 
 @dataclass(frozen=True)
@@ -150,15 +157,19 @@ def steps(parameters: DeploymentParameters) -> tuple[Step, ...]:
             "Vault",
             lambda plan: (plan.guardian, plan.token, parameters.unbonding_window, [(plan.token, parameters.cap)]),
         ),
-        Creation("registry", "Registry"),
+        Creation("registry", "Registry", lambda plan: (plan.made["vault"], parameters.draw_stake_cap)),
+        *(Creation(library, library) for library in LIBRARIES),
         Creation(
             "jobs",
             "Jobs",
             lambda plan: (
                 plan.made["vault"],
+                plan.made["registry"],
                 parameters.arbiter,
                 parameters.dispute_window,
                 parameters.challenger_share_bps,
+                parameters.demand_window,
+                parameters.demand_fee,
             ),
             derived=lambda plan: {"stakeToken": ("address", plan.token)},
             domain=("Assay Jobs", "1"),

@@ -19,7 +19,7 @@ from market.errors import MarketError
 from market.events import Event, Follower, Mark, Rewind
 from market.index_database import IndexDatabase
 from market.index_fold import record, rewind
-from market.index_tables import AccountRow, MarkRow, ModelRow, OfferRow
+from market.index_tables import AccountRow, ListingRow, MarkRow, ModelRow, OfferRow
 from market.types import Model
 from market.views import Offer
 
@@ -41,6 +41,7 @@ class IndexedOffer:
     Attributes:
         stake: free stake in base units (not locked in bonds).
         jobs_paid: replicas paid a price or a kill fee; jobs_missed: replicas that committed and stayed silent.
+        weight: of 65,536: its chance to be taken when a draw picks it; 0 = it is not on the drawable list.
     """
 
     provider: str
@@ -50,6 +51,12 @@ class IndexedOffer:
     stake: int
     jobs_paid: int
     jobs_missed: int
+    weight: int = 0
+
+    @property
+    def is_drawable(self) -> bool:
+        """Listed, and the offer takes bonds; whether the stake suffices on the day is the contract's to say."""
+        return self.weight > 0 and self.offer.max_bond > 0
 
 
 class UnknownModel(MarketError):
@@ -186,14 +193,18 @@ class Index:
         account = (AccountRow.endpoint, AccountRow.labels, AccountRow.stake)
         record = (AccountRow.jobs_paid, AccountRow.jobs_missed)
         question = (
-            select(OfferRow.provider, *account, *record, *columns)
+            select(OfferRow.provider, ListingRow.weight, *account, *record, *columns)
             .join(AccountRow, AccountRow.address == OfferRow.provider)
+            .outerjoin(
+                ListingRow,
+                (ListingRow.model_id == OfferRow.model_id) & (ListingRow.provider == OfferRow.provider),
+            )
             .where(OfferRow.model_id == model_id)
             .order_by(OfferRow.provider)
         )
         with self._reader.connect() as connection:
-            for provider, endpoint, labels, stake, paid, missed, *terms in connection.execute(question):
-                yield IndexedOffer(provider, endpoint, labels, Offer(*terms), stake, paid, missed)
+            for provider, weight, endpoint, labels, stake, paid, missed, *terms in connection.execute(question):
+                yield IndexedOffer(provider, endpoint, labels, Offer(*terms), stake, paid, missed, weight or 0)
 
 
 class _Marks:

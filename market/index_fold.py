@@ -1,4 +1,4 @@
-"""What events add up to: models, accounts and offers. A batch is added up in memory and written at once."""
+"""What events add up to: models, accounts, offers and drawable lists. A batch is added up in memory and written at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Table, delete, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from market.events import Event, decode_log, struct_of
-from market.index_tables import AccountRow, LogRow, ModelRow, OfferRow
+from market.index_tables import AccountRow, ListingRow, LogRow, ModelRow, OfferRow
 from market.types import Model
 from market.views import Offer
 
@@ -64,6 +64,7 @@ def rewind(connection: Connection, to_block: int) -> None:
         connection.execute(delete(ModelRow).where(ModelRow.model_id.in_(models)))
         connection.execute(delete(AccountRow).where(AccountRow.address.in_(some)))
         connection.execute(delete(OfferRow).where(OfferRow.provider.in_(some)))
+        connection.execute(delete(ListingRow).where(ListingRow.provider.in_(some)))
         for raw in connection.scalars(select(LogRow.raw).where(LogRow.subject.in_(some))):
             event = decode_log(json.loads(raw))
             if event is not None:
@@ -89,6 +90,7 @@ class _Sum:
         self.accounts: dict[str, _Account] = {}
         self.models: list[dict[str, Any]] = []
         self.offers: dict[tuple[bytes, str], Offer | None] = {}  # None: removed
+        self.listings: dict[tuple[bytes, str], int | None] = {}  # weight; None: pruned
         self.emptied: set[str] = set()  # providers whose offers of before this batch are gone
 
     def take(self, event: Event) -> None:
@@ -109,6 +111,7 @@ def _add_up(connection: Connection, events: Sequence[Event]) -> None:
     _insert(connection, ModelRow, total.models)
     _write_accounts(connection, total.accounts)
     _write_offers(connection, total)
+    _write_listings(connection, total)
 
 
 def _write_accounts(connection: Connection, accounts: dict[str, _Account]) -> None:
@@ -128,6 +131,17 @@ def _write_offers(connection: Connection, total: _Sum) -> None:
         if offer is not None
     ]
     _insert(connection, OfferRow, rows)
+
+
+def _write_listings(connection: Connection, total: _Sum) -> None:
+    for keys in _batches(total.listings):
+        connection.execute(delete(ListingRow).where(tuple_(ListingRow.model_id, ListingRow.provider).in_(keys)))
+    rows = [
+        {"model_id": model_id, "provider": provider, "weight": weight}
+        for (model_id, provider), weight in total.listings.items()
+        if weight is not None
+    ]
+    _insert(connection, ListingRow, rows)
 
 
 def _insert(connection: Connection, kind: type[Any], rows: Sequence[dict[str, Any]]) -> None:
@@ -194,6 +208,14 @@ def _offer_removed(total: _Sum, event: Event) -> None:
     total.offers[event.args["modelId"], event.args["provider"]] = None
 
 
+def _offer_listed(total: _Sum, event: Event) -> None:
+    total.listings[event.args["modelId"], event.args["provider"]] = event.args["weight"]
+
+
+def _offer_pruned(total: _Sum, event: Event) -> None:
+    total.listings[event.args["modelId"], event.args["provider"]] = None
+
+
 def _staked_more(total: _Sum, event: Event) -> None:
     _account(total, event).stake += event.args["amount"]
 
@@ -216,6 +238,8 @@ _HANDLERS: dict[str, Callable[[_Sum, Event], None]] = {
     "ProviderRemoved": _provider_removed,
     "OfferSet": _offer_set,
     "OfferRemoved": _offer_removed,
+    "OfferListed": _offer_listed,
+    "OfferPruned": _offer_pruned,
     "Staked": _staked_more,
     "Unbonded": _staked_more,
     "UnstakeRequested": _staked_less,
@@ -227,6 +251,7 @@ _HANDLERS: dict[str, Callable[[_Sum, Event], None]] = {
 
 _SUBJECTS: dict[str, str] = {
     **dict.fromkeys(("ProviderSet", "ProviderRemoved", "OfferSet", "OfferRemoved"), "provider"),
+    **dict.fromkeys(("OfferListed", "OfferPruned"), "provider"),
     **dict.fromkeys(("ReplicaPaid", "ReplicaMissed"), "provider"),
     **dict.fromkeys(("Staked", "Unbonded", "UnstakeRequested", "Bonded"), "owner"),
 }

@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, Dialect, Index, LargeBinary, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest migration: an index of this revision is opened without Alembic."""
 
 
@@ -103,5 +103,17 @@ class OfferRow(Base):
     max_input_tokens: Mapped[int]
     max_output_tokens: Mapped[int]
     modes: Mapped[int]
+    max_bond: Mapped[int] = mapped_column(Amount, server_default="0")
 
     __table_args__ = (Index("offers_of_provider", "provider"),)
+
+
+class ListingRow(Base):
+    """A provider's entry in the drawable list of a model. It outlives the offer until somebody prunes it."""
+
+    __tablename__ = "listings"
+    model_id: Mapped[bytes] = mapped_column(primary_key=True)
+    provider: Mapped[str] = mapped_column(primary_key=True)
+    weight: Mapped[int]
+
+    __table_args__ = (Index("listings_of_provider", "provider"),)

@@ -61,12 +61,27 @@ MESSAGES: dict[str, tuple[str, str]] = {
     # --- Registry
     "BadOffer": ("The offer's field {field} is zero or out of range.", "Correct the offer."),
     "EndpointLength": ("An endpoint has 1 to {limit} bytes, not {length}.", "Shorten the URL."),
+    "ListBusy": (
+        "The end of the drawable list of model {modelId} changed a short while ago and rests until block {readyBlock}.",
+        "Nothing was changed; set the offer again then, or without a maximum bond at once.",
+    ),
     "ModelAlreadyPublished": ("Model {modelId} is published already.", "Nothing is left to do: offer it."),
+    "NotListed": ("{provider} is not on the drawable list of model {modelId}.", "Nothing is left to prune."),
+    "StakeCapTooSmall": ("A stake cap of {cap} is below {minimum}.", "Choose a larger one."),
+    "StakeTooSmall": (
+        "{provider} has {staked} of free stake; being drawn takes {minimum}.",
+        "Nothing was changed. Stake more, or set the offer without a maximum bond: quotes need no minimum.",
+    ),
+    "StillDrawable": ("{provider} can still be drawn for model {modelId}.", "Nothing is to be pruned."),
     "TextTooLong": ("The text has {length} bytes; the limit is {limit}.", "Shorten it."),
     "UnknownModel": ("Nobody published model {modelId}.", "Publish it first, or check the id."),
     "UnknownOffer": ("{provider} does not offer model {modelId}.", "Refresh the index."),
     "UnknownProvider": ("{provider} is not a registered provider.", "Register it first."),
     # --- Jobs: post
+    "BadDraw": (
+        "A job with {draw} drawn replicas takes exactly one set of terms, not {quotes}.",
+        "Nothing was posted. Give one quote without provider and signature.",
+    ),
     "BadQuorum": (
         "{quorum} equal answers of {replicas} replicas is no quorum this market sells.",
         "Use 1 of 1 with mode none, or a majority of 2 or more with mode quorum.",
@@ -79,6 +94,10 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "BondTooSmall": (
         "The quote of {provider} locks a bond of {bond}; its price calls for {needs}.",
         _NEW_QUOTE,
+    ),
+    "DrawFeeTooSmall": (
+        "The terms have a kill fee of {killFee}; a drawn job needs {minimum} or more, a tenth of its price.",
+        "Nothing was posted. Raise the kill fee.",
     ),
     "DuplicateProvider": ("{provider} was chosen twice.", "Choose distinct providers."),
     "EmptyInput": ("The prompt has no tokens.", "Send a prompt."),
@@ -130,6 +149,10 @@ MESSAGES: dict[str, tuple[str, str]] = {
         _NEW_QUOTE,
     ),
     # --- Jobs: the rest
+    "AlreadyDemanded": (
+        "The output of {provider} in job {jobId} was demanded already.",
+        "Nothing was paid. Watch for OutputPublished, or slash the bond after the demand's deadline.",
+    ),
     "AlreadyCommitted": (
         "{committed} replicas committed to job {jobId} already, so it can no longer be cancelled.",
         "Wait for the answer, or for the deadlines: the escrow is safe.",
@@ -142,6 +165,14 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "What {provider} reveals to job {jobId} hashes to {got}; it committed to {expected}.",
         "Reveal the output and the salt that were journalled with the commitment.",
     ),
+    "DemandOpen": (
+        "{provider} withholds an output of job {jobId} that was to be published until {deadline}.",
+        "The bond is not released; anybody may slash it after that time.",
+    ),
+    "DrawNotReady": (
+        "The replicas of job {jobId} are drawn from the hash of block {drawBlock}, which is not over yet.",
+        "Nothing is lost; send it again in the next block.",
+    ),
     "EmptyCommitment": ("The commitment to job {jobId} is zero.", "Commit to the digest of an output."),
     "EvidenceMismatch": ("The evidence hashes to {got}, the job's request to {expected}.", "Send the job's request."),
     "LateAndNotAgreed": (
@@ -150,7 +181,24 @@ MESSAGES: dict[str, tuple[str, str]] = {
     ),
     "NotArbiter": ("{caller} is not the arbiter.", "Open a dispute through the arbiter's contract."),
     "NotClient": ("{caller} did not post job {jobId}.", "Use the key that posted it."),
+    "NoDemandFee": ("A demand would cost nothing, so anybody could trouble any provider.", "Choose a fee above zero."),
+    "NotDemanded": (
+        "Nobody waits for the output of {provider} in job {jobId}.",
+        "Nothing is to be done: it was never demanded, or that is over.",
+    ),
+    "NotPaid": (
+        "{provider} was not paid for an output of job {jobId}, so it owes none.",
+        "Nothing was paid. Demand the output of a replica that was paid.",
+    ),
     "NotReplica": ("{caller} is no replica of job {jobId}.", "Nothing is to be done for this job with this key."),
+    "OutputMalformed": (
+        "{length} bytes are not the {outputTokens} tokens of the output in their canonical form.",
+        "Nothing was published; pack the ids with market.hashing.pack_tokens.",
+    ),
+    "OutputMismatch": (
+        "The ids hash to the output {got}; {expected} was revealed.",
+        "Nothing was published; publish the ids that were journalled with the commitment.",
+    ),
     "ShareOutOfRange": (
         "A challenger's share of {shareBps} basis points is outside {minimum} … {maximum}.",
         "Choose a share in that range.",

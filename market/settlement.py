@@ -15,6 +15,8 @@ from market.types import Quote
 
 MILLION = 1_000_000
 BPS = 10_000
+DRAW_FEE_BPS = 1_000
+"""Least kill fee of a drawn job, in basis points of its price."""
 BURNT_ADDRESS = "0x000000000000000000000000000000000000dEaD"
 """Credit of this address belongs to nobody: slashed money that is neither refund nor reward."""
 
@@ -23,11 +25,12 @@ class JobState(enum.IntEnum):
     """IJobs.JobState."""
 
     NONE = 0
-    OPEN = 1
-    REVEALING = 2
-    SETTLED = 3
-    CANCELLED = 4
-    EXPIRED = 5
+    DRAWING = 1
+    OPEN = 2
+    REVEALING = 3
+    SETTLED = 4
+    CANCELLED = 5
+    EXPIRED = 6
 
     @property
     def is_final(self) -> bool:
@@ -38,11 +41,12 @@ class ReplicaState(enum.IntEnum):
     """IJobs.ReplicaState."""
 
     NONE = 0
-    ASSIGNED = 1
-    COMMITTED = 2
-    REVEALED = 3
-    LATE = 4
-    MISSED = 5
+    UNDRAWN = 1
+    ASSIGNED = 2
+    COMMITTED = 3
+    REVEALED = 4
+    LATE = 5
+    MISSED = 6
 
 
 class BondState(enum.IntEnum):
@@ -111,7 +115,7 @@ class Payout:
         miss_fees: provider → taken out of its bond; only silent ones are named.
         returned: provider → bond that goes back to its stake at once; only those are named.
         miss_share: what each replica that revealed in time gets of the miss fees.
-        burnt: what is left of the miss fees.
+        burnt: what is left of the miss fees; where nobody was drawn, the draw fees.
         credit: address → what its credit grows by, everything summed (BURNT_ADDRESS included).
         stake: address → what its stake grows by.
     """
@@ -148,6 +152,11 @@ def minimum_bond(terms: Terms, max_input_tokens: int, max_output_tokens: int, sh
     return -(-price(terms, max_input_tokens, max_output_tokens) * BPS // (BPS - share_bps))
 
 
+def minimum_kill_fee(terms: Terms, input_tokens: int, max_output_tokens: int) -> int:
+    """The least kill fee `post` accepts for a drawn job: DRAW_FEE_BPS of its price."""
+    return -(-price(terms, input_tokens, max_output_tokens) * DRAW_FEE_BPS // BPS)
+
+
 def payment(job: JobFacts, state: JobState, replica: ReplicaFacts) -> int:
     """What one replica gets out of the escrow of a job whose final state is `state`."""
     if state is JobState.SETTLED and replica.state is ReplicaState.REVEALED:
@@ -174,6 +183,15 @@ def settle(job: JobFacts) -> Payout:
 def lapse(job: JobFacts) -> Payout:
     """Closes a job whose commit window ended short of a quorum: those who committed get their kill fee."""
     return _divide(job, JobState.EXPIRED)
+
+
+def lapse_draw(job: JobFacts, *, failed: bool) -> Payout:
+    """Closes a job for which nobody was drawn in time: its kill fees are burnt, unless a draw failed for want of
+    providers."""
+    fee = 0 if failed else sum(kill_fee(r.terms, job.input_tokens, job.max_output_tokens) for r in job.replicas)
+    refunded = escrow(job) - fee
+    credit = _sum([(job.client, refunded), (BURNT_ADDRESS, fee)])
+    return Payout(JobState.EXPIRED, {}, refunded, {}, {}, 0, fee, credit, {})
 
 
 def cancel(job: JobFacts) -> Payout:

@@ -9,7 +9,7 @@ from market.hashing import ZERO32
 from market.settlement import BondState as BondState
 from market.settlement import JobState as JobState
 from market.settlement import ReplicaState as ReplicaState
-from market.types import Mode, Quote, Request, WireStruct
+from market.types import ZERO_ADDRESS, Mode, Quote, Request, WireStruct
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,20 @@ class JobView:
     input_tokens: int
     max_output_tokens: int
     reveal_window: int  # seconds
-    commit_deadline: int  # unix seconds
+    commit_deadline: int  # unix seconds; while DRAWING, until when the replicas must be drawn
     reveal_deadline: int  # unix seconds; 0 while it is not fixed
     final_at: int  # unix seconds; 0 before it is final
     escrow: int  # base units
     model_id: bytes
     request_hash: bytes
     output_hash: bytes  # the agreed output; zero before agreement
+    draw_block: int = 0  # the block whose hash draws the replicas; 0 where the client chose them
+    draw_failed: bool = False  # a draw found too few that take the terms
+    inline_input: bool = False  # the request is public, and so anyone may demand the output
+
+    @property
+    def is_drawn(self) -> bool:
+        return self.draw_block != 0
 
     @property
     def is_agreed(self) -> bool:
@@ -56,6 +63,16 @@ class ReplicaView:
     bond: int
     paid: int  # price or kill fee, at settlement
     digest: bytes  # the commitment while COMMITTED or MISSED, the output hash once REVEALED or LATE
+    demand_deadline: int = 0  # unix seconds until which the output that was demanded must be published; 0 = none was
+    demander: str = ZERO_ADDRESS  # who demanded it and waits; zero once that is over
+
+    @property
+    def is_demanded(self) -> bool:
+        return self.demander != ZERO_ADDRESS
+
+    def dispute_end(self, job: JobView, dispute_window: int) -> int:
+        """Last second (unix) in which the bond of a replica that revealed can be disputed; the job is final."""
+        return (self.demand_deadline or job.final_at) + dispute_window
 
 
 @dataclass(frozen=True)
@@ -73,8 +90,9 @@ class SignedQuote:
 class JobParams:
     """Everything `Jobs.post` needs; quorum k of n = len(quotes), windows in seconds, max_escrow in base units.
 
-    `permit` is b"" (credit or allowance pays) or `Token.permit`'s bytes; `inline_input` is b"" (delivered directly)
-    or `market.hashing.pack_tokens` of the ids.
+    With `draw` = n the one quote is nobody's and unsigned: the terms that n drawn providers are offered. `permit` is
+    b"" (credit or allowance pays) or `Token.permit`'s bytes; `inline_input` is b"" (delivered directly) or
+    `market.hashing.pack_tokens` of the ids.
     """
 
     mode: Mode
@@ -86,6 +104,7 @@ class JobParams:
     quotes: tuple[SignedQuote, ...]
     permit: bytes = b""
     inline_input: bytes = b""
+    draw: int = 0
 
     def values(self) -> tuple[Any, ...]:
         return (
@@ -98,11 +117,12 @@ class JobParams:
             [signed.values() for signed in self.quotes],
             self.permit,
             self.inline_input,
+            self.draw,
         )
 
 
-def _member(name: str, kind: str) -> Any:
-    return field(metadata={"name": name, "kind": kind})
+def _member(name: str, kind: str, **options: Any) -> Any:
+    return field(metadata={"name": name, "kind": kind}, **options)
 
 
 @dataclass(frozen=True)
@@ -119,6 +139,7 @@ class Offer(WireStruct):
     max_input_tokens: int = _member("maxInputTokens", "uint32")
     max_output_tokens: int = _member("maxOutputTokens", "uint32")
     modes: int = _member("modes", "uint8")
+    max_bond: int = _member("maxBond", "uint128", default=0)  # 0 = never drawn
 
     def offers(self, mode: Mode) -> bool:
         return bool(self.modes >> mode & 1)
@@ -135,6 +156,16 @@ class Exit:
 
     amount: int
     ready_at: int
+
+
+@dataclass(frozen=True)
+class DrawableEntry:
+    """A place of the drawable list: `provider` stands there since block `since`; `weight` / 65,536 is the chance that
+    it is taken when its place is picked."""
+
+    provider: str
+    since: int
+    weight: int
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ from tools.compiler import (
 SHIPPED = {
     "contracts/Vault.sol": "Vault",
     "contracts/Registry.sol": "Registry",
+    "contracts/libraries/Draws.sol": "Draws",
+    "contracts/libraries/Settlements.sol": "Settlements",
+    "contracts/libraries/Demands.sol": "Demands",
     "contracts/Jobs.sol": "Jobs",
     "contracts/test/TestToken.sol": "TestToken",
 }

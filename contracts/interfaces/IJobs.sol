@@ -4,19 +4,21 @@ pragma solidity 0.8.37;
 import {Mode, Output, Quote, Request} from "./Wire.sol";
 import {ISubject} from "./ISubject.sol";
 
-/// @dev OPEN → REVEALING → SETTLED | EXPIRED, OPEN → CANCELLED | EXPIRED. No way back.
+/// @dev (DRAWING →) OPEN → REVEALING → SETTLED | EXPIRED, OPEN → CANCELLED | EXPIRED, DRAWING → EXPIRED. No way back.
 enum JobState {
     NONE,
+    DRAWING, // its replicas are still to be drawn
     OPEN, // replicas may commit
     REVEALING, // replicas may reveal
     SETTLED, // an output was agreed and paid
     CANCELLED, // the client took the job back before the first commit
-    EXPIRED // no agreement; the escrow went back
+    EXPIRED // no agreement, or nobody was drawn; the escrow went back
 }
 
-/// @dev What one replica did. ASSIGNED → COMMITTED → REVEALED | LATE | MISSED.
+/// @dev What one replica did. (UNDRAWN →) ASSIGNED → COMMITTED → REVEALED | LATE | MISSED.
 enum ReplicaState {
     NONE,
+    UNDRAWN, // nobody yet: the terms stand, the provider is 0
     ASSIGNED,
     COMMITTED,
     REVEALED, // in time
@@ -41,7 +43,7 @@ struct SignedQuote {
 /// @notice Everything `post` needs.
 struct JobParams {
     Mode mode;
-    uint8 quorum; // k equal outputs settle the job; n = quotes.length
+    uint8 quorum; // k equal outputs settle the job; n = quotes.length, or `draw`
     uint128 maxEscrow; // base units; the caller's own cap on the whole escrow
     uint32 commitWindow; // seconds
     uint32 revealWindow; // seconds
@@ -49,6 +51,7 @@ struct JobParams {
     SignedQuote[] quotes;
     bytes permit; // empty, or an ERC-2612 permit for the vault (IVault.fund)
     bytes inlineInput; // empty (delivered directly), or the ids: uint32 big-endian, last word padded with 0xff…
+    uint8 draw; // 0: the replicas are those who signed the quotes; n: draw n that take the one unsigned quote given
 }
 
 /// @notice A job as it stands. `state` is the stored one: past deadlines show only once somebody settles.
@@ -63,13 +66,16 @@ struct JobView {
     uint32 inputTokens;
     uint32 maxOutputTokens;
     uint32 revealWindow;
-    uint64 commitDeadline;
+    uint64 commitDeadline; // while DRAWING: until when the replicas must be drawn
     uint64 revealDeadline; // 0 while it is not fixed
     uint64 finalAt; // when it was settled, cancelled or expired; 0 before
     uint128 escrow;
     bytes32 modelId;
     bytes32 requestHash;
     bytes32 outputHash; // the agreed output; 0 before agreement
+    uint64 drawBlock; // the block whose hash draws the replicas; 0 where they were chosen by the client
+    bool drawFailed; // a draw found too few that take the terms
+    bool inlineInput; // the request is public, and so anyone may demand the output
 }
 
 struct ReplicaView {
@@ -86,24 +92,38 @@ struct ReplicaView {
     uint128 bond;
     uint128 paid; // escrow paid to this replica at settlement (price or kill fee)
     bytes32 digest; // the commitment while COMMITTED or MISSED, the output hash once REVEALED or LATE
+    uint64 demandDeadline; // until when the output that was demanded must be published; 0 = none was
+    address demander; // who demanded it and waits; 0 once that is over
 }
 
 /// @title Jobs: one request on chain, n replicas, one agreed answer
 /// @notice Client posts with an escrow and n signed quotes; replicas commit (locking a bond), reveal, and anyone
 /// settles. Funds leave every state by a published deadline through one transaction of anyone:
+/// - DRAWING: `draw` by anyone once the posting block is over; past its deadline `settle` → EXPIRED (the draw fees are
+///   burnt, unless a draw found too few providers). No `cancel`.
 /// - OPEN, before the first commit: `cancel` by the client (kill fees are paid).
 /// - OPEN, past the commit deadline with fewer than k commits: `settle` → EXPIRED (committers get the kill fee).
 /// - OPEN, k or more commits but not all: whoever committed may reveal, which starts REVEALING. Nobody reveals: `settle`
 ///   once both windows are over → EXPIRED (the escrow goes back, each committer loses its miss fee).
 /// - REVEALING: `settle` as soon as all who committed revealed, else past the reveal deadline.
-/// - A bond of a replica that revealed: `releaseBond` by anyone, `disputeWindow` after settlement.
+/// - A bond of a replica that revealed: `releaseBond` by anyone, `disputeWindow` after settlement, or after the demand's
+///   deadline where its output was demanded. One that did not publish what was demanded: `slashWithheld` by anyone.
 /// Nobody is slashed by vote: every bond of a replica that revealed, in the majority or not, stays locked through the
-/// dispute window, and only the arbiter can slash it.
+/// dispute window. Only the arbiter can slash it, or its provider's own silence when its output is demanded.
 /// Jobs are priced, paid and bonded in the vault's stake token, so that a bond and a price can be compared.
 interface IJobs is ISubject {
     event JobPosted(bytes32 indexed jobId, address indexed client, bytes32 indexed modelId, JobView job);
     /// @dev `terms` is the quote that was accepted for this replica.
     event ReplicaAssigned(bytes32 indexed jobId, address indexed provider, bytes32 quoteDigest, Quote terms);
+    /// @dev Only for a job whose replicas are drawn. `terms` is what whoever is drawn is offered; its provider is 0.
+    event DrawOpened(bytes32 indexed jobId, Quote terms);
+    /// @dev The hash of `drawBlock` draws from now on: the former one was out of reach, or, where `failed`, drew too few.
+    event DrawArmed(bytes32 indexed jobId, uint256 drawBlock, bool failed);
+    event ReplicaDrawn(bytes32 indexed jobId, address indexed provider);
+    /// @dev The replicas are drawn; they may commit until `commitDeadline`.
+    event Drawn(bytes32 indexed jobId, uint64 commitDeadline);
+    /// @dev Nobody was drawn in time. What is neither fee nor refund does not exist.
+    event DrawLapsed(bytes32 indexed jobId, uint256 refunded, uint256 burnt);
     /// @dev Only for a job whose input was given inline.
     event RequestPublished(bytes32 indexed jobId, Request request, bytes ids);
     event Committed(bytes32 indexed jobId, address indexed provider, bytes32 commitment);
@@ -124,6 +144,12 @@ interface IJobs is ISubject {
     event BondFrozen(bytes32 indexed jobId, address indexed provider);
     /// @dev The dispute ended without fault; the bond is locked until its window is over.
     event BondUnfrozen(bytes32 indexed jobId, address indexed provider);
+    /// @dev The provider must publish its output until `deadline`.
+    event RevealDemanded(bytes32 indexed jobId, address indexed provider, address indexed demander, uint64 deadline);
+    /// @dev `ids` are the tokens of `output`: uint32 big-endian, last word padded with 0xff…
+    event OutputPublished(bytes32 indexed jobId, address indexed provider, Output output, bytes ids);
+    /// @dev The demand is over and its fee went to `feeTo`: the provider that published, else the demander.
+    event DemandClosed(bytes32 indexed jobId, address indexed provider, address feeTo);
     event BondSlashed(
         bytes32 indexed jobId,
         address indexed provider,
@@ -136,6 +162,7 @@ interface IJobs is ISubject {
     // deployment
     error UnbondingTooShort(uint256 window, uint256 minimum);
     error ShareOutOfRange(uint256 shareBps, uint256 minimum, uint256 maximum);
+    error NoDemandFee();
     // post
     error ModeNotBuilt(Mode mode);
     error BadQuorum(uint256 quorum, uint256 replicas);
@@ -157,6 +184,8 @@ interface IJobs is ISubject {
     error KillFeeTooLarge(address provider, uint256 killFee, uint256 price);
     error MissFeeOutOfRange(address provider, uint256 missFee, uint256 price, uint256 bond);
     error EscrowAboveCap(uint256 escrow, uint256 cap);
+    error BadDraw(uint256 draw, uint256 quotes);
+    error DrawFeeTooSmall(uint256 killFee, uint256 minimum);
     // the rest
     error UnknownJob(bytes32 jobId);
     error WrongState(bytes32 jobId, JobState has, JobState needs);
@@ -172,6 +201,13 @@ interface IJobs is ISubject {
     error BadOutput(bytes32 jobId, uint256 outputTokens, uint8 finish);
     error LateAndNotAgreed(bytes32 jobId, address provider);
     error EvidenceMismatch(bytes32 expected, bytes32 got);
+    error DrawNotReady(bytes32 jobId, uint256 drawBlock);
+    error NotPaid(bytes32 jobId, address provider);
+    error AlreadyDemanded(bytes32 jobId, address provider);
+    error NotDemanded(bytes32 jobId, address provider);
+    error DemandOpen(bytes32 jobId, address provider, uint256 deadline);
+    error OutputMalformed(uint256 outputTokens, uint256 length);
+    error OutputMismatch(bytes32 expected, bytes32 got);
     error NotArbiter(address caller);
 
     /// @notice Opens a job. jobId = keccak256(abi.encode(chainId, jobs, client, clientNonce[client])).
@@ -179,8 +215,16 @@ interface IJobs is ISubject {
     /// Requirements: mode NONE (k = n = 1) or QUORUM (2 ≤ k ≤ n ≤ MAX_REPLICAS, 2k > n); windows in range; greedy or
     /// seeded request; per quote: signed by its provider, unexpired, for this client, model, request, mode and token,
     /// inside its limits, used once per client, no provider twice, bond·(1 − challengerShare) ≥ price(maxInput,
-    /// maxOutput), killFee ≤ price, price ≤ missFee ≤ bond; escrow ≤ maxEscrow.
+    /// maxOutput), killFee ≤ price, price ≤ missFee ≤ bond; escrow ≤ maxEscrow. With `draw` = n there is exactly one
+    /// quote, by provider 0 and without a signature: the terms that the client offers to the n providers to be drawn.
+    /// It is held to the same rules and its killFee is at least DRAW_FEE_BPS of the price, so that a client who dislikes
+    /// the draw does not leave for nothing.
     function post(JobParams calldata params) external returns (bytes32 jobId);
+    /// @notice Draws the replicas of a DRAWING job out of the registry, from the hash of its draw block: the one in which
+    /// it was posted. Anyone, in any later block (else DrawNotReady), until the deadline. Where that hash is out of reach
+    /// (256 blocks on), or draws too few that take the terms, this block becomes the draw block. The commit window
+    /// begins with the draw.
+    function draw(bytes32 jobId) external;
     /// @notice Publishes the caller's salted commitment and locks its bond. OPEN, until the commit deadline.
     function commit(bytes32 jobId, bytes32 commitment) external;
     /// @notice Opens the caller's commitment. finish must be 1 or 2, outputTokens in 1…maxOutputTokens, and exactly
@@ -194,6 +238,18 @@ interface IJobs is ISubject {
     /// @notice Returns the bond of a replica that revealed to its stake once the dispute window is over, or, where
     /// it is disputed and the arbiter let its deadline pass, once that is over. Anyone.
     function releaseBond(bytes32 jobId, address provider) external;
+    /// @notice Demands the output of a replica that was paid, for `demandFee`: once per replica, inside its dispute
+    /// window, by the client, or by anyone if the input was inline. The provider has `demandWindow` to publish it; from
+    /// then on the output can be disputed for a whole window.
+    /// @param permit as in `post`
+    function demandReveal(bytes32 jobId, address provider, bytes calldata permit) external;
+    /// @notice Answers a demand of the caller's output, until its deadline, and earns the fee.
+    /// @param ids the output's tokens: uint32 big-endian, last word padded with 0xff…
+    function publishOutput(bytes32 jobId, bytes calldata ids) external;
+    /// @notice Slashes the bond of a replica that let a demand pass: the client is refunded what the replica was paid,
+    /// the demander gets its fee back and the challenger's share, the rest is burnt. Anyone. A disputed bond waits for
+    /// the arbiter or its deadline.
+    function slashWithheld(bytes32 jobId, address provider) external;
 
     function job(bytes32 jobId) external view returns (JobView memory);
     function replicas(bytes32 jobId) external view returns (ReplicaView[] memory);
@@ -209,10 +265,17 @@ interface IJobs is ISubject {
         view
         returns (bytes32);
     function vault() external view returns (address);
+    function registry() external view returns (address);
     function stakeToken() external view returns (address);
     function arbiter() external view returns (address);
     /// @return seconds a revealed bond stays locked after settlement
     function disputeWindow() external view returns (uint64);
+    /// @return base units of the stake token that a demand costs, and a provider that publishes earns
+    function demandFee() external view returns (uint128);
+    /// @return seconds in which a provider must publish what is demanded
+    function demandWindow() external view returns (uint64);
+    /// @return least kill fee of a drawn job, in basis points of its price
+    function DRAW_FEE_BPS() external view returns (uint256);
     /// @return the challenger's share of a slashed bond, in basis points
     function challengerShareBps() external view returns (uint16);
     function MAX_REPLICAS() external view returns (uint256);

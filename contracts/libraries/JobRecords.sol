@@ -18,16 +18,24 @@ struct Terms {
 
 /// @dev Five slots: everything that changes is in the first and the last.
 struct Replica {
-    address provider;
+    address provider; // 0 until it is drawn
     ReplicaState state;
     BondState bondState;
     uint8 finish;
     uint32 outputTokens;
+    uint40 demandDeadline; // 0 = the output was never demanded
     Terms terms;
     bytes32 digest; // first the commitment, then the output hash: once opened nobody needs the former
 }
 
-/// @dev Four slots and the replicas. The escrow is not stored: it is the sum of the terms' highest prices. The agreed
+/// @dev What a draw depends on; only in drawn jobs. One slot.
+struct Drawing {
+    uint40 drawBlock;
+    uint32 length; // of the drawable list when the draw was armed
+    bool failed;
+}
+
+/// @dev Four slots, the replicas, and what only some jobs have. The escrow is not stored: it is the sum of the terms' highest prices. The agreed
 /// output is named by a replica that revealed it. Seconds in 40 bits last 34,000 years.
 struct Job {
     address client;
@@ -39,14 +47,19 @@ struct Job {
     uint8 revealed; // in time
     uint8 agreedBy; // index + 1 of the replica whose reveal completed the quorum, 0 = none
     uint40 finalAt;
-    uint64 commitDeadline;
-    uint64 revealDeadline;
-    uint32 revealWindow;
+    uint40 commitDeadline; // while DRAWING: the draw's
+    uint40 revealDeadline;
+    uint24 commitWindow;
+    uint24 revealWindow;
     uint32 inputTokens;
     uint32 maxOutputTokens;
+    bool isDrawn;
+    bool inlineInput;
     bytes32 modelId;
     bytes32 requestHash;
     Replica[MAX_REPLICAS] replicas;
+    Drawing drawing;
+    mapping(uint256 index => address) demanders; // who demanded a replica's output and waits for it
 }
 
 /// @title Reading and writing the records of a job; no rules, no money
@@ -90,30 +103,41 @@ library JobRecords {
         return job.state == JobState.OPEN ? uint256(job.commitDeadline) + job.revealWindow : job.revealDeadline;
     }
 
-    function toView(Job storage job, uint256 escrow) internal view returns (JobView memory) {
-        return JobView({
-            client: job.client,
-            state: job.state,
-            mode: job.mode,
-            quorum: job.quorum,
-            replicas: job.replicaCount,
-            committed: job.committed,
-            revealed: job.revealed,
-            inputTokens: job.inputTokens,
-            maxOutputTokens: job.maxOutputTokens,
-            revealWindow: job.revealWindow,
-            commitDeadline: job.commitDeadline,
-            revealDeadline: job.revealDeadline,
-            finalAt: job.finalAt,
-            escrow: uint128(escrow), // post refused more than the client's own uint128 cap
-            modelId: job.modelId,
-            requestHash: job.requestHash,
-            outputHash: agreedOutput(job)
-        });
+    /// @return last second in which the bond of a replica that revealed can be disputed: what was published on demand can
+    /// be for a whole window
+    function disputeEnd(Job storage job, Replica storage replica, uint256 disputeWindow)
+        internal
+        view
+        returns (uint256)
+    {
+        uint256 demandDeadline = replica.demandDeadline;
+        return (demandDeadline == 0 ? job.finalAt : demandDeadline) + disputeWindow;
+    }
+
+    function toView(Job storage job, uint256 escrow) internal view returns (JobView memory result) {
+        result.client = job.client;
+        result.state = job.state;
+        result.mode = job.mode;
+        result.quorum = job.quorum;
+        result.replicas = job.replicaCount;
+        result.committed = job.committed;
+        result.revealed = job.revealed;
+        result.inputTokens = job.inputTokens;
+        result.maxOutputTokens = job.maxOutputTokens;
+        result.revealWindow = job.revealWindow;
+        result.commitDeadline = job.commitDeadline;
+        result.revealDeadline = job.revealDeadline;
+        result.finalAt = job.finalAt;
+        result.escrow = uint128(escrow); // post refused more than the client's own uint128 cap
+        result.modelId = job.modelId;
+        result.requestHash = job.requestHash;
+        result.outputHash = agreedOutput(job);
+        result.inlineInput = job.inlineInput;
+        if (job.isDrawn) (result.drawBlock, result.drawFailed) = (job.drawing.drawBlock, job.drawing.failed);
     }
 
     /// @param paid out of the escrow to this replica
-    function viewOf(Replica memory replica, uint256 paid) internal pure returns (ReplicaView memory) {
+    function viewOf(Replica memory replica, uint256 paid, address demander) internal pure returns (ReplicaView memory) {
         return ReplicaView({
             provider: replica.provider,
             state: replica.state,
@@ -127,7 +151,9 @@ library JobRecords {
             missFee: replica.terms.missFee,
             bond: replica.terms.bond,
             paid: uint128(paid), // at most the escrow
-            digest: replica.digest
+            digest: replica.digest,
+            demandDeadline: replica.demandDeadline,
+            demander: demander
         });
     }
 }

@@ -48,6 +48,17 @@ library Payout {
         }
     }
 
+    /// @notice What a client pays whose job lapses before anybody was drawn: what a cancelled one would have cost.
+    function drawFee(Replica[] memory replicas, uint256 inputTokens, uint256 maxOutputTokens)
+        internal
+        pure
+        returns (uint256 sum)
+    {
+        for (uint256 i; i < replicas.length; ++i) {
+            sum += killFee(replicas[i].terms, inputTokens, maxOutputTokens);
+        }
+    }
+
     /// @notice What one replica gets out of the escrow of a job in `state`; 0 while that is not final.
     function payment(
         Replica memory replica,

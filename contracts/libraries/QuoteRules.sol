@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {IJobs, JobParams, SignedQuote} from "../interfaces/IJobs.sol";
 import {Mode, Quote, Request} from "../interfaces/Wire.sol";
 import {JobRecords, MAX_REPLICAS, Terms} from "./JobRecords.sol";
@@ -12,9 +13,18 @@ library QuoteRules {
     uint8 internal constant GREEDY = 0;
     uint8 internal constant SEEDED_BY_REQUEST = 1;
 
-    function checkQuorum(JobParams calldata params) internal pure {
+    /// @dev A drawn job's replicas cost at least this much of their price from the draw on.
+    uint256 internal constant DRAW_FEE_BPS = 1000;
+
+    /// @return replicas how many the job has
+    function checkQuorum(JobParams calldata params) internal pure returns (uint256 replicas) {
         uint256 quorum = params.quorum;
-        uint256 replicas = params.quotes.length;
+        replicas = params.quotes.length;
+        if (params.draw != 0) {
+            // INVARIANT: whoever is drawn works on the same terms
+            if (replicas != 1) revert IJobs.BadDraw(params.draw, replicas);
+            replicas = params.draw;
+        }
         // INVARIANT: only modes that are enforced can be bought
         if (params.mode == Mode.OPTIMISTIC || params.mode == Mode.PROOF) revert IJobs.ModeNotBuilt(params.mode);
         // INVARIANT: 2k > n, so at most one output is ever agreed; one replica is no quorum and is sold as NONE
@@ -42,6 +52,18 @@ library QuoteRules {
         if (!TokensRoot.isFilled(ids, request.inputTokens)) revert IJobs.InputFillerMismatch(request.inputTokens);
         bytes32 root = TokensRoot.root(ids);
         if (root != request.inputRoot) revert IJobs.InputMismatch(request.inputRoot, root);
+    }
+
+    /// @notice Checks what is special about the terms of a drawn job: nobody's, unsigned, with a kill fee.
+    /// @param price of one replica
+    function checkDrawn(SignedQuote calldata offered, uint256 price) internal pure {
+        address provider = offered.quote.provider;
+        // INVARIANT: the client does not name whom the contract draws
+        if (provider != address(0)) revert IJobs.QuoteMismatch(provider, "provider");
+        if (offered.signature.length != 0) revert IJobs.BadSignature(provider);
+        // INVARIANT: a client that dislikes who was drawn does not leave for nothing
+        uint256 minimum = Math.ceilDiv(price * DRAW_FEE_BPS, Payout.BPS);
+        if (offered.quote.killFee < minimum) revert IJobs.DrawFeeTooSmall(offered.quote.killFee, minimum);
     }
 
     /// @dev Compares the quote at `index` with those before it.

@@ -43,6 +43,10 @@ library WireHash {
         return keccak256(abi.encode(OUTPUT_TYPEHASH, value));
     }
 
+    function outputInMemory(Output memory value) internal pure returns (bytes32) {
+        return keccak256(abi.encode(OUTPUT_TYPEHASH, value));
+    }
+
     function quote(Quote calldata value) internal pure returns (bytes32) {
         return keccak256(abi.encode(QUOTE_TYPEHASH, value));
     }

@@ -15,6 +15,8 @@ import pytest
 from ape.api import AccountAPI
 from ape.contracts import ContractInstance
 
+from market.artefacts import LIBRARIES
+from market.code import Code
 from market.hashing import ZERO32, keccak256, pack_stop_tokens, tokens_root
 from market.settlement import JobState, Terms, price
 from market.signing import Domain
@@ -61,12 +63,22 @@ def compiled(project: Any) -> None:
     project.load_contracts(use_cache=False)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def libraries(project: Any, accounts: Any, compiled: None) -> dict[str, str]:
+    """Name → address. ape knows no Jobs before it knows the libraries; then it compiles with them."""
+    deployed = {name: accounts[0].deploy(getattr(project, name)) for name in LIBRARIES}
+    ape.compilers.solidity.add_library(*deployed.values(), project=project)
+    project.load_contracts(use_cache=False)
+    return {name: library.address for name, library in deployed.items()}
+
+
 @pytest.fixture
 def market(project: Any, accounts: Any) -> Market:
     deployer, client, *providers = accounts[:5]
     token = deployer.deploy(project.TestToken)
     vault = deployer.deploy(project.Vault, deployer, token, 14 * DAY, [(token.address, 10**12)])
-    jobs = deployer.deploy(project.Jobs, vault, ZERO_ADDRESS, DAY, 2_000)
+    registry = deployer.deploy(project.Registry, vault, 10**6)
+    jobs = deployer.deploy(project.Jobs, vault, registry, ZERO_ADDRESS, DAY, 2_000, DAY, 100)
     vault.seal([jobs.address], sender=deployer)
     for actor in (client, *providers):
         token.mint(actor, STAKE, sender=actor)
@@ -107,7 +119,7 @@ def signed(market: Market, value: Quote, provider: AccountAPI) -> tuple[tuple[An
 def post(market: Market, max_escrow: int = 10**6) -> tuple[bytes, list[Quote]]:
     quotes = [quote(market, provider) for provider in market.providers]
     pairs = [signed(market, q, p) for q, p in zip(quotes, market.providers, strict=True)]
-    params = (Mode.QUORUM, 2, max_escrow, 60, 60, ASKED.values(), pairs, b"", b"")
+    params = (Mode.QUORUM, 2, max_escrow, 60, 60, ASKED.values(), pairs, b"", b"", 0)
     receipt = market.jobs.post(params, sender=market.client)
     (event,) = receipt.events.filter(market.jobs.JobPosted)
     return bytes(event.jobId), quotes
@@ -154,10 +166,11 @@ def test_error_is_decoded_by_its_name(market: Market) -> None:
 
 
 @pytest.mark.parametrize("name", SHIPPED.values())
-def test_ape_compiles_to_the_shipped_code(project: Any, name: str) -> None:
+def test_ape_compiles_to_the_shipped_code(project: Any, libraries: dict[str, str], name: str) -> None:
     shipped = json.loads((ABI / f"{name}.json").read_text(encoding="utf-8"))
     compiled = project.get_contract(name).contract_type
-    ours, theirs = shipped["deployedBytecode"], compiled.runtime_bytecode.bytecode
+    linked = Code.parse(shipped["deployedBytecode"], shipped["deployedLinkReferences"]).linked(libraries)
+    ours, theirs = linked.hex(), compiled.runtime_bytecode.bytecode
     assert without_metadata(theirs) == without_metadata(ours)
     assert [entry["name"] for entry in shipped["abi"] if "name" in entry] == [
         entry.name for entry in compiled.abi if getattr(entry, "name", None)

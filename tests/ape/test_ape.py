@@ -10,4 +10,4 @@ from tests.ape.command import run_ape
 def test_ape_runs_a_whole_job_and_compiles_to_the_shipped_code(tmp_path: Path) -> None:
     run = run_ape(tmp_path, "test", "-c", "tests/ape/ape.ini", "tests/ape")
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "6 passed" in run.stdout
+    assert "9 passed" in run.stdout

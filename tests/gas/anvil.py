@@ -42,7 +42,8 @@ class AnvilChain(Chain):
 
     def run_call(self, sender: str, to: str, data: bytes, static: bool) -> bytes:
         call = {"from": sender, "to": to, "data": "0x" + data.hex(), "gas": hex(GAS_LIMIT // 2)}
-        answer = self._rpc("eth_call", call, "latest", {}, {"time": hex(self._now)})
+        number = int(self._rpc("eth_blockNumber"), 16) + 1  # as in the transaction: a call alone is in the last block
+        answer = self._rpc("eth_call", call, "latest", {}, {"time": hex(self._now), "number": hex(number)})
         if not static:
             receipt = self._send(call)
             self.gas_used = int(receipt["gasUsed"], 16)

@@ -7,11 +7,15 @@ from collections.abc import Callable
 from eth_abi import encode
 
 from market.hashing import keccak256, pack_tokens, tokens_root
-from market.types import Model, Request
+from market.types import Model, Output, Request
 from tests.gas.anvil import AnvilChain, anvil
 from tests.unit.contracts.artefacts import artefacts
+from tests.unit.contracts.draws import MODEL_ID as DRAWN_MODEL_ID
+from tests.unit.contracts.draws import offer, post_drawn, publish
 from tests.unit.contracts.world import (
     CLIENT,
+    COMMIT_WINDOW,
+    DEMAND_WINDOW,
     DISPUTE_WINDOW,
     OTHER_CLIENT,
     REPLICAS,
@@ -42,6 +46,8 @@ def measure() -> dict[str, int]:
         _other_posts(meter)
         _other_ends(meter)
         _bonds(meter)
+        _draws(meter)
+        _demands(meter)
         meter.gas[JOB_TOTAL] = sum(meter.gas[key] for key in JOB_KEYS)
         return meter.gas
 
@@ -69,7 +75,7 @@ def _vault(meter: _Meter) -> None:
 def _registry(meter: _Meter) -> None:
     registry, who = meter.world.registry, ONE.address
     model = Model(*(keccak256(bytes([i])) for i in range(5)))
-    offer = (meter.world.token.address, 1, 2, 3, 4, 5, 3)
+    offer = (meter.world.token.address, 1, 2, 3, 4, 5, 3, 0)
     url = "https://provider.example:8443"
     meter("setProvider", lambda: registry.setProvider(url, bytes(32), sender=who))
     meter("publishModel", lambda: registry.publishModel(model.values(), "tiny", "", sender=who))
@@ -151,3 +157,39 @@ def _bonds(meter: _Meter) -> None:
     )
     world.warp(DISPUTE_WINDOW + 1)
     meter("releaseBond", lambda: world.jobs.releaseBond(job.id, TWO.address, sender=who))
+
+
+def _draws(meter: _Meter) -> None:
+    """Five drawable providers with the highest weight, three of them drawn."""
+    world = meter.world
+    publish(world)
+    registry, who = world.registry, ONE.address
+    registry.setProvider("http://x", bytes(32), sender=who)
+    meter("setOffer, drawable", lambda: registry.setOffer(DRAWN_MODEL_ID, offer(world), sender=who))
+    meter("setOffer, drawable, again", lambda: registry.setOffer(DRAWN_MODEL_ID, offer(world), sender=who))
+    for provider in REPLICAS[1:5]:
+        registry.setProvider("http://x", bytes(32), sender=provider.address)
+        registry.setOffer(DRAWN_MODEL_ID, offer(world), sender=provider.address)
+    drawn, lapsed = [], []
+    meter("post, to be drawn", lambda: drawn.append(post_drawn(world)))
+    meter("draw", lambda: world.jobs.draw(drawn[0].id, sender=CLIENT.address))
+    lapsed.append(post_drawn(world))
+    world.warp(COMMIT_WINDOW + 1)
+    meter("settle, nobody drawn", lambda: world.settle(lapsed[0]))
+
+
+def _demands(meter: _Meter) -> None:
+    """Of outputs of 64 tokens."""
+    world, ids = meter.world, list(range(64))
+    output = Output(tokens_root(ids), len(ids), 1)
+    job = world.post(asked=request(max_output_tokens=64))
+    answers = [(provider, output) for provider in (ONE, TWO, THREE)]
+    world.commit(job, *answers)
+    world.reveal(job, *answers)
+    world.settle(job)
+    jobs, who = world.jobs, CLIENT.address
+    meter("demandReveal", lambda: jobs.demandReveal(job.id, ONE.address, b"", sender=who))
+    jobs.demandReveal(job.id, TWO.address, b"", sender=who)
+    meter("publishOutput, 64 tokens", lambda: jobs.publishOutput(job.id, pack_tokens(ids), sender=ONE.address))
+    world.warp(DEMAND_WINDOW + 1)
+    meter("slashWithheld", lambda: jobs.slashWithheld(job.id, TWO.address, sender=who))

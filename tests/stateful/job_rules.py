@@ -19,7 +19,8 @@ from tests.unit.contracts.abi import CHAIN_ID
 from tests.unit.contracts.world import CLIENT, INPUT, MAX_OUTPUT, STRANGER, answer, request, salt_of
 
 UINT128 = 2**128 - 1
-RIGHT = answer()
+RIGHT_IDS = [4, 5, 6, 7, 2]
+RIGHT = Output(tokens_root(RIGHT_IDS), len(RIGHT_IDS), 1)
 OUTPUTS = (
     RIGHT,
     answer("wrong"),
@@ -108,12 +109,12 @@ class JobRules(RuleBasedStateMachine):
 
     def _pick_disputable(self, pick: int, which: int, state: BondState = BondState.LOCKED) -> tuple[ModelJob, str]:
         """A replica that can be disputed, or is, mostly, where there is one."""
-        now, window = self.pair.model.now, self.pair.model.constants.dispute_window
+        now = self.pair.model.now
         found = [
             (job, replica.provider)
             for job in self.pair.model.jobs.values()
             for replica in job.replicas
-            if job.final_at and now <= job.final_at + window and replica.bond_state is state
+            if job.final_at and now <= self.pair.model.dispute_end(job, replica) and replica.bond_state is state
         ]
         if found and pick % 5:
             return found[which % len(found)]
@@ -155,7 +156,7 @@ class JobRules(RuleBasedStateMachine):
         inline: bool,
         permit: int | None,
         windows: tuple[int, int],
-    ) -> None:
+    ) -> ModelJob | None:
         quorum, count = shape
         mode = Mode.NONE if count == 1 else Mode.QUORUM
         ids = list(range(3, 13))
@@ -174,6 +175,7 @@ class JobRules(RuleBasedStateMachine):
         job = self.pair.post(client, call)
         if job is not None:
             assert len(self.pair.world.logs("RequestPublished")) == inline
+        return job
 
     @rule(client=clients, faults=st.lists(st.sampled_from(sorted(POST_FAULTS)), min_size=6, max_size=6))
     def post_with_faults(self, client: LocalAccount, faults: list[str]) -> None:
@@ -259,12 +261,12 @@ class JobRules(RuleBasedStateMachine):
         """
         if late != "never":
             answers = [RIGHT if late == "same" else OUTPUTS[1]] * silent + [RIGHT] * (len(answers) - silent)
-        self._post(client, shape, changes, False, None, (60, 90))
-        if not self.pair.jobs:
+        job = self._post(client, shape, changes, False, None, (60, 90))
+        if job is None:
             return
-        job = self.pair.model.jobs[self.pair.jobs[-1]]
         if last_second:
             self.pair.warp(max(self.pair.model.now, job.commit_deadline))
+        self._commit(job, job.replicas[0].provider, None)
         for replica, output in zip(job.replicas, answers, strict=False):
             self._commit(job, replica.provider, output)
             self._cancel(job, job.client)
@@ -309,7 +311,7 @@ class JobRules(RuleBasedStateMachine):
         return self.pair.world.domain.digest(value)
 
     def _salt(self, provider: str) -> bytes:
-        return salt_of(next(actor for actor in ACTORS if actor.address == provider))
+        return salt_of(next((actor for actor in ACTORS if actor.address == provider), STRANGER))
 
     def _commit(self, job: ModelJob, who: str, output: Output | None) -> None:
         commitment = ZERO32 if output is None else self._commitment(job, who, output)
@@ -336,7 +338,12 @@ class JobRules(RuleBasedStateMachine):
             lambda: self.pair.model.settle(identity),
             lambda: self.jobs.settle(identity, sender=STRANGER.address),
         )
-        if payout is not None:
+        if payout is None:
+            return
+        if not payout.paid:
+            (event,) = self.pair.world.logs("DrawLapsed")
+            assert (event.values["refunded"], event.values["burnt"]) == (payout.refunded, payout.burnt)
+        else:
             self._check_summary("Expired" if payout.state is JobState.EXPIRED else "Settled", payout)
 
     def _check_summary(self, name: str, payout: Payout) -> None:

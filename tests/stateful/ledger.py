@@ -37,6 +37,9 @@ class Constants:
     unbonding_window: int
     dispute_window: int
     share_bps: int
+    stake_cap: int
+    demand_window: int
+    demand_fee: int
 
 
 @dataclass

@@ -7,15 +7,15 @@ from contextlib import ExitStack
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, get_state_machine_test, invariant
 
-from tests.stateful.job_rules import JobRules
-from tests.stateful.pair import Pair
+from tests.stateful.draw_rules import DrawRules
+from tests.stateful.pair import Pair, prepare
 from tests.stateful.registry_rules import RegistryRules
 from tests.stateful.vault_rules import VaultRules
 from tests.unit.contracts.revm import RevmChain
 from tests.unit.contracts.world import World
 
 
-class MarketMachine(VaultRules, RegistryRules, JobRules):
+class MarketMachine(VaultRules, RegistryRules, DrawRules):
     """Market and model start anew for each example; the deployment is undone, not repeated."""
 
     world: World
@@ -38,8 +38,8 @@ class MarketMachine(VaultRules, RegistryRules, JobRules):
     def changed_jobs_are_what_the_model_says(self) -> None:
         for identity in self.pair.jobs[-3:]:
             job = self.pair.model.jobs[identity]
-            replicas = tuple((replica.state, replica.bond_state) for replica in job.replicas)
-            key = (job.state, job.agreed, job.reveal_deadline, replicas)
+            replicas = tuple((replica.state, replica.bond_state, replica.demander) for replica in job.replicas)
+            key = (job.state, job.agreed, job.reveal_deadline, job.draw_block, replicas)
             if self._compared.get(identity) != key:
                 self.pair.compare_job(identity)
                 self._compared[identity] = key
@@ -59,6 +59,7 @@ def run_machine(world: World, *, examples: int, steps: int, start: int, shrink: 
     Raises:
         AssertionError: contracts and model differ (with the shortest sequence of calls found, where shrinking).
     """
+    prepare(world)
     machine: type[RuleBasedStateMachine] = type("MarketMachineOf", (MarketMachine,), {"world": world})
     chosen = settings(
         max_examples=examples,

@@ -23,7 +23,9 @@ from market.settlement import (
     Terms,
     cancel,
     lapse,
+    lapse_draw,
     minimum_bond,
+    minimum_kill_fee,
     payment,
     price,
     settle,
@@ -31,6 +33,8 @@ from market.settlement import (
 )
 from market.types import ZERO_ADDRESS, Commitment, Mode, Output, Quote, Request
 from tests.stateful.ledger import Ledger, Refused, require
+from tests.stateful.registry_model import RegistryModel, Wanted
+from tests.unit.contracts.draws import blockhash
 
 MIN_WINDOW, MAX_WINDOW = 30, 86_400
 MAX_REPLICAS = 7
@@ -47,10 +51,11 @@ class Post:
     commit_window: int
     reveal_window: int
     request: Request
-    quotes: tuple[tuple[Quote, LocalAccount], ...]
+    quotes: tuple[tuple[Quote, LocalAccount | None], ...]  # None = unsigned
     inline: bytes = b""
     permit: int | None = None  # the value permitted, None without a permit
     malformed: bool = False  # the permit is cut short
+    draw: int = 0
 
 
 @dataclass
@@ -60,10 +65,12 @@ class ModelReplica:
     bond_state: BondState = BondState.NONE
     digest: bytes = ZERO32
     output: Output | None = None
+    provider: str = ""
+    demand_deadline: int = 0
+    demander: str = ZERO_ADDRESS
 
-    @property
-    def provider(self) -> str:
-        return self.quote.provider
+    def __post_init__(self) -> None:
+        self.provider = self.quote.provider
 
     @property
     def terms(self) -> Terms:
@@ -93,6 +100,11 @@ class ModelJob:
     agreed: bytes | None = None
     refunded: int = 0
     slashed: int = 0
+    inline: bool = False
+    commit_window: int = 0
+    draw_block: int = 0
+    draw_length: int = 0
+    draw_failed: bool = False
 
     @property
     def facts(self) -> JobFacts:
@@ -106,7 +118,7 @@ class ModelJob:
 
     @property
     def committed(self) -> int:
-        return sum(r.state is not ReplicaState.ASSIGNED for r in self.replicas)
+        return sum(r.bond_state is not BondState.NONE for r in self.replicas)
 
     @property
     def revealed(self) -> int:
@@ -133,12 +145,17 @@ class Model(Ledger):
     jobs: dict[bytes, ModelJob] = field(default_factory=dict)
     nonces: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     used: set[tuple[bytes, str]] = field(default_factory=set)
+    number: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.registry = RegistryModel(self.constants.stake_cap, lambda who: self.staked[who], lambda: self.number)
 
     # --- post
 
     def post(self, caller: str, call: Post) -> ModelJob:
         self._check_shape(call)
-        escrow = sum(self._check_quote(caller, call, i) for i in range(len(call.quotes)))
+        escrow = sum(self._check_quote(caller, call, i) for i in range(len(call.quotes))) * (call.draw or 1)
         require(escrow <= call.max_escrow, "EscrowAboveCap", escrow=escrow, cap=call.max_escrow)
         require(not self.deprecated, "VaultDeprecated")
         missing = max(0, escrow - self.credit[caller])
@@ -151,7 +168,8 @@ class Model(Ledger):
             self._pull(caller, missing)
         self.credit[caller] -= escrow - missing
         self.held += escrow
-        self.used |= {(self.constants.domain.digest(quote), caller) for quote, _ in call.quotes}
+        if not call.draw:
+            self.used |= {(self.constants.domain.digest(quote), caller) for quote, _ in call.quotes}
         identity = job_id(self.constants.domain.chain_id, self.constants.jobs, caller, self.nonces[caller])
         self.nonces[caller] += 1
         job = ModelJob(
@@ -162,14 +180,22 @@ class Model(Ledger):
             quorum=call.quorum,
             commit_deadline=self.now + call.commit_window,
             reveal_window=call.reveal_window,
-            replicas=[ModelReplica(quote) for quote, _ in call.quotes],
+            replicas=[ModelReplica(quote) for quote, _ in call.quotes * (call.draw or 1)],
             escrow=escrow,
+            inline=bool(call.inline),
+            commit_window=call.commit_window,
         )
+        if call.draw:
+            job.state = JobState.DRAWING
+            for replica in job.replicas:
+                replica.state = ReplicaState.UNDRAWN
+            self._arm(job, failed=False)
         self.jobs[identity] = job
         return job
 
     def _check_shape(self, call: Post) -> None:
-        k, n = call.quorum, len(call.quotes)
+        k, n = call.quorum, call.draw or len(call.quotes)
+        require(not call.draw or len(call.quotes) == 1, "BadDraw", draw=call.draw, quotes=len(call.quotes))
         require(call.mode in (Mode.NONE, Mode.QUORUM), "ModeNotBuilt", mode=call.mode)
         single = call.mode == Mode.NONE and k == n == 1
         several = call.mode == Mode.QUORUM and 2 <= k <= n <= MAX_REPLICAS and 2 * k > n
@@ -231,11 +257,17 @@ class Model(Ledger):
             price=cost,
             bond=quote.bond,
         )
+        if call.draw:
+            require(who == ZERO_ADDRESS, "QuoteMismatch", provider=who, field=word("provider"))
+            require(signer is None, "BadSignature", provider=who)
+            least = minimum_kill_fee(terms, asked.input_tokens, asked.max_output_tokens)
+            require(fee >= least, "DrawFeeTooSmall", killFee=fee, minimum=least)
+            return cost
         earlier = {other.provider for other, _ in call.quotes[:index]}
         require(who not in earlier, "DuplicateProvider", provider=who)
         digest = self.constants.domain.digest(quote)
         require((digest, caller) not in self.used, "QuoteUsed", provider=who, quoteDigest=digest)
-        require(signer.address == who, "BadSignature", provider=who)
+        require(signer is not None and signer.address == who, "BadSignature", provider=who)
         return cost
 
     # --- the life of a job
@@ -268,6 +300,46 @@ class Model(Ledger):
         require(job.committed == 0, "AlreadyCommitted", jobId=job.id, committed=job.committed)
         self._not_after(job, job.commit_deadline)
         return self._close(job, cancel(job.facts))
+
+    def draw(self, identity: bytes) -> list[str]:
+        """Returns who was drawn: nobody where the draw was armed anew."""
+        job = self._job(identity)
+        self._state(job, JobState.DRAWING)
+        self._not_after(job, job.commit_deadline)
+        require(self.number > job.draw_block, "DrawNotReady", jobId=job.id, drawBlock=job.draw_block)
+        if self.number - job.draw_block > 256:
+            self._arm(job, job.draw_failed)
+            return []
+        quote = job.replicas[0].quote
+        drawn = self.registry.draw(
+            Wanted(
+                model_id=job.request.model_id,
+                seed=keccak256(job.id + blockhash(job.draw_block)),
+                count=len(job.replicas),
+                length=job.draw_length,
+                draw_block=job.draw_block,
+                client=job.client,
+                mode=job.mode,
+                token=self.constants.token,
+                base_fee=quote.base_fee,
+                price_per_m_input=quote.price_per_m_input,
+                price_per_m_output=quote.price_per_m_output,
+                bond=quote.bond,
+                input_tokens=job.request.input_tokens,
+                max_output_tokens=job.request.max_output_tokens,
+            )
+        )
+        if len(drawn) < len(job.replicas):
+            self._arm(job, failed=True)
+            return []
+        job.state, job.commit_deadline = JobState.OPEN, self.now + job.commit_window
+        for replica, provider in zip(job.replicas, drawn, strict=True):
+            replica.provider, replica.state = provider, ReplicaState.ASSIGNED
+        return drawn
+
+    def _arm(self, job: ModelJob, failed: bool) -> None:
+        job.draw_block, job.draw_failed = self.number, failed
+        job.draw_length = len(self.registry.lists[job.request.model_id].order)
 
     def commit(self, caller: str, identity: bytes, commitment: bytes) -> None:
         job = self._job(identity)
@@ -318,6 +390,9 @@ class Model(Ledger):
 
     def settle(self, identity: bytes) -> Payout:
         job = self._job(identity)
+        if job.state is JobState.DRAWING:
+            self._after(job, job.commit_deadline)
+            return self._close(job, lapse_draw(job.facts, failed=job.draw_failed))
         if job.state is JobState.OPEN:
             self._after(job, job.commit_deadline)
             if job.committed < job.quorum:
@@ -347,12 +422,12 @@ class Model(Ledger):
     def release(self, identity: bytes, provider: str) -> None:
         job = self._job(identity)
         replica = job.replica(provider)
-        if replica.bond_state is not BondState.DISPUTED:
-            self._bond_state(job, replica, BondState.LOCKED)
+        self._held_bond(job, replica)
         require(job.final_at > 0, "WrongState", jobId=job.id, has=job.state, needs=JobState.SETTLED)
         disputed = replica.bond_state is BondState.DISPUTED
-        window = self.constants.dispute_window + (DISPUTE_DEADLINE if disputed else 0)
-        self._after(job, job.final_at + window)
+        self._after(job, self.dispute_end(job, replica) + (DISPUTE_DEADLINE if disputed else 0))
+        waits, until = replica.demander != ZERO_ADDRESS, replica.demand_deadline
+        require(not waits, "DemandOpen", jobId=job.id, provider=provider, deadline=until)
         replica.bond_state = BondState.RELEASED
         self.held -= replica.quote.bond
         self.staked[provider] += replica.quote.bond
@@ -364,7 +439,7 @@ class Model(Ledger):
         if replica.state is not ReplicaState.LATE:
             self._replica_state(job, replica, ReplicaState.REVEALED)
         self._bond_state(job, replica, BondState.LOCKED)
-        self._not_after(job, job.final_at + self.constants.dispute_window)
+        self._not_after(job, self.dispute_end(job, replica))
         expected = job.request.request_hash
         got = keccak256(keccak256(Request.type_string().encode()) + evidence)
         require(got == expected, "EvidenceMismatch", expected=expected, got=got)
@@ -374,10 +449,20 @@ class Model(Ledger):
         job = self._job(identity)
         replica = job.replica(provider)
         self._bond_state(job, replica, BondState.DISPUTED)
-        self._not_after(job, job.final_at + self.constants.dispute_window + DISPUTE_DEADLINE)
-        if not guilty:
+        self._not_after(job, self.dispute_end(job, replica) + DISPUTE_DEADLINE)
+        if guilty:
+            self._slash(job, replica, challenger)
+        else:
             replica.bond_state = BondState.LOCKED
-            return
+
+    def dispute_end(self, job: ModelJob, replica: ModelReplica) -> int:
+        return (replica.demand_deadline or job.final_at) + self.constants.dispute_window
+
+    def _held_bond(self, job: ModelJob, replica: ModelReplica) -> None:
+        if replica.bond_state is not BondState.DISPUTED:
+            self._bond_state(job, replica, BondState.LOCKED)
+
+    def _slash(self, job: ModelJob, replica: ModelReplica, challenger: str) -> None:
         bond = replica.quote.bond
         parts = slash(bond, job.paid(replica), self.constants.share_bps)
         self.credit[job.client] += parts.refunded
@@ -386,6 +471,62 @@ class Model(Ledger):
         self.held -= bond
         job.slashed += bond
         replica.bond_state = BondState.SLASHED
+        if replica.demander != ZERO_ADDRESS:
+            self._close_demand(replica, replica.demander)
+
+    # --- demands
+
+    def demand(self, caller: str, identity: bytes, provider: str) -> None:
+        job = self._job(identity)
+        self._state(job, JobState.SETTLED)
+        require(caller == job.client or job.inline, "NotClient", jobId=job.id, caller=caller)
+        replica = job.replica(provider)
+        agreed = replica.state is ReplicaState.REVEALED and replica.digest == job.agreed
+        require(agreed or replica.state is ReplicaState.LATE, "NotPaid", jobId=job.id, provider=provider)
+        require(replica.demand_deadline == 0, "AlreadyDemanded", jobId=job.id, provider=provider)
+        self._held_bond(job, replica)
+        self._not_after(job, self.dispute_end(job, replica))
+        require(not self.deprecated, "VaultDeprecated")
+        fee = self.constants.demand_fee
+        missing = max(0, fee - self.credit[caller])
+        if missing:
+            self._check_cap(missing)
+            self._check_pull(caller, missing)
+            self._pull(caller, missing)
+        self.credit[caller] -= fee - missing
+        self.held += fee
+        replica.demand_deadline, replica.demander = self.now + self.constants.demand_window, caller
+
+    def publish(self, caller: str, identity: bytes, packed: bytes) -> None:
+        job = self._job(identity)
+        replica = self._demanded(job, caller)
+        self._not_after(job, replica.demand_deadline)
+        output = replica.output
+        assert output is not None
+        count, length = output.output_tokens, len(packed)
+        canonical = length == 32 * -(-count // 8) and set(packed[4 * count :]) <= {0xFF}
+        require(canonical, "OutputMalformed", outputTokens=count, length=length)
+        root = merkle_root(leaf_hash(packed[i : i + 32]) for i in range(0, length, 32))
+        got = Output(root, count, output.finish).output_hash
+        require(got == replica.digest, "OutputMismatch", expected=replica.digest, got=got)
+        self._close_demand(replica, caller)
+
+    def slash_withheld(self, identity: bytes, provider: str) -> None:
+        job = self._job(identity)
+        replica = self._demanded(job, provider)
+        disputed = replica.bond_state is BondState.DISPUTED
+        self._after(job, self.dispute_end(job, replica) + DISPUTE_DEADLINE if disputed else replica.demand_deadline)
+        self._slash(job, replica, replica.demander)
+
+    def _demanded(self, job: ModelJob, provider: str) -> ModelReplica:
+        replica = job.replica(provider)
+        require(replica.demander != ZERO_ADDRESS, "NotDemanded", jobId=job.id, provider=provider)
+        return replica
+
+    def _close_demand(self, replica: ModelReplica, fee_to: str) -> None:
+        self.credit[fee_to] += self.constants.demand_fee
+        self.held -= self.constants.demand_fee
+        replica.demander = ZERO_ADDRESS
 
 
 def word(text: str) -> bytes:

@@ -8,12 +8,16 @@ from typing import Any, TypeVar
 from eth_account.signers.local import LocalAccount
 
 from market.settlement import BURNT_ADDRESS
+from market.types import ZERO_ADDRESS
 from tests.stateful.ledger import Constants, Refused
 from tests.stateful.model import Model, ModelJob, Post
 from tests.unit.contracts.abi import Contract, Revert
+from tests.unit.contracts.draws import MODEL_ID, enlist, mine, number, offer, publish
 from tests.unit.contracts.world import (
     CAP,
     CLIENT,
+    DEMAND_FEE,
+    DEMAND_WINDOW,
     DISPUTE_WINDOW,
     GUARDIAN,
     MONEY,
@@ -21,6 +25,7 @@ from tests.unit.contracts.world import (
     REPLICAS,
     SHARE_BPS,
     STAKE,
+    STAKE_CAP,
     STRANGER,
     UNBONDING_WINDOW,
     World,
@@ -32,6 +37,14 @@ CLIENTS = (CLIENT, OTHER_CLIENT)
 PROVIDERS = REPLICAS[:5]
 ACTORS = (*CLIENTS, *PROVIDERS, STRANGER)
 HOSTILE = ("FeeToken", "FalseToken", "CallbackToken")
+
+
+def prepare(world: World) -> None:
+    """Makes the providers drawable, once per deployment."""
+    if not world.registry.drawableLength(MODEL_ID):
+        mine(world, 1_000)
+        publish(world)
+        enlist(world, *PROVIDERS)
 
 
 class Pair:
@@ -51,6 +64,9 @@ class Pair:
                 unbonding_window=UNBONDING_WINDOW,
                 dispute_window=DISPUTE_WINDOW,
                 share_bps=SHARE_BPS,
+                stake_cap=STAKE_CAP,
+                demand_window=DEMAND_WINDOW,
+                demand_fee=DEMAND_FEE,
             ),
             now=world.chain.now,
         )
@@ -60,10 +76,12 @@ class Pair:
             rest = MONEY - STAKE
             self.model.wallet[provider.address] = self.model.allowance[provider.address] = rest
             self.model.staked[provider.address] = STAKE
+        self._list_providers()
         self._watch()
 
     def both(self, expect: Callable[[], T], act: Callable[[], Any]) -> T | None:
         """Runs the model, then the chain. Returns the model's result, None where both refused alike."""
+        self.model.number = number(self.world)
         result: T | None = None
         refused: Refused | None = None
         try:
@@ -93,12 +111,24 @@ class Pair:
     def warp(self, timestamp: int) -> None:
         self.world.chain.now = self.model.now = timestamp
 
+    def mine(self, blocks: int) -> None:
+        mine(self.world, blocks)
+
+    def _list_providers(self) -> None:
+        """What `prepare` did, in the model."""
+        registry = self.model.registry
+        self.model.number = number(self.world) - 1
+        registry.published.add(MODEL_ID)
+        for provider in PROVIDERS:
+            registry.set_provider(provider.address, ("http://x", bytes(32)))
+            registry.set_offer(provider.address, MODEL_ID, offer(self.world))
+
     def post(self, caller: LocalAccount, call: Post) -> ModelJob | None:
         world, permit = self.world, b""
         if call.permit is not None:
             permit = pack_permit(world.permit(caller, world.vault.address, call.permit))
         params = world.params(
-            [world.signed(quote, signer) for quote, signer in call.quotes],
+            [world.signed(quote, signer) if signer else (quote.values(), b"") for quote, signer in call.quotes],
             mode=call.mode,
             quorum=call.quorum,
             max_escrow=call.max_escrow,
@@ -107,6 +137,7 @@ class Pair:
             asked=call.request,
             permit=permit[:159] if call.malformed else permit,
             inline=call.inline,
+            draw=call.draw,
         )
         job = self.both(
             lambda: self.model.post(caller.address, call),
@@ -162,16 +193,21 @@ class Pair:
         assert (view["committed"], view["revealed"]) == (job.committed, job.revealed)
         assert (view["commitDeadline"], view["revealDeadline"]) == (job.commit_deadline, job.reveal_deadline)
         assert view["outputHash"] == (job.agreed or bytes(32))
+        assert (view["drawBlock"], view["drawFailed"]) == (job.draw_block, job.draw_failed)
+        assert view["inlineInput"] == job.inline
         for replica, seen in zip(job.replicas, self.world.jobs.replicas(identity), strict=True):
             expected = (replica.provider, replica.state, replica.bond_state, replica.digest, job.paid(replica))
             keys = ("provider", "state", "bondState", "digest", "paid")
             assert tuple(seen[key] for key in keys) == expected
+            assert (seen["demandDeadline"], seen["demander"]) == (replica.demand_deadline, replica.demander)
 
     def held_by_records(self) -> int:
-        """What the chain's own records of all jobs add up to: escrows not paid out and bonds not let go."""
+        """What the chain's own records of all jobs add up to: escrows not paid out, bonds not let go, open demands."""
         held = 0
         for identity in self.jobs:
             job = self.world.jobs.job(identity)
             held += 0 if job["finalAt"] else job["escrow"]
-            held += sum(r["bond"] for r in self.world.jobs.replicas(identity) if r["bondState"] in (1, 2))
+            replicas = self.world.jobs.replicas(identity)
+            held += sum(r["bond"] for r in replicas if r["bondState"] in (1, 2))
+            held += DEMAND_FEE * sum(r["demander"] != ZERO_ADDRESS for r in replicas)
         return held

@@ -268,5 +268,6 @@ def test_invariant_8_honest_loses_at_most_the_miss_fee_and_a_proved_liar_its_bon
 
 
 def test_exit_takes_longer_than_any_job_and_its_dispute(world: World) -> None:
-    longest = 2 * world.jobs.MAX_WINDOW() + world.jobs.disputeWindow() + world.jobs.DISPUTE_DEADLINE()
+    demanded = world.jobs.demandWindow() + world.jobs.disputeWindow()
+    longest = 2 * world.jobs.MAX_WINDOW() + world.jobs.disputeWindow() + demanded + world.jobs.DISPUTE_DEADLINE()
     assert world.vault.unbondingWindow() == UNBONDING_WINDOW >= longest

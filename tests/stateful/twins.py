@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from market.artefacts import LIBRARIES
 from tests.unit.contracts.artefacts import artefacts
 from tools.compiler import Artefact, compile_sources, read_sources
 
 JOBS, VAULT, REGISTRY = "Jobs", "Vault", "Registry"
+DRAWS, SETTLEMENTS, DEMANDS = LIBRARIES
+FOLDERS = dict.fromkeys(LIBRARIES, "libraries/")
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,7 @@ class Twin:
 
     Attributes:
         name: what the twin does wrong.
-        contract: the deployed contract that changes; file: the source that does, without `.sol`.
+        contract: the deployed contract or library that changes; file: the source that does, without `.sol`.
         slow: left to the long run: its kind is represented by another twin.
     """
 
@@ -38,23 +41,23 @@ TWINS = (
     ),
     Twin(
         "kill fee above the price",
-        JOBS,
+        SETTLEMENTS,
         "libraries/Payout",
         "return Math.min(terms.killFee, price(",
         "return Math.max(terms.killFee, price(",
         slow=True,
     ),
-    Twin("unagreed output paid", JOBS, "libraries/Payout", " && replica.digest == agreed", ""),
+    Twin("unagreed output paid", SETTLEMENTS, "libraries/Payout", " && replica.digest == agreed", ""),
     Twin(
         "remainder of miss fees kept",
-        JOBS,
+        SETTLEMENTS,
         "libraries/Payout",
         "result.missFees - result.missShare * revealed",
         "0",
     ),
     Twin(
         "miss fee not taken",
-        JOBS,
+        SETTLEMENTS,
         "libraries/Payout",
         "replica.terms.bond - replica.terms.missFee;",
         "replica.terms.bond;",
@@ -62,7 +65,7 @@ TWINS = (
     ),
     Twin(
         "challenger may take it all",
-        JOBS,
+        DEMANDS,
         "libraries/Payout",
         "(bond - refund) / 2",
         "bond - refund",
@@ -70,10 +73,10 @@ TWINS = (
     ),
     Twin(
         "slash without refund",
-        JOBS,
-        "Jobs",
-        "uint256 refund = _payment(record, replica);",
-        "uint256 refund = 0;",
+        DEMANDS,
+        "libraries/Demands",
+        "refund = Payout.payment(replica, job.state, job.agreedOutput(), job.inputTokens, job.maxOutputTokens);",
+        "refund = 0;",
     ),
     Twin(
         "bond below the refund",
@@ -93,16 +96,16 @@ TWINS = (
     Twin(
         "deadline's second not counted",
         JOBS,
-        "Jobs",
+        "libraries/JobChecks",
         "if (block.timestamp > deadline) revert",
         "if (block.timestamp >= deadline) revert",
         slow=True,
     ),
     Twin(
         "settled while some may reveal",
-        JOBS,
-        "Jobs",
-        "if (record.revealed == record.committed) return false;",
+        SETTLEMENTS,
+        "libraries/Settlements",
+        "if (job.revealed == job.committed) return false;",
         "return false;",
     ),
     Twin(
@@ -115,23 +118,23 @@ TWINS = (
     Twin(
         "bond let go in its window",
         JOBS,
-        "Jobs",
-        "uint256(record.finalAt) + disputeWindow;",
-        "uint256(record.finalAt);",
+        "libraries/JobRecords",
+        "(demandDeadline == 0 ? job.finalAt : demandDeadline) + disputeWindow;",
+        "(demandDeadline == 0 ? job.finalAt : demandDeadline);",
     ),
-    Twin("job settles twice", JOBS, "Jobs", "        record.state = state;\n", ""),
+    Twin("job settles twice", SETTLEMENTS, "libraries/Settlements", "        job.state = state;\n", ""),
     Twin(
         "nobody can settle",
-        JOBS,
-        "Jobs",
-        "bool lapsed = _needSettleable(jobId, record);",
-        "bool lapsed; if (record.finalAt == 0) revert UnknownJob(jobId);",
+        SETTLEMENTS,
+        "libraries/Settlements",
+        "bool lapsed = _needSettleable(job, jobId);",
+        "bool lapsed; if (job.finalAt == 0) revert IJobs.UnknownJob(jobId);",
     ),
     Twin(
         "anybody cancels",
-        JOBS,
-        "Jobs",
-        "if (msg.sender != record.client) revert NotClient(jobId, msg.sender);",
+        SETTLEMENTS,
+        "libraries/Settlements",
+        "if (msg.sender != job.client) revert IJobs.NotClient(jobId, msg.sender);",
         "",
         slow=True,
     ),
@@ -215,14 +218,164 @@ TWINS = (
         "",
         slow=True,
     ),
+    Twin(
+        "draw known while its block lasts",
+        DRAWS,
+        "libraries/Draws",
+        "if (block.number <= drawBlock) revert IJobs.DrawNotReady(jobId, drawBlock);",
+        "",
+    ),
+    Twin(
+        "draw that found too few starts",
+        DRAWS,
+        "libraries/Draws",
+        "if (drawn.length < job.replicaCount)",
+        "if (false)",
+        slow=True,
+    ),
+    Twin(
+        "a draw's deadline not kept",
+        DRAWS,
+        "libraries/Draws",
+        "        JobChecks.notAfter(jobId, job.commitDeadline);\n",
+        "",
+        slow=True,
+    ),
+    Twin(
+        "lapsed draw is free",
+        SETTLEMENTS,
+        "libraries/Settlements",
+        "if (!job.drawing.failed) burnt",
+        "if (false) burnt",
+    ),
+    Twin(
+        "failed draw is not free",
+        SETTLEMENTS,
+        "libraries/Settlements",
+        "if (!job.drawing.failed) burnt",
+        "burnt",
+        slow=True,
+    ),
+    Twin(
+        "draw without a fee",
+        JOBS,
+        "libraries/QuoteRules",
+        "if (offered.quote.killFee < minimum)",
+        "if (false)",
+        slow=True,
+    ),
+    Twin(
+        "escrow of one for all that are drawn",
+        JOBS,
+        "Jobs",
+        "return (price * params.draw, digests);",
+        "return (price, digests);",
+        slow=True,
+    ),
+    Twin(
+        "answer demanded of the unpaid",
+        DEMANDS,
+        "libraries/Demands",
+        "if (!agreed && replica.state != ReplicaState.LATE) revert IJobs.NotPaid(jobId, provider);",
+        "",
+        slow=True,
+    ),
+    Twin(
+        "private answer demanded by anybody",
+        DEMANDS,
+        "libraries/Demands",
+        "if (msg.sender != job.client && !job.inlineInput)",
+        "if (msg.sender == address(0))",
+        slow=True,
+    ),
+    Twin(
+        "demanded twice",
+        DEMANDS,
+        "libraries/Demands",
+        "if (replica.demandDeadline != 0) revert IJobs.AlreadyDemanded(jobId, provider);",
+        "",
+        slow=True,
+    ),
+    Twin(
+        "any ids published",
+        DEMANDS,
+        "libraries/Demands",
+        "if (got != replica.digest) revert IJobs.OutputMismatch(replica.digest, got);",
+        "",
+    ),
+    Twin(
+        "published too late",
+        DEMANDS,
+        "libraries/Demands",
+        "        JobChecks.notAfter(jobId, replica.demandDeadline);\n",
+        "",
+        slow=True,
+    ),
+    Twin(
+        "withheld bond slashed in a dispute",
+        DEMANDS,
+        "libraries/Demands",
+        "disputed ? job.disputeEnd(replica, resolveWindow) : replica.demandDeadline",
+        "replica.demandDeadline",
+        slow=True,
+    ),
+    Twin(
+        "withheld bond let go",
+        JOBS,
+        "Jobs",
+        "if (replica.demandDeadline != 0 && record.demanders[index] != address(0))",
+        "if (false)",
+    ),
+    Twin(
+        "demand's fee kept by nobody",
+        DEMANDS,
+        "libraries/Demands",
+        "if (demander != address(0)) _close(job, jobId, index, demander);",
+        "",
+        slow=True,
+    ),
+    Twin(
+        "published on demand and not disputable",
+        DEMANDS,
+        "libraries/JobRecords",
+        "(demandDeadline == 0 ? job.finalAt : demandDeadline)",
+        "(demandDeadline == 0 ? job.finalAt : job.finalAt)",
+        slow=True,
+    ),
+    Twin(
+        "list of now drawn from",
+        REGISTRY,
+        "Registry",
+        "place.current.since <= wanted.drawBlock ? place.current : place.former",
+        "place.current",
+    ),
+    Twin(
+        "place that does not rest",
+        REGISTRY,
+        "Registry",
+        "if (block.number < readyBlock) revert ListBusy(modelId, readyBlock);",
+        "",
+        slow=True,
+    ),
+    Twin(
+        "drawable pruned",
+        REGISTRY,
+        "Registry",
+        "if (isDrawable(provider, modelId)) revert StillDrawable(provider, modelId);",
+        "",
+        slow=True,
+    ),
+    Twin("drawn below its list price", REGISTRY, "Registry", "wanted.baseFee >= offer.baseFee", "true", slow=True),
+    Twin("client drawn for itself", REGISTRY, "Registry", " || provider == wanted.client", "", slow=True),
     Twin("offers outlive their provider", REGISTRY, "Registry", "        ++provider.epoch;\n", ""),
 )
 
 
 def broken(twin: Twin) -> dict[str, str]:
-    """The twin's whole source tree, under a folder of its own."""
+    """The sources of the twin's contract, under a folder of its own."""
     path = f"contracts/{twin.file}.sol"
-    tree = {name: text for name, text in read_sources().items() if not name.startswith("contracts/test/")}
+    needed = artefacts()[twin.contract]["sources"]
+    tree = {name: text for name, text in read_sources().items() if name in needed}
     assert tree[path].count(twin.old) == 1, f"{twin.name}: the text to break occurs {tree[path].count(twin.old)} times"
     changed = tree[path].replace(twin.old, twin.new)
     return {f"{_folder(twin)}/{name}": changed if name == path else text for name, text in tree.items()}
@@ -234,7 +387,9 @@ def compile_twins(slow: bool) -> dict[str, dict[str, Artefact]]:
     sources: dict[str, str] = {}
     for twin in twins:
         sources |= broken(twin)
-    paths = {twin.name: f"{_folder(twin)}/contracts/{twin.contract}.sol" for twin in twins}
+    paths = {
+        twin.name: f"{_folder(twin)}/contracts/{FOLDERS.get(twin.contract, '')}{twin.contract}.sol" for twin in twins
+    }
     selection = {paths[twin.name]: [twin.contract] for twin in twins}
     compiled = compile_sources(sources, selection, strict=False)
     return {twin.name: artefacts() | {twin.contract: compiled[paths[twin.name]][twin.contract]} for twin in twins}

@@ -13,10 +13,9 @@ from market.types import ZERO_ADDRESS
 from tests.stateful.pair import ACTORS, CLIENTS, HOSTILE, PROVIDERS, Pair
 from tests.unit.contracts.world import (
     CAP,
-    DISPUTE_WINDOW,
+    DEMAND_WINDOW,
     GUARDIAN,
     MONEY,
-    SHARE_BPS,
     STAKE,
     STRANGER,
     UNBONDING_WINDOW,
@@ -188,12 +187,13 @@ class VaultRules(RuleBasedStateMachine):
         ]
         for arguments, name, values in faults:
             self.pair.refuses(name, partial(world.deploy, "Vault", *arguments), **values)
-        vault = self.vault.address
         for share in (0, 3_001):
-            act = partial(world.deploy, "Jobs", vault, ZERO_ADDRESS, DISPUTE_WINDOW, share)
+            act = partial(world.deploy, "Jobs", *world.jobs_arguments(challengerShareBps=share))
             self.pair.refuses("ShareOutOfRange", act, shareBps=share, minimum=1, maximum=3_000)
-        act = partial(world.deploy, "Jobs", vault, ZERO_ADDRESS, DISPUTE_WINDOW + 1, SHARE_BPS)
+        act = partial(world.deploy, "Jobs", *world.jobs_arguments(demandWindow=DEMAND_WINDOW + 1))
         self.pair.refuses("UnbondingTooShort", act, window=UNBONDING_WINDOW, minimum=UNBONDING_WINDOW + 1)
+        act = partial(world.deploy, "Jobs", *world.jobs_arguments(demandFee=0))
+        self.pair.refuses("NoDemandFee", act)
         unsealed, who = world.deploy("Vault", guardian, self.token, 0, [one]), caller.address
         self.pair.refuses("NotSealed", partial(unsealed.deposit, self.token, who, 1, sender=who))
         self.pair.refuses("NotSealed", partial(unsealed.renounceGuardian, sender=guardian))

@@ -213,7 +213,7 @@ def _fill(found: Index, models: list[bytes], *, offers_each: int, token: str) ->
     providers = [f"0x{number:040x}" for number in range(offers_each)]
     account = {"endpoint": "http://x", "labels": bytes(32), "stake": 1 << 100, "jobs_paid": 0, "jobs_missed": 0}
     offer = {"token": token, "base_fee": 1 << 100, "price_per_m_input": 1, "price_per_m_output": 1}
-    limits = {"max_input_tokens": (1 << 32) - 1, "max_output_tokens": 1, "modes": 3}
+    limits = {"max_input_tokens": (1 << 32) - 1, "max_output_tokens": 1, "modes": 3, "max_bond": 0}
     with found._database.writing() as connection:
         connection.execute(insert(AccountRow), [{"address": provider, **account} for provider in providers])
         rows = [

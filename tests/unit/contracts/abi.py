@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from eth_abi import decode, encode
 from eth_utils import to_checksum_address
 
+from market.code import Code
 from market.hashing import keccak256
 from tools.compiler import Artefact
 
@@ -131,15 +132,18 @@ class Chain(ABC):
     def run_call(self, sender: str, to: str, data: bytes, static: bool) -> bytes:
         """Sends or calls, sets `logs` and `gas_used`; raises what `reverted` makes. Returns the call's data."""
 
-    def deploy(self, artefact: Artefact, *arguments: Any, sender: str) -> Contract:
-        """Deploys with constructor arguments.
+    def deploy(
+        self, artefact: Artefact, *arguments: Any, sender: str, libraries: Mapping[str, str] | None = None
+    ) -> Contract:
+        """Deploys with constructor arguments, linked to the libraries it needs (name → address).
 
         Raises:
             Revert: the constructor did.
         """
         constructor = next((e for e in artefact["abi"] if e["type"] == "constructor"), {"inputs": []})
         tail = encode([abi_type(part) for part in constructor["inputs"]], list(arguments))
-        address = self.run_deploy(sender, bytes.fromhex(artefact["bytecode"][2:]) + tail)
+        code = Code.parse(artefact["bytecode"], artefact["linkReferences"]).linked(libraries or {})
+        address = self.run_deploy(sender, code + tail)
         return Contract(self, artefact["contractName"], to_checksum_address(address), artefact["abi"])
 
     def call(self, contract: Contract, entry: dict[str, Any], arguments: Sequence[Any], sender: str | None) -> Any:

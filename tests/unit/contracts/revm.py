@@ -39,6 +39,16 @@ class RevmChain(Chain):
         self._number += 1
         self._evm.set_block_env(self._block())
 
+    @property
+    def number(self) -> int:
+        """Of the block that the next transaction is in; setting the clock begins another block."""
+        return self._number
+
+    def mine(self, blocks: int = 1) -> None:
+        """Goes on by blocks, without time."""
+        self._number += blocks
+        self._evm.set_block_env(self._block())
+
     def run_deploy(self, sender: str, code: bytes) -> str:
         try:
             return self._evm.deploy(sender, code)
@@ -62,12 +72,13 @@ class RevmChain(Chain):
     @contextmanager
     def undone(self) -> Iterator[None]:
         """Undoes everything that happens inside, the clock too."""
-        checkpoint, now = self._evm.snapshot(), self._now
+        checkpoint, now, number = self._evm.snapshot(), self._now, self._number
         try:
             yield
         finally:
             self._evm.revert(checkpoint)
-            self.now = now
+            self._now, self._number = now, number
+            self._evm.set_block_env(self._block())
 
     def _block(self) -> BlockEnv:
         return BlockEnv(number=self._number, timestamp=self._now, gas_limit=GAS_LIMIT)

@@ -151,7 +151,7 @@ def test_freeze_and_resolve_by_anybody_else_reverts(world: World, function: str)
 
 
 def test_without_an_arbiter_nobody_freezes(world: World) -> None:
-    jobs: Contract = world.deploy("Jobs", world.vault.address, ZERO_ADDRESS, DISPUTE_WINDOW, SHARE_BPS)
+    jobs: Contract = world.deploy("Jobs", *world.jobs_arguments(arbiter=ZERO_ADDRESS))
     with reverts("NotArbiter", caller=STRANGER.address):
         jobs.freeze(bytes(32), P, b"", sender=STRANGER.address)
 

@@ -10,7 +10,7 @@ import pytest
 from market.hashing import ZERO32, keccak256, pack_tokens, tokens_root
 from market.settlement import BondState, JobState, ReplicaState, Terms, minimum_bond, price
 from market.signing import Domain, sign
-from market.types import Mode
+from market.types import ZERO_ADDRESS, Mode
 from tests.unit.contracts.abi import CHAIN_ID, START, Revert
 from tests.unit.contracts.checks import reverts
 from tests.unit.contracts.world import (
@@ -65,6 +65,9 @@ def test_post_opens_the_job_it_describes(world: World) -> None:
         "modelId": MODEL_ID,
         "requestHash": job.request.request_hash,
         "outputHash": ZERO32,
+        "drawBlock": 0,
+        "drawFailed": False,
+        "inlineInput": False,
     }
     assert world.replica(job, 0) == {
         "provider": P,
@@ -80,6 +83,8 @@ def test_post_opens_the_job_it_describes(world: World) -> None:
         "bond": 10_000,
         "paid": 0,
         "digest": ZERO32,
+        "demandDeadline": 0,
+        "demander": ZERO_ADDRESS,
     }
     assert world.held() == expected
 

@@ -27,6 +27,7 @@ def offer(world: World, **changes: Any) -> tuple[Any, ...]:
         "maxInputTokens": 4,
         "maxOutputTokens": 5,
         "modes": 0b11,
+        "maxBond": 0,
     }
     return tuple((values | changes).values())
 

@@ -11,6 +11,7 @@ from eth_abi import encode
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
+from market.artefacts import LIBRARIES
 from market.hashing import ZERO32, keccak256, pack_stop_tokens, tokens_root
 from market.settlement import BURNT_ADDRESS, Terms
 from market.signing import Domain, sign
@@ -23,11 +24,14 @@ from tools.compiler import Artefact
 DAY = 86_400
 DISPUTE_WINDOW = DAY
 DISPUTE_DEADLINE = 7 * DAY
-UNBONDING_WINDOW = 2 * DAY + DISPUTE_WINDOW + DISPUTE_DEADLINE
+DEMAND_WINDOW = 3_600
+DEMAND_FEE = 700
+UNBONDING_WINDOW = 2 * DAY + 2 * DISPUTE_WINDOW + DEMAND_WINDOW + DISPUTE_DEADLINE
 SHARE_BPS = 2_000
 CAP = 10**15
 MONEY = 10**9
 STAKE = 5 * 10**8
+STAKE_CAP = 4 * 10**8
 COMMIT_WINDOW = 60
 REVEAL_WINDOW = 90
 PROVIDERS = 7
@@ -106,13 +110,15 @@ class World:
     ) -> None:
         self.artefacts = dict(compiled or artefacts())
         self.chain = chain or RevmChain(list(self.artefacts.values()))
+        self.libraries: dict[str, str] = {}
         self.token = self.deploy("TestToken")
         self.hostile = {name: self.deploy(name) for name in hostile_tokens}
         listed = [(token.address, CAP) for token in (self.token, *self.hostile.values())]
         self.vault = self.deploy("Vault", GUARDIAN.address, self.token.address, UNBONDING_WINDOW, listed)
-        self.registry = self.deploy("Registry")
+        self.registry = self.deploy("Registry", self.vault.address, STAKE_CAP)
         self.arbiter = self.deploy("ToyArbiter")
-        self.jobs = self.deploy("Jobs", self.vault.address, self.arbiter.address, DISPUTE_WINDOW, SHARE_BPS)
+        self.libraries = {name: self.deploy(name).address for name in LIBRARIES}
+        self.jobs = self.deploy("Jobs", *self.jobs_arguments())
         self.vault.seal([self.jobs.address], sender=GUARDIAN.address)
         self.domain = Domain(CHAIN_ID, self.jobs.address)
         self._nonce = 0
@@ -128,7 +134,21 @@ class World:
         self._nonce = 0
 
     def deploy(self, name: str, *arguments: Any) -> Contract:
-        return self.chain.deploy(self.artefacts[name], *arguments, sender=DEPLOYER.address)
+        return self.chain.deploy(self.artefacts[name], *arguments, sender=DEPLOYER.address, libraries=self.libraries)
+
+    def jobs_arguments(self, **changes: Any) -> tuple[Any, ...]:
+        """What the constructor of Jobs takes, by its parameters' names."""
+        values = {
+            "vault": self.vault.address,
+            "registry": self.registry.address,
+            "arbiter": self.arbiter.address,
+            "disputeWindow": DISPUTE_WINDOW,
+            "challengerShareBps": SHARE_BPS,
+            "demandWindow": DEMAND_WINDOW,
+            "demandFee": DEMAND_FEE,
+        }
+        assert values.keys() >= changes.keys()
+        return tuple((values | changes).values())
 
     # --- reading
 
@@ -202,6 +222,8 @@ class World:
 
     def signed(self, quote: Quote, signer: LocalAccount | None = None) -> tuple[tuple[Any, ...], bytes]:
         """SignedQuote; by its provider, where that is one of ours, unless another signer is named."""
+        if quote.provider == ZERO_ADDRESS and signer is None:
+            return quote.values(), b""
         if signer is None:
             signer = next(p for p in (*REPLICAS, CLIENT, OTHER_CLIENT) if p.address == quote.provider)
         return quote.values(), sign(self.domain, quote, signer)
@@ -218,12 +240,13 @@ class World:
         asked: Request | None = None,
         permit: bytes = b"",
         inline: bytes = b"",
+        draw: int = 0,
     ) -> tuple[Any, ...]:
         """JobParams; quotes are `Quote` (signed here) or already signed."""
         offered = [self.quote(p) for p in REPLICAS[:3]] if quotes is None else quotes
         signed = [self.signed(q) if isinstance(q, Quote) else q for q in offered]
         values = (asked or request()).values()
-        return (mode, quorum, max_escrow, commit_window, reveal_window, values, signed, permit, inline)
+        return (mode, quorum, max_escrow, commit_window, reveal_window, values, signed, permit, inline, draw)
 
     def post(
         self,

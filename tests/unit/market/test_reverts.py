@@ -62,7 +62,7 @@ def test_plain_words_are_a_sentence(name: str) -> None:
 
 def test_error_with_states_names_them() -> None:
     entry = ERRORS["WrongState"]
-    error = decode(entry.selector + encode_values(entry.inputs, [b"\1" * 32, 1, 3]))
+    error = decode(entry.selector + encode_values(entry.inputs, [b"\1" * 32, 2, 4]))
     assert error.details["has"] == "OPEN"
     assert error.details["needs"] == "SETTLED"
     assert "OPEN" in error.message

@@ -1,0 +1,538 @@
+"""Jobs.demandReveal, publishOutput and slashWithheld, and what a demand does to a dispute and to a release."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from market.hashing import keccak256, pack_tokens, tokens_root
+from market.settlement import BondState, JobState, price, slash
+from market.types import ZERO_ADDRESS, Output
+from tests.unit.contracts.checks import reverts
+from tests.unit.contracts.test_jobs_bonds import decide, dispute
+from tests.unit.contracts.world import (
+    CLIENT,
+    DEMAND_FEE,
+    DEMAND_WINDOW,
+    DISPUTE_DEADLINE,
+    DISPUTE_WINDOW,
+    GUARDIAN,
+    INPUT,
+    MAX_OUTPUT,
+    OTHER_CLIENT,
+    REPLICAS,
+    REVEAL_WINDOW,
+    SHARE_BPS,
+    STAKE,
+    STRANGER,
+    PostedJob,
+    World,
+    pack_permit,
+    request,
+)
+
+ONE, TWO, THREE = REPLICAS[:3]
+P, Q, R = (p.address for p in REPLICAS[:3])
+A = CLIENT.address
+IDS = [5, 6, 7, 8, 9, 10, 11, 12, 2]
+RIGHT = Output(tokens_root(IDS), len(IDS), 1)
+WRONG = Output(tokens_root([5, 6, 2]), 3, 1)
+BOND = 10_000
+PRICE_PAID = 1_000 + -(-(len(INPUT) * 500_000 + len(IDS) * 2_000_001) // 10**6)
+
+
+def settled(world: World, *outputs: Output, inline: bool = False) -> PostedJob:
+    """A job of three; its input is public where `inline`."""
+    ids = list(range(3, 13))
+    asked = request(input_root=tokens_root(ids), input_tokens=len(ids)) if inline else request()
+    job = world.post(3, asked=asked, inline=pack_tokens(ids) if inline else b"")
+    answers = list(zip(REPLICAS, outputs or (RIGHT, RIGHT, WRONG), strict=False))
+    world.commit(job, *answers)
+    world.reveal(job, *answers)
+    world.settle(job)
+    return job
+
+
+def demand(world: World, job: PostedJob, provider: str = P, sender: str = A, permit: bytes = b"") -> None:
+    world.jobs.demandReveal(job.id, provider, permit, sender=sender)
+
+
+def publish(world: World, job: PostedJob, provider: str = P, ids: list[int] | None = None) -> None:
+    world.jobs.publishOutput(job.id, pack_tokens(IDS if ids is None else ids), sender=provider)
+
+
+def slash_withheld(world: World, job: PostedJob, provider: str = P) -> None:
+    world.jobs.slashWithheld(job.id, provider, sender=STRANGER.address)
+
+
+def release(world: World, job: PostedJob, provider: str = P) -> None:
+    world.jobs.releaseBond(job.id, provider, sender=STRANGER.address)
+
+
+def bond_state(world: World, job: PostedJob, index: int = 0) -> BondState:
+    return BondState(world.replica(job, index)["bondState"])
+
+
+def money(world: World, *owners: str) -> dict[str, int]:
+    """Credit, stake and tokens of each."""
+    token = world.token
+    return {o: world.credit(o) + world.vault.staked(o) + token.balanceOf(o) for o in owners}
+
+
+# --- demandReveal
+
+
+def test_demand_by_the_client_takes_the_fee_and_sets_the_deadline(world: World) -> None:
+    job = settled(world)
+    credit, held = world.credit(CLIENT), world.held()
+    demand(world, job)
+    deadline = world.chain.now + DEMAND_WINDOW
+    (event,) = world.logs("RevealDemanded")
+    assert event.values == {"jobId": job.id, "provider": P, "demander": A, "deadline": deadline}
+    replica = world.replica(job, 0)
+    assert (replica["demandDeadline"], replica["demander"]) == (deadline, A)
+    assert (replica["bondState"], replica["paid"]) == (BondState.LOCKED, PRICE_PAID)
+    assert (world.credit(CLIENT), world.held()) == (credit - DEMAND_FEE, held + DEMAND_FEE)
+    assert world.replica(job, 1)["demandDeadline"] == 0
+
+
+def test_demand_is_paid_by_permit_too(world: World) -> None:
+    job = settled(world)
+    world.vault.withdraw(world.token.address, A, world.credit(CLIENT), sender=A)
+    world.token.approve(world.vault.address, 0, sender=A)
+    permit = pack_permit(world.permit(CLIENT, world.vault.address, DEMAND_FEE))
+    demand(world, job, permit=permit)
+    assert world.held() == 3 * BOND + DEMAND_FEE
+
+
+def test_demand_of_a_private_answer_by_anybody_but_the_client_reverts(world: World) -> None:
+    job = settled(world)
+    for caller in (STRANGER.address, OTHER_CLIENT.address, P, Q):
+        with reverts("NotClient", jobId=job.id, caller=caller):
+            demand(world, job, sender=caller)
+
+
+def test_demand_of_a_public_jobs_answer_by_anybody_passes(world: World) -> None:
+    job = settled(world, inline=True)
+    demand(world, job, sender=STRANGER.address)
+    demand(world, job, provider=Q)
+    assert [world.replica(job, i)["demander"] for i in (0, 1)] == [STRANGER.address, A]
+
+
+def test_demand_of_whoever_was_not_paid_reverts(world: World) -> None:
+    """A client must not get a minority's answer for the fee: it was refunded its price."""
+    job = settled(world)
+    with reverts("NotPaid", jobId=job.id, provider=R):
+        demand(world, job, provider=R)
+    silent = world.post()
+    world.commit(silent, *((p, RIGHT) for p in (ONE, TWO, THREE)))
+    world.reveal(silent, (ONE, RIGHT), (TWO, RIGHT))
+    world.warp(REVEAL_WINDOW + 1)
+    world.settle(silent)
+    with reverts("NotPaid", jobId=silent.id, provider=R):
+        demand(world, silent, provider=R)
+
+
+def test_demand_of_a_late_replica_that_got_its_kill_fee_passes(world: World) -> None:
+    job = world.post()
+    world.commit(job, *((p, RIGHT) for p in (ONE, TWO, THREE)))
+    world.reveal(job, (ONE, RIGHT), (TWO, RIGHT))
+    world.warp(REVEAL_WINDOW + 1)
+    world.reveal(job, (THREE, RIGHT))
+    world.settle(job)
+    demand(world, job, provider=R)
+    publish(world, job, provider=R)
+
+
+@pytest.mark.parametrize("stage", ["open", "revealing", "expired", "cancelled"])
+def test_demand_of_a_job_that_did_not_settle_reverts(world: World, stage: str) -> None:
+    job = world.post()
+    if stage in ("revealing", "expired"):
+        outputs = (RIGHT, WRONG, Output(tokens_root([1]), 1, 1))
+        world.commit(job, *zip(REPLICAS, outputs, strict=False))
+        for answered in list(zip(REPLICAS, outputs, strict=False))[: 3 if stage == "expired" else 1]:
+            world.reveal(job, answered)
+    if stage == "expired":
+        world.settle(job)
+    if stage == "cancelled":
+        world.jobs.cancel(job.id, sender=A)
+    with reverts("WrongState", jobId=job.id, has=JobState[stage.upper()], needs=JobState.SETTLED):
+        demand(world, job)
+
+
+def test_demand_twice_reverts_even_after_an_answer(world: World) -> None:
+    job = settled(world, inline=True)
+    demand(world, job)
+    for caller in (A, STRANGER.address):
+        with reverts("AlreadyDemanded", jobId=job.id, provider=P):
+            demand(world, job, sender=caller)
+    publish(world, job)
+    with reverts("AlreadyDemanded", jobId=job.id, provider=P):
+        demand(world, job)
+
+
+def test_demand_in_the_windows_last_second_passes_and_after_it_reverts(world: World) -> None:
+    job = settled(world)
+    end = world.chain.now + DISPUTE_WINDOW
+    world.chain.now = end
+    demand(world, job)
+    world.chain.now = end + 1
+    with reverts("TooLate", jobId=job.id, timestamp=end + 1, deadline=end):
+        demand(world, job, provider=Q)
+
+
+def test_demand_of_a_released_or_slashed_bond_reverts(world: World) -> None:
+    job = settled(world)
+    dispute(world, job, Q)
+    decide(world, job, guilty=True, provider=Q)
+    with reverts("WrongBondState", jobId=job.id, provider=Q, has=BondState.SLASHED, needs=BondState.LOCKED):
+        demand(world, job, provider=Q)
+    world.warp(DISPUTE_WINDOW + 1)
+    release(world, job)
+    with reverts("WrongBondState", jobId=job.id, provider=P, has=BondState.RELEASED, needs=BondState.LOCKED):
+        demand(world, job)
+
+
+def test_demand_of_no_replica_or_no_job_reverts(world: World) -> None:
+    job = settled(world)
+    with reverts("NotReplica", jobId=job.id, caller=STRANGER.address):
+        demand(world, job, provider=STRANGER.address)
+    unknown = keccak256(b"unknown")
+    for call in (
+        lambda: world.jobs.demandReveal(unknown, P, b"", sender=A),
+        lambda: world.jobs.publishOutput(unknown, b"", sender=P),
+        lambda: world.jobs.slashWithheld(unknown, P, sender=A),
+    ):
+        with reverts("UnknownJob", jobId=unknown):
+            call()
+
+
+def test_demand_without_money_or_in_a_deprecated_vault_reverts(world: World) -> None:
+    job = settled(world)
+    world.vault.withdraw(world.token.address, A, world.credit(CLIENT), sender=A)
+    world.token.transfer(STRANGER.address, world.token.balanceOf(A), sender=A)
+    with reverts("ERC20InsufficientBalance", sender=A, balance=0, needed=DEMAND_FEE):
+        demand(world, job)
+    assert world.replica(job, 0)["demandDeadline"] == 0
+    world.vault.deprecate(sender=GUARDIAN.address)
+    with reverts("VaultDeprecated"):
+        demand(world, job)
+
+
+# --- publishOutput
+
+
+def test_publish_earns_the_fee_and_brings_the_ids_into_the_open(world: World) -> None:
+    job = settled(world)
+    demand(world, job)
+    before = money(world, P, A)
+    publish(world, job)
+    (event,) = world.logs("OutputPublished")
+    output = event.values.pop("output")
+    assert event.values == {"jobId": job.id, "provider": P, "ids": pack_tokens(IDS)}
+    assert tuple(output.values()) == RIGHT.values()
+    assert [e.values for e in world.logs("DemandClosed")] == [{"jobId": job.id, "provider": P, "feeTo": P}]
+    assert money(world, P, A) == {P: before[P] + DEMAND_FEE, A: before[A]}
+    assert world.held() == 3 * BOND
+    replica = world.replica(job, 0)
+    assert (replica["demander"], replica["bondState"]) == (ZERO_ADDRESS, BondState.LOCKED)
+
+
+def test_publish_in_the_deadlines_last_second_passes_and_after_it_reverts(world: World) -> None:
+    job = settled(world)
+    demand(world, job)
+    demand(world, job, provider=Q)
+    end = world.chain.now + DEMAND_WINDOW
+    world.chain.now = end
+    publish(world, job)
+    world.chain.now = end + 1
+    with reverts("TooLate", jobId=job.id, timestamp=end + 1, deadline=end):
+        publish(world, job, provider=Q)
+
+
+def test_publish_without_a_demand_or_twice_reverts(world: World) -> None:
+    job = settled(world)
+    with reverts("NotDemanded", jobId=job.id, provider=P):
+        publish(world, job)
+    demand(world, job)
+    publish(world, job)
+    with reverts("NotDemanded", jobId=job.id, provider=P):
+        publish(world, job)
+
+
+def test_publish_by_another_replica_or_by_a_stranger_reverts(world: World) -> None:
+    job = settled(world)
+    demand(world, job)
+    with reverts("NotDemanded", jobId=job.id, provider=Q):
+        publish(world, job, provider=Q)
+    with reverts("NotReplica", jobId=job.id, caller=STRANGER.address):
+        publish(world, job, provider=STRANGER.address)
+
+
+def test_publish_of_other_ids_reverts(world: World) -> None:
+    job = settled(world)
+    demand(world, job)
+    other = [*IDS[:-1], 3]
+    got = Output(tokens_root(other), len(other), 1).output_hash
+    with reverts("OutputMismatch", expected=RIGHT.output_hash, got=got):
+        publish(world, job, ids=other)
+    assert world.replica(job, 0)["demander"] == A
+
+
+@pytest.mark.parametrize("ids", [[], IDS[:8], [*IDS, 4], [*IDS, *IDS]])
+def test_publish_of_ids_that_are_not_in_their_canonical_form_reverts(world: World, ids: list[int]) -> None:
+    job = settled(world)
+    demand(world, job)
+    with reverts("OutputMalformed", outputTokens=len(IDS), length=len(pack_tokens(ids))):
+        publish(world, job, ids=ids)
+
+
+def test_output_whose_root_has_an_id_in_the_filler_can_never_be_published(world: World) -> None:
+    """A root that is not of the canonical form hides an answer nobody can check: it costs the bond."""
+    hidden = Output(tokens_root([*IDS, 4]), len(IDS), 1)
+    job = settled(world, hidden, hidden, RIGHT)
+    demand(world, job)
+    with reverts("OutputMalformed", outputTokens=len(IDS), length=64):
+        publish(world, job, ids=[*IDS, 4])
+    with reverts("OutputMismatch", expected=hidden.output_hash, got=RIGHT.output_hash):
+        publish(world, job)
+    world.warp(DEMAND_WINDOW + 1)
+    slash_withheld(world, job)
+
+
+def test_publish_of_an_output_of_length_states_its_finish(world: World) -> None:
+    ids = list(range(MAX_OUTPUT))
+    whole = Output(tokens_root(ids), MAX_OUTPUT, 2)
+    job = settled(world, whole, whole, RIGHT)
+    demand(world, job)
+    publish(world, job, ids=ids)
+    assert world.logs("OutputPublished")[0].values["output"]["finish"] == 2
+
+
+# --- slashWithheld
+
+
+def test_slash_withheld_refunds_the_client_rewards_the_demander_and_burns_the_rest(world: World) -> None:
+    job = settled(world, inline=True)
+    refund = price(job.terms[0], 10, len(IDS))
+    demand(world, job, sender=STRANGER.address)
+    before = money(world, A, STRANGER.address, P)
+    burnt = world.burnt()
+    world.warp(DEMAND_WINDOW + 1)
+    slash_withheld(world, job)
+    parts = slash(BOND, refund, SHARE_BPS)
+    (event,) = world.logs("BondSlashed")
+    assert event.values == {
+        "jobId": job.id,
+        "provider": P,
+        "challenger": STRANGER.address,
+        "refunded": parts.refunded,
+        "reward": parts.reward,
+        "burnt": parts.burnt,
+    }
+    (closed,) = world.logs("DemandClosed")
+    assert closed.values == {"jobId": job.id, "provider": P, "feeTo": STRANGER.address}
+    after = money(world, A, STRANGER.address, P)
+    assert after[A] == before[A] + refund
+    assert after[STRANGER.address] == before[STRANGER.address] + parts.reward + DEMAND_FEE
+    assert after[P] == before[P]
+    assert world.burnt() == burnt + parts.burnt
+    assert world.staked(ONE) == STAKE - BOND
+    assert world.held() == 2 * BOND
+    assert bond_state(world, job) is BondState.SLASHED
+    assert world.replica(job, 0)["demander"] == ZERO_ADDRESS
+
+
+def test_slash_withheld_in_the_deadlines_last_second_reverts(world: World) -> None:
+    job = settled(world)
+    demand(world, job)
+    end = world.chain.now + DEMAND_WINDOW
+    world.chain.now = end
+    with reverts("TooEarly", jobId=job.id, timestamp=end, opensAt=end + 1):
+        slash_withheld(world, job)
+    world.chain.now = end + 1
+    slash_withheld(world, job)
+    with reverts("NotDemanded", jobId=job.id, provider=P):
+        slash_withheld(world, job)
+
+
+def test_slash_withheld_without_a_demand_or_after_an_answer_reverts(world: World) -> None:
+    job = settled(world)
+    demand(world, job)
+    publish(world, job)
+    world.warp(DEMAND_WINDOW + 1)
+    for provider in (P, Q):
+        with reverts("NotDemanded", jobId=job.id, provider=provider):
+            slash_withheld(world, job, provider)
+
+
+def test_slash_withheld_never_gets_too_late(world: World) -> None:
+    job = settled(world)
+    demand(world, job)
+    world.warp(100 * DISPUTE_WINDOW)
+    slash_withheld(world, job)
+    assert world.held() == 2 * BOND
+
+
+def test_demanding_of_oneself_costs_a_provider_half_its_bond_and_more(world: World) -> None:
+    job = settled(world, inline=True)
+    before = sum(money(world, P, STRANGER.address).values()) + BOND
+    demand(world, job, sender=STRANGER.address)
+    world.warp(DEMAND_WINDOW + 1)
+    slash_withheld(world, job)
+    after = sum(money(world, P, STRANGER.address).values())
+    refund = price(job.terms[0], 10, len(IDS))
+    assert before - after >= (BOND - refund) // 2
+
+
+# --- a demand beside a release
+
+
+def test_release_waits_a_whole_window_after_the_demands_deadline(world: World) -> None:
+    job = settled(world)
+    world.warp(DISPUTE_WINDOW)
+    demand(world, job)
+    publish(world, job)
+    end = world.chain.now + DEMAND_WINDOW + DISPUTE_WINDOW
+    world.chain.now = end
+    with reverts("TooEarly", jobId=job.id, timestamp=end, opensAt=end + 1):
+        release(world, job)
+    release(world, job, Q)
+    world.chain.now = end + 1
+    release(world, job)
+    assert world.staked(ONE) == STAKE
+
+
+def test_release_of_a_bond_whose_output_is_withheld_reverts_for_ever(world: World) -> None:
+    job = settled(world)
+    demand(world, job)
+    deadline = world.chain.now + DEMAND_WINDOW
+    world.warp(50 * DISPUTE_WINDOW)
+    with reverts("DemandOpen", jobId=job.id, provider=P, deadline=deadline):
+        release(world, job)
+    slash_withheld(world, job)
+
+
+# --- a demand beside a dispute
+
+
+def test_dispute_is_open_while_and_a_whole_window_after_an_output_is_demanded(world: World) -> None:
+    job = settled(world)
+    world.warp(DISPUTE_WINDOW)
+    demand(world, job)
+    demand(world, job, provider=Q)
+    end = world.chain.now + DEMAND_WINDOW + DISPUTE_WINDOW
+    publish(world, job)
+    world.chain.now = end
+    dispute(world, job)
+    world.chain.now = end + 1
+    with reverts("TooLate", jobId=job.id, timestamp=end + 1, deadline=end):
+        dispute(world, job, Q)
+
+
+def test_demand_of_a_disputed_bond_passes_and_is_answered(world: World) -> None:
+    """Else a provider would dispute itself to be spared the demand."""
+    job = settled(world)
+    dispute(world, job)
+    demand(world, job)
+    publish(world, job)
+    decide(world, job, guilty=False)
+    assert bond_state(world, job) is BondState.LOCKED
+
+
+def test_arbiters_slash_gives_the_demander_its_fee_back(world: World) -> None:
+    job = settled(world)
+    dispute(world, job)
+    demand(world, job)
+    before = money(world, A)[A]
+    decide(world, job, guilty=True)
+    assert money(world, A)[A] == before + PRICE_PAID + DEMAND_FEE
+    assert [e.values["feeTo"] for e in world.logs("DemandClosed")] == [A]
+    assert world.held() == 2 * BOND
+    with reverts("NotDemanded", jobId=job.id, provider=P):
+        publish(world, job)
+    world.warp(DEMAND_WINDOW + 1)
+    with reverts("NotDemanded", jobId=job.id, provider=P):
+        slash_withheld(world, job)
+
+
+def test_slash_withheld_of_a_disputed_bond_waits_for_the_arbiter(world: World) -> None:
+    job = settled(world)
+    demand(world, job)
+    end = world.chain.now + DEMAND_WINDOW + DISPUTE_WINDOW + DISPUTE_DEADLINE
+    dispute(world, job)
+    world.warp(DEMAND_WINDOW + 1)
+    with reverts("TooEarly", jobId=job.id, timestamp=world.chain.now, opensAt=end + 1):
+        slash_withheld(world, job)
+    decide(world, job, guilty=False)
+    slash_withheld(world, job)
+    assert bond_state(world, job) is BondState.SLASHED
+
+
+def test_silent_arbiter_frees_a_withheld_bond_for_slashing_only(world: World) -> None:
+    job = settled(world)
+    demand(world, job)
+    deadline = world.chain.now + DEMAND_WINDOW
+    end = deadline + DISPUTE_WINDOW + DISPUTE_DEADLINE
+    dispute(world, job)
+    world.chain.now = end
+    for call in (release, slash_withheld):
+        with reverts("TooEarly", jobId=job.id, timestamp=end, opensAt=end + 1):
+            call(world, job)
+    world.chain.now = end + 1
+    with reverts("TooLate", jobId=job.id, timestamp=end + 1, deadline=end):
+        decide(world, job, guilty=True)
+    with reverts("DemandOpen", jobId=job.id, provider=P, deadline=deadline):
+        release(world, job)
+    slash_withheld(world, job)
+    assert world.held() == 2 * BOND
+
+
+def test_dispute_after_a_demand_was_ignored_decides_before_the_slash(world: World) -> None:
+    job = settled(world)
+    demand(world, job)
+    world.warp(DEMAND_WINDOW + 1)
+    dispute(world, job)
+    with reverts("TooLate", jobId=job.id, timestamp=world.chain.now, deadline=world.chain.now - 1):
+        publish(world, job)
+    decide(world, job, guilty=True)
+    assert world.held() == 2 * BOND
+
+
+def test_demands_go_on_in_a_deprecated_vault(world: World) -> None:
+    job = settled(world)
+    demand(world, job)
+    demand(world, job, provider=Q)
+    world.vault.deprecate(sender=GUARDIAN.address)
+    publish(world, job)
+    world.warp(DEMAND_WINDOW + 1)
+    slash_withheld(world, job, Q)
+    world.warp(DISPUTE_WINDOW + DISPUTE_DEADLINE)
+    release(world, job)
+    release(world, job, R)
+    assert world.held() == 0
+
+
+def test_every_demand_ends_and_the_money_adds_up(world: World) -> None:
+    """From every state funds leave by a deadline, through a transaction of anybody."""
+    outcomes: list[Any] = [None, "publish", "slash", "guilty", "not guilty, slash", "silent arbiter"]
+    parties = [A, STRANGER.address, *(p.address for p in REPLICAS)]
+    for outcome in outcomes:
+        before = sum(money(world, *parties).values()) + world.burnt()
+        job = settled(world)
+        if outcome:
+            demand(world, job)
+        if outcome == "publish":
+            publish(world, job)
+        if outcome in ("guilty", "not guilty, slash", "silent arbiter"):
+            dispute(world, job)
+        if outcome in ("guilty", "not guilty, slash"):
+            decide(world, job, guilty=outcome == "guilty")
+        world.warp(DEMAND_WINDOW + 2 * DISPUTE_WINDOW + DISPUTE_DEADLINE + 1)
+        if bond_state(world, job) is not BondState.SLASHED:
+            (slash_withheld if outcome not in (None, "publish") else release)(world, job)
+        release(world, job, Q)
+        release(world, job, R)
+        assert world.held() == 0
+        assert sum(money(world, *parties).values()) + world.burnt() == before
