@@ -48,6 +48,9 @@ HELP = {
     "unbonding_window": "Seconds that stake takes to leave.",
     "challenger_share_bps": "Challenger's share of a slashed bond, in 1/10 000.",
     "cap": "Base units of the token that the vault takes at most.",
+    "draw_stake_cap": "Base units of stake above which a provider is drawn no more often.",
+    "demand_window": "Seconds to publish an output that is demanded.",
+    "demand_fee": "Base units that a demand costs and publishing earns.",
 }
 """What a parameter is, for --help; one without a line here is an option all the same."""
 

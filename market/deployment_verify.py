@@ -95,6 +95,8 @@ def _wiring(deployment: Deployment, contracts: Contracts) -> list[Check]:
         _asked("stake token of the vault", token, vault.stake_token, "WrongWiring"),
         _asked("vault of jobs", deployment.vault, jobs.vault, "WrongWiring"),
         _asked("stake token of jobs", token, jobs.stake_token, "WrongWiring"),
+        _asked("registry of jobs", deployment.registry, jobs.registry, "WrongWiring"),
+        _asked("vault of the registry", deployment.vault, contracts.registry.vault, "WrongWiring"),
     ]
 
 
