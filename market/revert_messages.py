@@ -186,11 +186,11 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "Nobody waits for the output of {provider} in job {jobId}.",
         "Nothing is to be done: it was never demanded, or that is over.",
     ),
-    "NotPaid": (
+    "NotReplica": ("{caller} is no replica of job {jobId}.", "Nothing is to be done for this job with this key."),
+    "NothingOwed": (
         "{provider} was not paid for an output of job {jobId}, so it owes none.",
         "Nothing was paid. Demand the output of a replica that was paid.",
     ),
-    "NotReplica": ("{caller} is no replica of job {jobId}.", "Nothing is to be done for this job with this key."),
     "OutputMalformed": (
         "{length} bytes are not the {outputTokens} tokens of the output in their canonical form.",
         "Nothing was published; pack the ids with market.hashing.pack_tokens.",

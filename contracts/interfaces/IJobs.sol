@@ -202,7 +202,7 @@ interface IJobs is ISubject {
     error LateAndNotAgreed(bytes32 jobId, address provider);
     error EvidenceMismatch(bytes32 expected, bytes32 got);
     error DrawNotReady(bytes32 jobId, uint256 drawBlock);
-    error NotPaid(bytes32 jobId, address provider);
+    error NothingOwed(bytes32 jobId, address provider);
     error AlreadyDemanded(bytes32 jobId, address provider);
     error NotDemanded(bytes32 jobId, address provider);
     error DemandOpen(bytes32 jobId, address provider, uint256 deadline);

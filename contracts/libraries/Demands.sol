@@ -27,7 +27,7 @@ library Demands {
         Replica storage replica = job.replicas[index];
         // INVARIANT: an answer is demanded only of who was paid for it
         bool agreed = replica.state == ReplicaState.REVEALED && replica.digest == job.agreedOutput();
-        if (!agreed && replica.state != ReplicaState.LATE) revert IJobs.NotPaid(jobId, provider);
+        if (!agreed && replica.state != ReplicaState.LATE) revert IJobs.NothingOwed(jobId, provider);
         // INVARIANT: a demand lengthens a bond's window once
         if (replica.demandDeadline != 0) revert IJobs.AlreadyDemanded(jobId, provider);
         replica.needHeldBond(jobId);

@@ -482,7 +482,7 @@ class Model(Ledger):
         require(caller == job.client or job.inline, "NotClient", jobId=job.id, caller=caller)
         replica = job.replica(provider)
         agreed = replica.state is ReplicaState.REVEALED and replica.digest == job.agreed
-        require(agreed or replica.state is ReplicaState.LATE, "NotPaid", jobId=job.id, provider=provider)
+        require(agreed or replica.state is ReplicaState.LATE, "NothingOwed", jobId=job.id, provider=provider)
         require(replica.demand_deadline == 0, "AlreadyDemanded", jobId=job.id, provider=provider)
         self._held_bond(job, replica)
         self._not_after(job, self.dispute_end(job, replica))

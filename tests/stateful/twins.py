@@ -276,7 +276,7 @@ TWINS = (
         "answer demanded of the unpaid",
         DEMANDS,
         "libraries/Demands",
-        "if (!agreed && replica.state != ReplicaState.LATE) revert IJobs.NotPaid(jobId, provider);",
+        "if (!agreed && replica.state != ReplicaState.LATE) revert IJobs.NothingOwed(jobId, provider);",
         "",
         slow=True,
     ),

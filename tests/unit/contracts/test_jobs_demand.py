@@ -123,14 +123,14 @@ def test_demand_of_a_public_jobs_answer_by_anybody_passes(world: World) -> None:
 def test_demand_of_whoever_was_not_paid_reverts(world: World) -> None:
     """A client must not get a minority's answer for the fee: it was refunded its price."""
     job = settled(world)
-    with reverts("NotPaid", jobId=job.id, provider=R):
+    with reverts("NothingOwed", jobId=job.id, provider=R):
         demand(world, job, provider=R)
     silent = world.post()
     world.commit(silent, *((p, RIGHT) for p in (ONE, TWO, THREE)))
     world.reveal(silent, (ONE, RIGHT), (TWO, RIGHT))
     world.warp(REVEAL_WINDOW + 1)
     world.settle(silent)
-    with reverts("NotPaid", jobId=silent.id, provider=R):
+    with reverts("NothingOwed", jobId=silent.id, provider=R):
         demand(world, silent, provider=R)
 
 
