@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.common import Row, write_rows
 
-NAMES = ("gas", "job", "engine")
+NAMES = ("gas", "job", "engine", "adversity")
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 
