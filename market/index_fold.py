@@ -1,4 +1,4 @@
-"""What events add up to: models, accounts, offers, drawable lists. A batch is added in memory and written at once."""
+"""What events add up to: models, accounts, offers, drawable lists. A batch is added up in memory, then written."""
 
 from __future__ import annotations
 

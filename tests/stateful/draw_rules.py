@@ -198,7 +198,7 @@ class DrawRules(JobRules):
     # --- a drawn job whose outputs are demanded, to its end
 
     @rule(
-        client=clients,
+        client=clients | st.sampled_from(PROVIDERS),
         shape=st.sampled_from([(2, 3), (2, 3), (1, 1)]),
         inline=st.booleans(),
         wrong=st.integers(0, 3),
@@ -248,6 +248,7 @@ class DrawRules(JobRules):
         self.pair.warp(self.pair.model.now + wait)
         self._publish(job, provider, RIGHT_IDS)
         if then.startswith("dispute"):
+            self._slash_withheld(job, provider)
             self._decide(job, provider, guilty)
         self._release(job.id, provider)
         self._slash_withheld(job, provider)

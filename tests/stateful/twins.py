@@ -336,7 +336,7 @@ TWINS = (
     ),
     Twin(
         "published on demand and not disputable",
-        DEMANDS,
+        JOBS,
         "libraries/JobRecords",
         "(demandDeadline == 0 ? job.finalAt : demandDeadline)",
         "(demandDeadline == 0 ? job.finalAt : job.finalAt)",
