@@ -26,7 +26,7 @@ from market.fees import FeePolicy
 from market.networks import Kind, Networks
 from market.transactions import Transactions
 from tests.integration.chain.deploy_crash import NETWORK, OUTSIDE, SENDER
-from tests.integration.chain.proxy import Fault, FaultProxy
+from tests.rpc_proxy import Fault, FaultProxy
 
 STEPS = [step.name for step in steps(DeploymentParameters())]
 DEFAULTS = DeploymentParameters()
