@@ -35,6 +35,7 @@ def test_status_json_has_the_shape_of_the_clients_json() -> None:
         decimals=6,
         exit_ready_at=5,
         settled_jobs=1,
+        draining=True,
         bonds=(Bond("0x1", 7, 9), Bond("0x2", 2**90, 0)),
         open_jobs=(),
         refused_jobs=(),
@@ -43,5 +44,5 @@ def test_status_json_has_the_shape_of_the_clients_json() -> None:
     shown = status.to_json()
     assert (shown["staked"], shown["gas_wei"], shown["exit_ready_at"]) == (2**100, str(2**100), 5)
     assert shown["bonds"][0] == {"job_id": "0x1", "amount": 7, "free_at": 9}
-    assert shown["locked"] == 7 + 2**90
+    assert (shown["locked"], shown["draining"]) == (7 + 2**90, True)
     assert shown["token"] == {"address": "0xb", "symbol": "ABC", "decimals": 6}
