@@ -7,16 +7,19 @@ PYTHON := $(or $(PYTHON),$(shell command -v python3))
 RUN := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/node_modules/@foundry-rs/anvil-linux-amd64/bin:$(CURDIR)/node_modules/@foundry-rs/forge-linux-amd64/bin:$(CURDIR)/tools:$(PATH)
 NAME ?=
+CHECK ?=
 
 .PHONY: help
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F':.*?## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-.PHONY: setup-run setup-dev
+.PHONY: setup-run setup-dev setup-security
 setup-run: # what running needs: packages, anvil, the model pack
 	@$(PYTHON) tools/setup.py run
 setup-dev: # what building and testing needs besides
 	@$(PYTHON) tools/setup.py dev
+setup-security: # slither and halmos besides, in a virtual environment of their own
+	@$(PYTHON) tools/setup.py security
 
 .PHONY: demo
 demo: setup-run ## a whole job on a local chain with three providers, then one with a liar
@@ -29,6 +32,10 @@ test: setup-dev ## all default tests
 .PHONY: test-slow
 test-slow: setup-dev ## long sweeps: deep state machine, big vectors
 	@$(RUN) -m pytest -m slow
+
+.PHONY: test-security
+test-security: setup-security ## slither, halmos, branch coverage and mutants of the contracts: an hour
+	@$(RUN) -m tools.security $(CHECK)
 
 .PHONY: test-readme
 test-readme: setup-dev ## the whole README in a fresh clone
@@ -59,4 +66,4 @@ bench: setup-dev ## measure everything, or one table: make bench NAME=gas
 .PHONY: clean
 clean: ## stop the local network and remove all that make made
 	@if [ -x .venv/bin/assay ]; then .venv/bin/assay down || true; fi
-	@rm -rf .venv node_modules build .solcx out cache .build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	@rm -rf .venv .venv-security node_modules build .solcx out cache .build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

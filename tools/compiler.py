@@ -57,7 +57,11 @@ def read_sources() -> dict[str, str]:
 
 
 def compile_sources(
-    sources: Mapping[str, str], selection: Mapping[str, list[str]] | None = None, *, strict: bool = True
+    sources: Mapping[str, str],
+    selection: Mapping[str, list[str]] | None = None,
+    *,
+    strict: bool = True,
+    keep: bool = True,
 ) -> dict[str, dict[str, Artefact]]:
     """Compiles sources (path → text) unless the same ones were compiled before.
 
@@ -65,6 +69,7 @@ def compile_sources(
         sources: imports not among them are read from the repository.
         selection: path → contract names wanted; all contracts of all sources by default.
         strict: a warning about one of the sources is an error.
+        keep: write the result down for the next time.
 
     Returns:
         path → contract name → artefact.
@@ -79,8 +84,19 @@ def compile_sources(
         result: dict[str, dict[str, Artefact]] = json.loads(cached.read_text(encoding="utf-8"))
         return result
     compiled = _compile(sources, wanted, strict)
-    _write_whole(cached, json.dumps(compiled))
+    if keep:
+        _write_whole(cached, json.dumps(compiled))
     return compiled
+
+
+def syntax_trees(sources: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """The compiler's syntax tree of each source; offsets in it count bytes of UTF-8.
+
+    Raises:
+        CompilationFailed: the compiler reported an error.
+    """
+    output = _run(sources, {path: {"": ["ast"]} for path in sources})
+    return {path: output["sources"][path]["ast"] for path in sources}
 
 
 def _dependencies() -> str:
@@ -90,19 +106,9 @@ def _dependencies() -> str:
 
 
 def _compile(sources: Mapping[str, str], wanted: dict[str, list[str]], strict: bool) -> dict[str, dict[str, Artefact]]:
-    os.environ.setdefault("SOLCX_BINARY_PATH", str(link_compiler()))
-    import solcx  # reads SOLCX_BINARY_PATH
-
-    selection = {path: dict.fromkeys(names, _OUTPUTS) for path, names in wanted.items()} | _SHARED_OUTPUTS
-    data = {
-        "language": "Solidity",
-        "sources": {path: {"content": text} for path, text in sources.items()},
-        "settings": SETTINGS | {"outputSelection": selection},
-    }
-    try:
-        output = solcx.compile_standard(data, base_path=str(ROOT), solc_version=SOLC_VERSION)
-    except solcx.exceptions.SolcError as error:
-        raise CompilationFailed(str(error)) from error
+    output = _run(
+        sources, {path: dict.fromkeys(names, _OUTPUTS) for path, names in wanted.items()} | _SHARED_OUTPUTS
+    )
     ours = [e for e in output.get("errors", []) if e["sourceLocation"]["file"] in sources]
     if ours and strict:
         raise CompilationFailed("\n".join(e["formattedMessage"] for e in ours))
@@ -113,6 +119,23 @@ def _compile(sources: Mapping[str, str], wanted: dict[str, list[str]], strict: b
         for path, contracts in output["contracts"].items()
         if path in wanted
     }
+
+
+def _run(sources: Mapping[str, str], selection: Mapping[str, Any]) -> dict[str, Any]:
+    """The compiler's whole answer."""
+    os.environ.setdefault("SOLCX_BINARY_PATH", str(link_compiler()))
+    import solcx  # reads SOLCX_BINARY_PATH
+
+    data = {
+        "language": "Solidity",
+        "sources": {path: {"content": text} for path, text in sources.items()},
+        "settings": SETTINGS | {"outputSelection": selection},
+    }
+    try:
+        output: dict[str, Any] = solcx.compile_standard(data, base_path=str(ROOT), solc_version=SOLC_VERSION)
+    except solcx.exceptions.SolcError as error:
+        raise CompilationFailed(str(error)) from error
+    return output
 
 
 def _artefact(

@@ -2,6 +2,7 @@
 
     python3 tools/setup.py run    packages to run, anvil, the demo's model pack
     python3 tools/setup.py dev    besides: test tools, compiler, forge
+    python3 tools/setup.py security    besides: slither and halmos, in a virtualenv of their own
 
 Standard library only: it runs before anything is installed. Every step leaves a stamp that names the content of its
 inputs; a step that was killed has left its mark instead and starts again from nothing.
@@ -22,6 +23,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
+#: slither and halmos pin packages that ours pin otherwise
+SECURITY_VENV = ROOT / ".venv-security"
+SECURITY_LOCK = "tests/security/requirements.txt"
 NODE = ROOT / "node_modules"
 BUILD = ROOT / "build"
 #: the interpreter behind a virtual environment that this may run in and has to remove
@@ -31,7 +35,7 @@ MINIMUM_NODE = 20
 RECIPE = "recipes/smollm2-135m-instruct.toml"
 PACK = "build/models/smollm2-135m-instruct"
 #: kind of set-up → the stamps that satisfy it: what building needs includes what running needs
-STAMPS = {"run": (".stamp-run", ".stamp-dev"), "dev": (".stamp-dev",)}
+STAMPS = {"run": (".stamp-run", ".stamp-dev"), "dev": (".stamp-dev",), "security": (".stamp-security",)}
 
 
 class SetupError(Exception):
@@ -39,7 +43,7 @@ class SetupError(Exception):
 
 
 def main(arguments: list[str]) -> int:
-    if arguments not in (["run"], ["dev"]):
+    if arguments not in (["run"], ["dev"], ["security"]):
         print(__doc__)
         return 2
     BUILD.mkdir(exist_ok=True)
@@ -51,9 +55,12 @@ def main(arguments: list[str]) -> int:
             fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             check_machine()
-            packages("dev" if arguments == ["dev"] else "run")
-            node_modules(everything=arguments == ["dev"])
+            building = arguments != ["run"]
+            packages("dev" if building else "run")
+            node_modules(everything=building)
             model_pack()
+            if arguments == ["security"]:
+                security_tools()
         except SetupError as error:
             print(f"set-up failed: {error}\nNothing is lost: run the same command again.", file=sys.stderr)
             return 1
@@ -76,21 +83,30 @@ def check_machine() -> None:
 
 def packages(kind: str) -> None:
     """The virtualenv with the packages of constraints.txt."""
-    inputs = digest("pyproject.toml", "constraints.txt")
-    unfinished = VENV / ".unfinished"
-    if is_complete(VENV, STAMPS[kind], inputs):
-        return
-    if must_start_over(VENV):
-        remove_torn(VENV)
-    VENV.mkdir(exist_ok=True)
-    unfinished.touch()
-    forget_stamps(VENV)
-    if not (VENV / "bin" / "pip").exists():
-        step("virtual environment", [BASE_PYTHON, "-m", "venv", str(VENV)])
     extra = "provider,dev" if kind == "dev" else "provider"
-    command = [str(VENV / "bin" / "pip"), "install", "--no-input", "-c", "constraints.txt", "-e", f".[{extra}]"]
-    step(f"Python packages ({extra})", command)
-    (VENV / f".stamp-{kind}").write_text(inputs)
+    what = ["-c", "constraints.txt", "-e", f".[{extra}]"]
+    virtualenv(VENV, kind, f"Python packages ({extra})", what, digest("pyproject.toml", "constraints.txt"))
+
+
+def security_tools() -> None:
+    """The virtualenv with the packages of the security tools' lock, and nothing of ours."""
+    virtualenv(SECURITY_VENV, "security", "slither and halmos", ["-r", SECURITY_LOCK], digest(SECURITY_LOCK))
+
+
+def virtualenv(folder: Path, kind: str, title: str, what: list[str], inputs: str) -> None:
+    """A virtualenv into which pip installed `what`, unless its stamp names these inputs."""
+    unfinished = folder / ".unfinished"
+    if is_complete(folder, STAMPS[kind], inputs):
+        return
+    if must_start_over(folder):
+        remove_torn(folder)
+    folder.mkdir(exist_ok=True)
+    unfinished.touch()
+    forget_stamps(folder)
+    if not (folder / "bin" / "pip").exists():
+        step("virtual environment", [BASE_PYTHON, "-m", "venv", str(folder)])
+    step(title, [str(folder / "bin" / "pip"), "install", "--no-input", *what])
+    (folder / f".stamp-{kind}").write_text(inputs)
     unfinished.unlink()
 
 

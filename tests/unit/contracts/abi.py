@@ -103,6 +103,8 @@ def encode_call(entry: dict[str, Any], arguments: Sequence[Any]) -> bytes:
 class Chain(ABC):
     """A chain's clock, the log and gas of the last transaction, and what was covered so far."""
 
+    chain_id = CHAIN_ID
+
     def __init__(self, artefacts: Sequence[Artefact], coverage: Coverage | None = None) -> None:
         self.coverage = coverage or Coverage()
         self.logs: list[Event] = []

@@ -7,8 +7,9 @@ One journal runs through all transactions, so storage stays warm between them: i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import ClassVar
 
 from pyrevm import EVM, BlockEnv, CfgEnv, Env
 
@@ -19,15 +20,27 @@ _REVERT_DATA = re.compile(r"output: 0x([0-9a-f]*)")
 
 
 class RevmChain(Chain):
-    """A fresh EVM whose clock stands still unless it is set."""
+    """A fresh EVM whose clock stands still unless it is set.
+
+    Attributes:
+        code_size_limit: bytes a contract may have; None is the chain's own limit.
+        made: told of every chain that is made (tools/security).
+    """
+
+    code_size_limit: ClassVar[int | None] = None
+    made: ClassVar[Callable[[RevmChain], None] | None] = None
 
     def __init__(
         self, artefacts: Sequence[Artefact], coverage: Coverage | None = None, *, chain_id: int = CHAIN_ID
     ) -> None:
         super().__init__(artefacts, coverage)
+        self.chain_id = chain_id
         self._number = 1
         self._now = START
-        self._evm = EVM(env=Env(cfg=CfgEnv(chain_id=chain_id), block=self._block()), spec_id="CANCUN")
+        config = CfgEnv(chain_id=chain_id, limit_contract_code_size=self.code_size_limit)
+        self._evm = EVM(env=Env(cfg=config, block=self._block()), spec_id="CANCUN")
+        if RevmChain.made is not None:
+            RevmChain.made(self)
 
     @property
     def now(self) -> int:
@@ -79,6 +92,10 @@ class RevmChain(Chain):
             self._evm.revert(checkpoint)
             self._now, self._number = now, number
             self._evm.set_block_env(self._block())
+
+    def asked(self) -> set[str]:
+        """Addresses, in lower case, of every account that anything has asked for, by calls that reverted too."""
+        return {address.lower() for address in self._evm.db_accounts}
 
     def _block(self) -> BlockEnv:
         return BlockEnv(number=self._number, timestamp=self._now, gas_limit=GAS_LIMIT)

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {Jobs} from "../../../contracts/Jobs.sol";
+import {JobParams, SignedQuote} from "../../../contracts/interfaces/IJobs.sol";
+import {Mode, Output, Quote, Request} from "../../../contracts/interfaces/Wire.sol";
+import {Spec} from "./Spec.sol";
+
+/// @dev Remembers whose money a module asked for, and how much went where.
+contract RecordingVault {
+    uint256 public constant unbondingWindow = 365 days;
+    address public constant stakeToken = address(0x7070);
+    address public payer; // of the last fund
+    address public bonded; // of the last bond
+    uint256 public calls; // of any kind
+
+    function fund(address, address from, uint256, bytes calldata) external {
+        payer = from;
+        ++calls;
+    }
+
+    function bond(address owner, uint256) external {
+        bonded = owner;
+        ++calls;
+    }
+
+    function pay(address, address, uint256) external {
+        ++calls;
+    }
+
+    function unbond(address, uint256) external {
+        ++calls;
+    }
+}
+
+/// @dev Whom Jobs may charge. The vault trusts it to ask for money of those only who called or signed.
+contract JobsSpec is Spec {
+    address internal constant ARBITER = address(0xA4B1);
+
+    Jobs internal jobs;
+    RecordingVault internal vault;
+
+    function setUp() public {
+        vault = new RecordingVault();
+        jobs = new Jobs(address(vault), ARBITER, 1 days, 2_000);
+        svm.enableSymbolicStorage(address(jobs));
+        _anyTime();
+    }
+
+    /// @dev Of any job in any state: a commitment locks its sender's own stake and charges nobody else.
+    function check_commitBondsTheCallerAlone(address caller, bytes32 jobId, bytes32 commitment) public {
+        vm.prank(caller);
+        jobs.commit(jobId, commitment);
+        assert(vault.bonded() == caller && vault.payer() == address(0) && vault.calls() == 1);
+    }
+
+    /// @dev Among the first three replicas: the search for equal outputs multiplies the paths.
+    /// @custom:halmos --loop 3
+    function check_revealMovesNoMoney(address caller, bytes32 jobId, Output calldata output, bytes32 salt) public {
+        vm.prank(caller);
+        jobs.reveal(jobId, output, salt);
+        assert(vault.calls() == 0);
+    }
+
+    function check_onlyTheArbiterFreezes(address caller, bytes32 jobId, address provider, bytes calldata evidence)
+        public
+    {
+        vm.assume(caller != ARBITER);
+        vm.prank(caller);
+        (bool ok,) = address(jobs).call(abi.encodeCall(jobs.freeze, (jobId, provider, evidence)));
+        assert(!ok);
+    }
+
+    function check_onlyTheArbiterSlashes(
+        address caller,
+        bytes32 jobId,
+        address provider,
+        bool guilty,
+        address challenger
+    ) public {
+        vm.assume(caller != ARBITER);
+        vm.prank(caller);
+        (bool ok,) = address(jobs).call(abi.encodeCall(jobs.resolve, (jobId, provider, guilty, challenger)));
+        assert(!ok);
+    }
+
+    function check_releaseBondChargesNobody(address caller, bytes32 jobId, address provider) public {
+        vm.prank(caller);
+        jobs.releaseBond(jobId, provider);
+        assert(vault.bonded() == address(0) && vault.payer() == address(0) && vault.calls() == 1);
+    }
+
+    /// @dev A job of one replica, every number of which is free: posted only by a caller that pays itself, on a quote
+    /// that its provider signed, for this caller, this model and this request, unexpired.
+    function check_postNeedsTheProvidersSignature(
+        address caller,
+        Request calldata request,
+        Quote calldata quote,
+        bytes32 r,
+        bytes32 s,
+        uint8 v,
+        uint128 maxEscrow
+    ) public {
+        vm.assume(quote.provider.code.length == 0);
+        JobParams memory params;
+        params.mode = Mode.NONE;
+        params.quorum = 1;
+        params.maxEscrow = maxEscrow;
+        (params.commitWindow, params.revealWindow) = (60, 60);
+        params.request = request;
+        params.quotes = new SignedQuote[](1);
+        params.quotes[0] = SignedQuote(quote, abi.encodePacked(r, s, v));
+        bytes32 digest = jobs.hashQuote(quote);
+        bytes32 requestHash = jobs.hashRequest(request);
+        assert(vault.calls() == 0);
+        vm.prank(caller);
+        jobs.post(params);
+        assert(vault.payer() == caller && vault.bonded() == address(0) && vault.calls() == 1);
+        assert(quote.provider != address(0) && ecrecover(digest, v, r, s) == quote.provider);
+        assert(quote.client == address(0) || quote.client == caller);
+        assert(quote.modelId == request.modelId && quote.validUntil >= block.timestamp);
+        assert(quote.requestHash == 0 || quote.requestHash == requestHash);
+        assert(quote.mode == uint8(Mode.NONE) && jobs.quoteUsed(digest, caller));
+    }
+}

@@ -1,0 +1,193 @@
+"""The security tools: what counts as a branch, which mutants count, which findings are open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.contracts.abi import Contract, Revert
+from tests.unit.contracts.revm import RevmChain
+from tools.compiler import ROOT, compile_sources, syntax_trees
+from tools.security.findings import Finding, compare, read
+from tools.security.instrument import Side, instrument
+from tools.security.mutants import Mutant, Results, importers, is_explained, is_unused_increment, rounds
+from tools.security.proofs import written
+
+PATH = "contracts/Sample.sol"
+SAMPLE = {
+    PATH: """// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+contract Sample {
+    error No(uint256 value);
+
+    uint256 public count;
+
+    modifier small(uint256 value) {
+        if (value > 9) revert No(value);
+        _;
+    }
+
+    function plain(uint256 value) external pure small(value) returns (uint256) {
+        return value == 3 ? 1 : 2;
+    }
+
+    function writes(uint256 value) external small(value) {
+        for (uint256 i; i < value && value != 7; ++i) ++count;
+        if (value == 8) revert No(value);
+    }
+
+    function tries(uint256 value) external returns (bool) {
+        try this.writes(value) {
+            return true;
+        } catch {}
+        return false;
+    }
+}
+"""
+}
+
+
+@pytest.fixture(scope="module")
+def sample() -> tuple[RevmChain, Contract, list[Side]]:
+    changed, sides = instrument(SAMPLE, syntax_trees(SAMPLE), SAMPLE)
+    artefact = compile_sources(changed, strict=False)[PATH]["Sample"]
+    chain = RevmChain([artefact])
+    return chain, chain.deploy(artefact, sender="0x" + "aa" * 20), sides
+
+
+def taken(sample: tuple[RevmChain, Contract, list[Side]]) -> set[str]:
+    chain, _, sides = sample
+    asked = chain.asked()
+    return {f"{s.line} {s.function} {s.text} {s.outcome}" for s in sides if s.address in asked}
+
+
+def test_sides_are_every_condition_twice_a_modifiers_for_each_function_and_every_clause(
+    sample: tuple[RevmChain, Contract, list[Side]],
+) -> None:
+    found = [f"{s.line} {s.function}: {s.kind} {s.text} {s.outcome}" for s in sample[2]]
+    assert sorted(found) == sorted(
+        [
+            *(f"10 small for {f}: if value > 9 {o}" for f in ("plain", "writes") for o in ("true", "false")),
+            *(f"15 plain: ?: value == 3 {o}" for o in ("true", "false")),
+            *(f"19 writes: for i < value {o}" for o in ("true", "false")),
+            *(f"19 writes: for value != 7 {o}" for o in ("true", "false")),
+            *(f"20 writes: if value == 8 {o}" for o in ("true", "false")),
+            "24 tries: try  success",
+            "26 tries: try  catch",
+        ]
+    )
+
+
+def test_side_is_taken_once_it_ran_also_in_a_static_call_and_in_one_that_reverts(
+    sample: tuple[RevmChain, Contract, list[Side]],
+) -> None:
+    chain, contract, _ = sample
+    assert taken(sample) == set()
+    assert contract.plain(3) == 1
+    assert taken(sample) == {"10 small for plain value > 9 false", "15 plain value == 3 true"}
+    with chain.undone(), pytest.raises(Revert):
+        contract.writes(8)
+    assert {"20 writes value == 8 true", "19 writes i < value false"} <= taken(sample)
+    assert contract.tries(12) is False
+    assert {"10 small for writes value > 9 true", "26 tries  catch"} <= taken(sample)
+    assert "10 small for plain value > 9 true" not in taken(sample)
+    assert "24 tries  success" not in taken(sample)
+    assert contract.count() == 0
+
+
+# --- mutants
+
+
+def mutant(**changes: Any) -> Mutant:
+    text = SAMPLE[PATH]
+    old = changes.pop("old", "value == 3")
+    start = text.encode().index(old.encode())
+    values = {"mutator": "ROR", "file": PATH, "line": 15, "start": start, "end": start + len(old), "new": "value != 3"}
+    return Mutant(old=old, **(values | changes))
+
+
+def test_mutant_replaces_bytes_of_one_file_and_nothing_else() -> None:
+    sources = SAMPLE | {"contracts/Other.sol": "ß"}
+    changed = mutant().applied(sources)
+    assert changed[PATH] == SAMPLE[PATH].replace("value == 3", "value != 3")
+    assert changed["contracts/Other.sol"] == "ß"
+
+
+def test_increment_whose_value_nobody_sees_changes_nothing_by_its_place() -> None:
+    assert is_unused_increment(mutant(old="++count", new="count++"), SAMPLE)
+    assert is_unused_increment(mutant(old="++i", new="i++"), SAMPLE)
+    assert not is_unused_increment(mutant(old="++count", new="--count"), SAMPLE)
+    assert not is_unused_increment(mutant(), SAMPLE)
+    used = {PATH: "uint256 a = ++count;"}
+    assert not is_unused_increment(Mutant("UOR", PATH, 1, 12, 19, "++count", "count++"), used)
+
+
+def test_explained_mutant_is_one_of_that_file_that_text_and_that_change() -> None:
+    entry = {"file": "contracts/*", "change": r"(\w+) == 3 => \1 != 3", "reason": "for the test"}
+    assert is_explained(mutant(), [entry])
+    assert not is_explained(mutant(new="value < 3"), [entry])
+    assert not is_explained(mutant(), [entry | {"file": "contracts/Other.sol"}])
+
+
+def test_importers_are_found_over_any_number_of_steps() -> None:
+    sources = {
+        "contracts/A.sol": 'import {B} from "./libraries/B.sol";',
+        "contracts/libraries/B.sol": 'import {\n    C\n} from "../interfaces/C.sol";',
+        "contracts/interfaces/C.sol": "",
+        "contracts/D.sol": "",
+    }
+    assert importers(sources, "contracts/interfaces/C.sol") == sorted(set(sources) - {"contracts/D.sol"})
+    assert importers(sources, "contracts/D.sol") == ["contracts/D.sol"]
+
+
+def test_nearest_tests_are_asked_first_and_each_once() -> None:
+    near, rest, last = rounds("contracts/Vault.sol")
+    assert near
+    assert all("test_vault" in file for file in near)
+    assert not set(near) & set(rest)
+    assert "tests/unit/contracts/test_jobs_post.py" in rest
+    assert all((ROOT / file).is_file() for file in (*near, *rest, *last))
+
+
+def test_results_survive_a_stop_and_forget_what_no_longer_holds(tmp_path: Path) -> None:
+    path = tmp_path / "mutants.json"
+    caught, survived = mutant(), mutant(new="value > 3")
+    first = Results(path, "sources", "tests")
+    first.add(caught, "caught", by="a test")
+    first.add(survived, "survived")
+    again = Results(path, "sources", "tests")
+    assert (again.of(caught) or {})["by"] == "a test"
+    assert (again.of(survived) or {})["result"] == "survived"
+    more_tests = Results(path, "sources", "more tests")
+    assert more_tests.of(caught) is not None
+    assert more_tests.of(survived) is None
+    assert Results(path, "other sources", "tests").of(caught) is None
+
+
+# --- findings
+
+
+def found(check: str, function: str) -> dict[str, Any]:
+    parent = {"type": "contract", "name": "Vault"}
+    element = {"type": "function", "name": function, "type_specific_fields": {"parent": parent}}
+    return {"check": check, "impact": "Medium", "description": "text", "elements": [element]}
+
+
+def test_finding_is_open_until_explained_and_an_explanation_stale_once_it_is_gone() -> None:
+    findings = read({"success": True, "results": {"detectors": [found("a", "pay"), found("b", "fund")]}})
+    assert findings[0] == Finding("a", "Medium", "Vault.pay", "text")
+    open_, stale = compare(findings, [{"check": "a", "where": ["Vault.pay", "Vault.bond"], "reason": "r"}])
+    assert [finding.check for finding in open_] == ["b"]
+    assert stale == [{"check": "a", "where": "Vault.bond"}]
+
+
+def test_slither_that_failed_is_no_clean_bill() -> None:
+    with pytest.raises(ValueError, match="no compiler"):
+        read({"success": False, "error": "no compiler", "results": {}})
+
+
+def test_specifications_are_counted_so_that_none_is_forgotten() -> None:
+    assert {"check_deposit", "check_quoteBindsEveryField", "check_commitBondsTheCallerAlone"} <= written()

@@ -1,0 +1,64 @@
+"""Branch coverage of the contracts by the tests that run in the process's EVM.
+
+The contracts are compiled with a probe in every condition (instrument.py), the tests run against those, and what the
+probes asked for is what was taken. Nothing under contracts/ changes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tools.compiler import ROOT, compile_sources, read_sources, syntax_trees
+from tools.security.environment import ASKED, BUILD, INSTEAD
+from tools.security.instrument import Side, instrument
+
+REPORT = BUILD / "branch_coverage.json"
+REQUIRED = 0.98
+TESTS = ("tests/unit/contracts", "tests/security")
+#: compiles the plain sources, and so says nothing about branches
+NOT_RUN = ("tests/unit/contracts/test_build.py",)
+
+
+def measure() -> bool:
+    """Runs the tests and writes the report.
+
+    Returns:
+        whether enough was covered (and the tests passed).
+    """
+    BUILD.mkdir(parents=True, exist_ok=True)
+    sides = _compile_instrumented(BUILD / "instrumented.json")
+    asked = BUILD / "asked.json"
+    asked.unlink(missing_ok=True)
+    environment = os.environ | {INSTEAD: str(BUILD / "instrumented.json"), ASKED: str(asked)}
+    command = [sys.executable, "-m", "pytest", "-p", "tests.security.branch_plugin", *TESTS]
+    command += [f"--ignore={path}" for path in NOT_RUN]
+    if subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode != 0:
+        print("branches: the tests fail on the instrumented contracts; see above.")
+        return False
+    return report(sides, set(json.loads(asked.read_text(encoding="utf-8"))))
+
+
+def report(sides: list[Side], asked: set[str]) -> bool:
+    """Writes {covered, total, missing} and prints it. Returns whether enough was covered."""
+    missing = [str(side) for side in sides if side.address not in asked]
+    covered = len(sides) - len(missing)
+    result = {"covered": covered, "total": len(sides), "missing": missing}
+    REPORT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    for line in missing:
+        print(f"  not taken: {line}")
+    print(f"branches: {covered} of {len(sides)} sides taken ({covered / len(sides):.2%}; {REQUIRED:.0%} needed)")
+    return covered >= REQUIRED * len(sides)
+
+
+def _compile_instrumented(target: Path) -> list[Side]:
+    sources = read_sources()
+    wanted = {path: text for path, text in sources.items() if not path.startswith("contracts/test/")}
+    changed, sides = instrument(sources, syntax_trees(sources), wanted)
+    compiled = compile_sources(changed, strict=False)
+    artefacts = {name: artefact for contracts in compiled.values() for name, artefact in contracts.items()}
+    target.write_text(json.dumps(artefacts), encoding="utf-8")
+    return sides
