@@ -9,7 +9,8 @@ contract ContractWallet is IERC1271 {
     enum Behaviour {
         HONEST,
         REVERTING,
-        BURNING
+        BURNING,
+        BOMBING
     }
 
     address public immutable owner;
@@ -36,6 +37,11 @@ contract ContractWallet is IERC1271 {
         if (behaviour == Behaviour.REVERTING) revert();
         if (behaviour == Behaviour.BURNING) {
             while (true) {}
+        }
+        if (behaviour == Behaviour.BOMBING) {
+            assembly ("memory-safe") {
+                return(0, 1000000)
+            }
         }
         return ECDSA.recover(hash, signature) == owner ? this.isValidSignature.selector : bytes4(0);
     }

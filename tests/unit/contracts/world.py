@@ -16,7 +16,7 @@ from market.hashing import ZERO32, keccak256, pack_stop_tokens, tokens_root
 from market.settlement import BURNT_ADDRESS, Terms
 from market.signing import Domain, sign
 from market.types import ZERO_ADDRESS, Commitment, Mode, Output, Quote, Request
-from tests.unit.contracts.abi import CHAIN_ID, START, Chain, Contract, Event
+from tests.unit.contracts.abi import START, Chain, Contract, Event
 from tests.unit.contracts.artefacts import artefacts
 from tests.unit.contracts.revm import RevmChain
 from tools.compiler import Artefact
@@ -107,11 +107,13 @@ class World:
         compiled: Mapping[str, Artefact] | None = None,
         chain: Chain | None = None,
         hostile_tokens: Sequence[str] = (),
+        token: str = "TestToken",
     ) -> None:
+        """`hostile_tokens` are listed beside the stake token, whose contract is `token`."""
         self.artefacts = dict(compiled or artefacts())
         self.chain = chain or RevmChain(list(self.artefacts.values()))
         self.libraries: dict[str, str] = {}
-        self.token = self.deploy("TestToken")
+        self.token = self.deploy(token)
         self.hostile = {name: self.deploy(name) for name in hostile_tokens}
         listed = [(token.address, CAP) for token in (self.token, *self.hostile.values())]
         self.vault = self.deploy("Vault", GUARDIAN.address, self.token.address, UNBONDING_WINDOW, listed)
@@ -120,7 +122,7 @@ class World:
         self.libraries = {name: self.deploy(name).address for name in LIBRARIES}
         self.jobs = self.deploy("Jobs", *self.jobs_arguments())
         self.vault.seal([self.jobs.address], sender=GUARDIAN.address)
-        self.domain = Domain(CHAIN_ID, self.jobs.address)
+        self.domain = Domain(self.chain.chain_id, self.jobs.address)
         self._nonce = 0
         for actor in (CLIENT, OTHER_CLIENT, STRANGER, *REPLICAS):
             self.token.mint(actor.address, MONEY, sender=actor.address)
