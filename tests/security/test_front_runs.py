@@ -179,7 +179,7 @@ def test_model_published_first_by_a_stranger_is_the_same_model(world: World) -> 
         world.registry.publishModel(roots, "ours", "https://good.example", sender=ONE.address)
     assert tuple(world.registry.models(model_id).values()) == roots
     world.registry.setProvider("https://p.example", bytes(32), sender=ONE.address)
-    world.registry.setOffer(model_id, (world.token.address, 1, 1, 1, 1, 1, 2), sender=ONE.address)
+    world.registry.setOffer(model_id, (world.token.address, 1, 1, 1, 1, 1, 2, 0), sender=ONE.address)
 
 
 def test_deadline_is_the_same_for_who_comes_first_and_who_comes_last_in_a_block(world: World) -> None:

@@ -205,12 +205,12 @@ def test_registry_full_of_strangers_changes_nothing_of_a_provider(world: World) 
     roots = tuple(keccak256(bytes([i])) for i in range(5))
     model_id = world.registry.publishModel(roots, "m", "", sender=P)
     world.registry.setProvider("https://p.example", bytes(32), sender=P)
-    world.registry.setOffer(model_id, (world.token.address, 1, 1, 1, 1, 1, 2), sender=P)
+    world.registry.setOffer(model_id, (world.token.address, 1, 1, 1, 1, 1, 2, 0), sender=P)
     before = world.registry.offers(P, model_id), world.registry.providers(P)
     for i in range(20):
         stranger = "0x" + f"{i + 1:040x}"
         world.registry.setProvider("https://p.example", bytes(32), sender=stranger)
-        world.registry.setOffer(model_id, (S, 9, 9, 9, 9, 9, 15), sender=stranger)
+        world.registry.setOffer(model_id, (S, 9, 9, 9, 9, 9, 15, 0), sender=stranger)
         world.registry.removeProvider(sender=stranger)
     assert (world.registry.offers(P, model_id), world.registry.providers(P)) == before
 

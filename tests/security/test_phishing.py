@@ -15,10 +15,8 @@ from tests.unit.contracts.abi import Contract
 from tests.unit.contracts.checks import new_vault, reverts
 from tests.unit.contracts.world import (
     CLIENT,
-    DISPUTE_WINDOW,
     GUARDIAN,
     REPLICAS,
-    SHARE_BPS,
     STRANGER,
     World,
     answer,
@@ -140,7 +138,7 @@ def test_provider_in_a_trap_commits_reveals_and_offers_nothing(world: World, tra
         lure(trap, P, world.jobs, "reveal", job.id, RIGHT.values(), salt_of(REPLICAS[0]))
     roots = tuple(keccak256(bytes([i])) for i in range(5))
     model_id = world.registry.publishModel(roots, "m", "", sender=P)
-    offer = (world.token.address, 1, 1, 1, 1, 1, 2)
+    offer = (world.token.address, 1, 1, 1, 1, 1, 2, 0)
     world.registry.setProvider("https://p.example", bytes(32), sender=P)
     world.registry.setOffer(model_id, offer, sender=P)
     for function, arguments in (("setOffer", (model_id, offer)), ("removeProvider", ())):
@@ -177,7 +175,7 @@ def test_provider_that_is_a_contract_bonds_its_own_stake(world: World, trap: Con
 @pytest.mark.parametrize("function", ["freeze", "resolve"])
 def test_arbiter_in_a_trap_judges_nothing(world: World, trap: Contract, function: str) -> None:
     judge = STRANGER.address
-    jobs = world.deploy("Jobs", world.vault.address, judge, DISPUTE_WINDOW, SHARE_BPS)
+    jobs = world.deploy("Jobs", *world.jobs_arguments(arbiter=judge))
     arguments = (bytes(32), P, b"") if function == "freeze" else (bytes(32), P, True, trap.address)
     with reverts("NotArbiter", caller=trap.address):
         lure(trap, judge, jobs, function, *arguments)

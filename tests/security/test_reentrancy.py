@@ -12,19 +12,20 @@ from dataclasses import dataclass
 
 import pytest
 
-from market.hashing import keccak256
-from market.types import Mode
+from market.hashing import keccak256, pack_tokens, tokens_root
+from market.types import Mode, Output
 from tests.security.money import EVERYBODY, books, owed
 from tests.unit.contracts.abi import Contract
 from tests.unit.contracts.checks import reverts
 from tests.unit.contracts.revm import RevmChain
-from tests.unit.contracts.world import CLIENT, REPLICAS, STAKE, World, answer, pack_permit, salt_of
+from tests.unit.contracts.world import CLIENT, INPUT, REPLICAS, STAKE, World, answer, pack_permit, salt_of
 
 A = CLIENT.address
 RIGHT = answer()
+IDS = [5, 6, 7, 2]
 GUARDED = keccak256(b"ReentrancyGuardReentrantCall()")[:4]
 VAULT = ("deposit", "withdraw", "stake", "requestUnstake", "finishUnstake", "fund", "bond", "pay", "unbond")
-JOBS = ("post", "commit", "cancel", "settle", "releaseBond")
+JOBS = ("post", "commit", "cancel", "settle", "releaseBond", "demandReveal", "publishOutput", "slashWithheld")
 OUTER = ("deposit", "withdraw", "post", "post by permit")
 
 
@@ -56,7 +57,7 @@ def stage() -> Scene:
     # the same market once more, with the puppet as a second module
     listed = [(world.token.address, 10**15)]
     world.vault = world.deploy("Vault", A, world.token.address, world.vault.unbondingWindow(), listed)
-    world.jobs = world.deploy("Jobs", world.vault.address, world.arbiter.address, 86_400, 2_000)
+    world.jobs = world.deploy("Jobs", *world.jobs_arguments())
     world.domain = type(world.domain)(world.chain.chain_id, world.jobs.address)
     world.vault.seal([world.jobs.address, puppet.address], sender=A)
     scene = Scene(world, puppet)
@@ -102,6 +103,9 @@ def try_vault(scene: Scene, function: str) -> None:
 
 def try_jobs(scene: Scene, function: str) -> None:
     world, me = scene.world, scene.puppet.address
+    if function in ("demandReveal", "publishOutput", "slashWithheld"):
+        try_demand(scene, function)
+        return
     if function == "releaseBond":
         # its window is over, its bond is still there
         job = world.settled(RIGHT, RIGHT, RIGHT)
@@ -126,6 +130,29 @@ def try_jobs(scene: Scene, function: str) -> None:
         scene.attempt(world.jobs, "commit", job_id, keccak256(b"c"))
     else:
         scene.attempt(world.jobs, "cancel", job_id)
+
+
+def try_demand(scene: Scene, function: str) -> None:
+    """About the answer of a job between the client and the puppet alone."""
+    world, me = scene.world, scene.puppet.address
+    output = Output(tokens_root(IDS), len(IDS), 1)
+    quote = world.quote(REPLICAS[0], provider=me, mode=Mode.NONE)
+    ids = pack_tokens(INPUT)
+    params = world.params([(quote.values(), b"")], mode=Mode.NONE, quorum=1, inline=ids)
+    job_id = world.jobs.post(params, sender=A)
+    commitment = world.jobs.hashCommitment(job_id, me, output.output_hash, bytes(32))
+    scene.run(world.jobs, "commit", job_id, commitment)
+    scene.run(world.jobs, "reveal", job_id, output.values(), bytes(32))
+    world.jobs.settle(job_id, sender=A)
+    if function == "demandReveal":
+        scene.attempt(world.jobs, "demandReveal", job_id, me, b"")
+        return
+    world.jobs.demandReveal(job_id, me, b"", sender=A)
+    if function == "publishOutput":
+        scene.attempt(world.jobs, "publishOutput", job_id, pack_tokens(IDS))
+        return
+    world.chain.now += world.jobs.demandWindow() + 1
+    scene.attempt(world.jobs, "slashWithheld", job_id, me)
 
 
 def call_outer(scene: Scene, outer: str) -> None:

@@ -14,10 +14,8 @@ from tests.unit.contracts.checks import new_vault, reverts
 from tests.unit.contracts.revm import RevmChain
 from tests.unit.contracts.world import (
     CLIENT,
-    DISPUTE_WINDOW,
     OTHER_CLIENT,
     REPLICAS,
-    SHARE_BPS,
     STRANGER,
     PostedJob,
     World,
@@ -31,13 +29,14 @@ A, B = CLIENT.address, OTHER_CLIENT.address
 ONE, TWO, THREE = REPLICAS[:3]
 P = ONE.address
 RIGHT = answer()
+OTHER_CHAIN = 1_337  # another development chain: the test token mints on no other kind
 
 
 @pytest.fixture(scope="module")
 def twin() -> World:
     """The same contracts at the same addresses on another chain: all that differs is the chain's id."""
     world = World()
-    made = World(world.artefacts, RevmChain(list(world.artefacts.values()), chain_id=CHAIN_ID + 1))
+    made = World(world.artefacts, RevmChain(list(world.artefacts.values()), chain_id=OTHER_CHAIN))
     assert (made.jobs.address, made.vault.address, made.token.address) == (
         world.jobs.address,
         world.vault.address,
@@ -51,7 +50,7 @@ def second_jobs(world: World) -> World:
     other = World.__new__(World)
     other.__dict__.update(world.__dict__)
     other.vault = new_vault(world, modules=None)
-    other.jobs = world.deploy("Jobs", other.vault.address, world.arbiter.address, DISPUTE_WINDOW, SHARE_BPS)
+    other.jobs = world.deploy("Jobs", *other.jobs_arguments())
     other.vault.seal([other.jobs.address], sender=other.vault.guardian())
     other.domain = Domain(CHAIN_ID, other.jobs.address)
     for owner in (A, *(p.address for p in REPLICAS[:3])):

@@ -11,7 +11,7 @@ import pytest
 from market.hashing import pack_stop_tokens, pack_tokens, tokens_root
 from market.types import Commitment, Output
 from tests.unit.contracts.abi import Contract, Revert
-from tests.unit.contracts.draws import enlist, mine, publish, terms
+from tests.unit.contracts.draws import MODEL_ID, enlist, mine, publish, terms
 from tests.unit.contracts.world import CLIENT, INPUT, MAX_OUTPUT, OTHER_CLIENT, REPLICAS, STRANGER, World, salt_of
 
 IDS = [7, 8, 2]
@@ -37,14 +37,14 @@ def consumer(world: World) -> Contract:
     return made
 
 
-def ask(world: World, consumer: Contract, **changes: Any) -> bytes:
+def ask(world: World, consumer: Contract, cap: int = CAP, **changes: Any) -> bytes:
     arguments = [
         pack_tokens(INPUT),
         len(INPUT),
         MAX_OUTPUT,
         pack_stop_tokens([2]),
         terms(world, **changes).values(),
-        CAP,
+        cap,
     ]
     job: bytes = consumer.ask(*arguments, sender=ASKER)
     return job
@@ -122,6 +122,28 @@ def test_refund_of_a_job_nobody_drew_is_less_the_draw_fee(world: World, consumer
     consumer.refund(job, sender=STRANGER.address)
     fee = 3 * world.jobs.replicas(job)[0]["killFee"]
     assert balance(world) == before - fee
+    assert world.credit(consumer.address) == 0
+
+
+def test_refund_of_a_job_that_found_nobody_is_all_of_it(world: World, consumer: Contract) -> None:
+    for provider in REPLICAS[:5]:
+        world.registry.removeOffer(MODEL_ID, sender=provider.address)
+    before = balance(world)
+    job = ask(world, consumer)
+    assert drawn(world, job) == []
+    assert world.jobs.job(job)["drawFailed"]
+    world.warp(3_600)
+    world.jobs.settle(job, sender=STRANGER.address)
+    consumer.refund(job, sender=STRANGER.address)
+    assert balance(world) == before
+    assert world.credit(consumer.address) == 0
+
+
+def test_ask_with_a_cap_that_is_the_escrow_has_nothing_to_give_back(world: World, consumer: Contract) -> None:
+    escrow = world.jobs.job(ask(world, consumer))["escrow"]
+    before = balance(world)
+    ask(world, consumer, cap=escrow)
+    assert balance(world) == before - escrow
     assert world.credit(consumer.address) == 0
 
 
