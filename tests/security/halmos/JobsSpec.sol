@@ -11,11 +11,12 @@ contract RecordingVault {
     uint256 public constant unbondingWindow = 365 days;
     address public constant stakeToken = address(0x7070);
     address public payer; // of the last fund
+    uint256 public amount; // of the last fund
     address public bonded; // of the last bond
     uint256 public calls; // of any kind
 
-    function fund(address, address from, uint256, bytes calldata) external {
-        payer = from;
+    function fund(address, address from, uint256 amount_, bytes calldata) external {
+        (payer, amount) = (from, amount_);
         ++calls;
     }
 
@@ -36,15 +37,20 @@ contract RecordingVault {
 /// @dev Whom Jobs may charge. The vault trusts it to ask for money of those only who called or signed.
 contract JobsSpec is Spec {
     address internal constant ARBITER = address(0xA4B1);
+    uint128 internal constant DEMAND_FEE = 700;
 
     Jobs internal jobs;
     RecordingVault internal vault;
 
     function setUp() public {
         vault = new RecordingVault();
-        jobs = new Jobs(address(vault), ARBITER, 1 days, 2_000);
+        jobs = _jobs(address(vault), ARBITER);
         svm.enableSymbolicStorage(address(jobs));
         _anyTime();
+    }
+
+    function _jobs(address vault_, address arbiter) private returns (Jobs) {
+        return new Jobs(vault_, address(0x4E6), arbiter, 1 days, 2_000, 1 hours, DEMAND_FEE);
     }
 
     /// @dev Of any job in any state: a commitment locks its sender's own stake and charges nobody else.
@@ -88,6 +94,21 @@ contract JobsSpec is Spec {
         vm.prank(caller);
         jobs.releaseBond(jobId, provider);
         assert(vault.bonded() == address(0) && vault.payer() == address(0) && vault.calls() == 1);
+    }
+
+    /// @dev Of any job in any state: whoever demands pays the fee, and nobody else does.
+    function check_demandChargesTheCallerAlone(address caller, bytes32 jobId, address provider) public {
+        vm.prank(caller);
+        jobs.demandReveal(jobId, provider, "");
+        assert(vault.payer() == caller && vault.amount() == DEMAND_FEE && vault.bonded() == address(0));
+        assert(vault.calls() == 1);
+    }
+
+    /// @custom:halmos --loop 3
+    function check_slashWithheldChargesNobody(address caller, bytes32 jobId, address provider) public {
+        vm.prank(caller);
+        jobs.slashWithheld(jobId, provider);
+        assert(vault.bonded() == address(0) && vault.payer() == address(0));
     }
 
     /// @dev A job of one replica, every number of which is free: posted only by a caller that pays itself, on a quote

@@ -21,8 +21,12 @@ contract SignatureSpec is Spec {
 
     function setUp() public {
         vault = address(new VaultStub());
-        jobs = new Jobs(vault, address(0), 1 days, 2_000);
-        other = new Jobs(vault, address(0), 1 days, 2_000);
+        jobs = _jobs(vault, address(0));
+        other = _jobs(vault, address(0));
+    }
+
+    function _jobs(address vault_, address arbiter) private returns (Jobs) {
+        return new Jobs(vault_, address(0x4E6), arbiter, 1 days, 2_000, 1 hours, 700);
     }
 
     function check_quoteBindsEveryField(Quote calldata a, Quote calldata b) public view {
@@ -43,7 +47,7 @@ contract SignatureSpec is Spec {
     function check_quoteBindsTheChain(Quote calldata a, Quote calldata b, uint64 one, uint64 two) public {
         vm.assume(one != two);
         vm.chainId(one);
-        Jobs deployed = new Jobs(vault, address(0), 1 days, 2_000);
+        Jobs deployed = _jobs(vault, address(0));
         bytes32 here = deployed.hashQuote(a);
         vm.chainId(two);
         assert(deployed.hashQuote(b) != here);
@@ -75,7 +79,7 @@ contract SignatureSpec is Spec {
         );
         vm.assume(one != two);
         vm.chainId(one);
-        Jobs deployed = new Jobs(vault, address(0), 1 days, 2_000);
+        Jobs deployed = _jobs(vault, address(0));
         bytes32 here = deployed.hashCommitment(job, provider, output, salt);
         vm.chainId(two);
         assert(deployed.hashCommitment(job, provider, output, salt) != here);
