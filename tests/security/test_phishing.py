@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from market.hashing import keccak256
+from market.settlement import ReplicaState
 from tests.security.money import books, money
 from tests.unit.contracts.abi import Contract
 from tests.unit.contracts.checks import new_vault, reverts
@@ -17,6 +18,7 @@ from tests.unit.contracts.world import (
     CLIENT,
     GUARDIAN,
     REPLICAS,
+    REVEAL_WINDOW,
     STRANGER,
     World,
     answer,
@@ -170,6 +172,38 @@ def test_provider_that_is_a_contract_bonds_its_own_stake(world: World, trap: Con
     assert owner_in(world, "Bonded") == trap.address
     assert world.vault.staked(trap.address) == 10_000
     assert world.staked(REPLICAS[0]) == before
+    assigned, committed = ReplicaState.ASSIGNED, ReplicaState.COMMITTED
+    with reverts("WrongReplicaState", jobId=job_id, provider=trap.address, has=committed, needs=assigned):
+        lure(trap, P, world.jobs, "commit", job_id, commitment)
+    for provider in REPLICAS[1:3]:
+        made = world.jobs.hashCommitment(job_id, provider.address, RIGHT.output_hash, bytes(32))
+        world.jobs.commit(job_id, made, sender=provider.address)
+    opened = world.jobs.hashCommitment(job_id, trap.address, RIGHT.output_hash, b"\1" * 32)
+    with reverts("BadReveal", jobId=job_id, provider=trap.address, expected=commitment, got=opened):
+        lure(trap, P, world.jobs, "reveal", job_id, RIGHT.values(), b"\1" * 32)
+    lure(trap, P, world.jobs, "reveal", job_id, RIGHT.values(), bytes(32))
+    assert owner_in(world, "Revealed", "provider") == trap.address
+    revealed = ReplicaState.REVEALED
+    with reverts("WrongReplicaState", jobId=job_id, provider=trap.address, has=revealed, needs=committed):
+        lure(trap, P, world.jobs, "reveal", job_id, RIGHT.values(), bytes(32))
+
+
+def test_late_provider_that_is_a_contract_is_named_in_its_refusal(world: World, trap: Contract) -> None:
+    world.vault.deposit(world.token.address, trap.address, 20_000, sender=A)
+    lure(trap, P, world.vault, "stake", 20_000)
+    quotes = [(world.quote(REPLICAS[0], provider=trap.address).values(), b""), *(world.quote(p) for p in REPLICAS[1:3])]
+    job_id = world.jobs.post(world.params(quotes), sender=A)
+    wrong = answer("wrong")
+    made = world.jobs.hashCommitment(job_id, trap.address, wrong.output_hash, bytes(32))
+    lure(trap, P, world.jobs, "commit", job_id, made)
+    for provider in REPLICAS[1:3]:
+        made = world.jobs.hashCommitment(job_id, provider.address, RIGHT.output_hash, bytes(32))
+        world.jobs.commit(job_id, made, sender=provider.address)
+    for provider in REPLICAS[1:3]:
+        world.jobs.reveal(job_id, RIGHT.values(), bytes(32), sender=provider.address)
+    world.warp(REVEAL_WINDOW + 1)
+    with reverts("LateAndNotAgreed", jobId=job_id, provider=trap.address):
+        lure(trap, P, world.jobs, "reveal", job_id, wrong.values(), bytes(32))
 
 
 @pytest.mark.parametrize("function", ["freeze", "resolve"])
