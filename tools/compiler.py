@@ -106,9 +106,7 @@ def _dependencies() -> str:
 
 
 def _compile(sources: Mapping[str, str], wanted: dict[str, list[str]], strict: bool) -> dict[str, dict[str, Artefact]]:
-    output = _run(
-        sources, {path: dict.fromkeys(names, _OUTPUTS) for path, names in wanted.items()} | _SHARED_OUTPUTS
-    )
+    output = _run(sources, {path: dict.fromkeys(names, _OUTPUTS) for path, names in wanted.items()} | _SHARED_OUTPUTS)
     ours = [e for e in output.get("errors", []) if e["sourceLocation"]["file"] in sources]
     if ours and strict:
         raise CompilationFailed("\n".join(e["formattedMessage"] for e in ours))

@@ -139,9 +139,8 @@ def run(count: int, seed: int) -> bool:
             print(f"  {counted} after {time.monotonic() - started:.0f} s", flush=True)
     tried = counted["caught"] + counted["survived"]
     share = counted["caught"] / tried if tried else 0.0
-    results.write(
-        sample={"size": count, "seed": seed, "of": len(mutants)} | counted, caught=round(share, 4), required=REQUIRED
-    )
+    sample = {"size": count, "seed": seed, "of": len(mutants), "equivalent": counted["equivalent"]}
+    results.write(sample=sample, tried=tried, caught=counted["caught"], survived=counted["survived"])
     print(
         f"mutants: {counted['caught']} of {tried} caught ({share:.2%}; {REQUIRED:.0%} needed); {counted['equivalent']} "
         f"explained as equivalent; sample of {count} with seed {seed} out of {len(mutants)}"
