@@ -212,12 +212,12 @@ def build(
                 report("draining: nothing is announced, offered or staked; `assay provider resume` takes work again")
                 return
             onboarding.announce(endpoint)
-            onboarding.offer(catalogue)
             if config.stake:
                 locked = sum(row.bond for row in journal.open_jobs() if row.stage in BONDED)
                 problem = stake_problem(onboarding.stake(locked), config.stake)
                 if problem:
                     report(problem)
+            onboarding.offer(catalogue)  # after the stake: it decides who may be drawn
             side.look()  # the first quote counts on what was just staked
 
         shop = _shop(config, account.address, deployment, contracts, catalogue)
@@ -326,6 +326,7 @@ def _shop(
         terms=config.terms,
         gas=config.gas,
         limits=config.limits,
+        max_bond=config.max_bond,
     )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from market.chain import Block, Chain
 from market.contracts import Jobs, Vault
 from market.errors import ContractError
+from market.events import Event, decode_logs
 from market.fees import FeePolicy
 from market.signing import Domain
 from market.transactions import Transactions
@@ -118,6 +119,14 @@ class ChainSide:
 
     def settle(self, job_id: bytes, key: str) -> None:
         self._transactions.send(self._jobs.settle(job_id), timeout=self._timeout, key=key)
+
+    def publish_output(self, job_id: bytes, ids: Sequence[int], key: str) -> None:
+        self._transactions.send(self._jobs.publish_output(job_id, ids), timeout=self._timeout, key=key)
+
+    def published_request(self, job_id: bytes, since: int) -> Event | None:
+        """The event with a public job's prompt, in block `since` or later."""
+        events = decode_logs(self._chain.logs([self._jobs.address], since, self.outlook.head.number))
+        return next((e for e in events if e.name == "RequestPublished" and e.args["jobId"] == job_id), None)
 
     def release_bond(self, job_id: bytes, key: str) -> None:
         call = self._jobs.release_bond(job_id, self.address)

@@ -141,6 +141,7 @@ class ProviderConfig(Section):
     threads: Annotated[int, Field(strict=True, ge=1, le=1024)] | None = None  # None: what the engine finds best
     confirmations: Annotated[int, Field(strict=True, ge=0, le=1000)] = 0  # blocks on top before it is believed
     stake: Amount = 0  # target: `run` deposits and stakes up to it from the wallet; 0 = leave the stake alone
+    max_bond: Amount = 0  # most locked in a job that the contract draws this provider for; 0 = it works for quotes only
     prices: Prices = Prices()
     model_prices: dict[str, Prices] = Field(default_factory=dict)  # by modelId (0x…) or model name
     terms: Terms = Terms()

@@ -58,6 +58,10 @@ device = {device}
 # `assay provider run` deposits and stakes from the wallet until this much is staked. 0 = leave the stake alone.
 stake = {stake}
 
+# The contract may draw this provider for jobs at these prices and lock up to this much in each; the chance grows with
+# the free stake. 0 = it works for its own quotes only.
+max_bond = {max_bond}
+
 # price = base_fee + ceil((prompt tokens * per_m_input + output tokens * per_m_output) / 1000000)
 [prices]
 base_fee = {base_fee}
@@ -161,6 +165,7 @@ class Choices:
     threads: int | None = None
     confirmations: int = 0
     stake: int = 0
+    max_bond: int = 0
     prices: Prices = field(default_factory=Prices)
     terms: Terms = field(default_factory=Terms)
     token_per_coin: int = 0
@@ -192,6 +197,7 @@ def render(choices: Choices) -> str:
         device=json.dumps(choices.device),
         threads_line=_optional("threads", choices.threads, "CPU threads. Left out: what the engine finds best."),
         stake=_amount(choices.stake),
+        max_bond=_amount(choices.max_bond),
         base_fee=_amount(choices.prices.base_fee),
         per_m_input=_amount(choices.prices.per_m_input),
         per_m_output=_amount(choices.prices.per_m_output),

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import structlog
@@ -18,7 +18,8 @@ import structlog
 from market.chain import DEVELOPMENT_CHAIN_IDS
 from market.errors import ContractError
 from market.hashing import tokens_root, unpack_stop_tokens
-from market.settlement import Terms, price
+from market.settlement import Terms as JobTerms
+from market.settlement import price
 from market.signing import Domain
 from market.types import ZERO_ADDRESS, Commitment, Output
 from market.views import BondState, JobState, JobView, ReplicaState, ReplicaView
@@ -67,6 +68,7 @@ class JobChain(Protocol):
     def commit(self, job_id: bytes, commitment: bytes, key: str) -> None: ...
     def reveal(self, job_id: bytes, output: Output, salt: bytes, key: str) -> None: ...
     def settle(self, job_id: bytes, key: str) -> None: ...
+    def publish_output(self, job_id: bytes, ids: Sequence[int], key: str) -> None: ...
     def release_bond(self, job_id: bytes, key: str) -> None: ...
 
 
@@ -222,13 +224,17 @@ class Node:
         if stake < mine.bond:
             raise Refusal("InsufficientStake", f"The bond is {mine.bond}, {max(stake, 0)} of the stake is free.")
         earns = price(
-            Terms(mine.base_fee, mine.price_per_m_input, mine.price_per_m_output, 0, 0, 0),
+            JobTerms(mine.base_fee, mine.price_per_m_input, mine.price_per_m_output, 0, 0, 0),
             job.input_tokens,
             job.max_output_tokens,
         )
         self._shop.check_profit(earns, self._chain.fee_per_gas())
 
     def _check_terms(self, row: JobRow, job: JobView, mine: ReplicaView) -> None:
+        if job.is_drawn:
+            offered = {field.name: getattr(mine, field.name) for field in fields(JobTerms)}
+            self._shop.check_drawn(job.model_id, job.mode, JobTerms(**offered))
+            return
         found = self._journal.quote(row.quote_digest)
         if found is None:
             raise Refusal("TERMS_NOT_OURS", "The job names a quote that is not in this provider's journal.")
@@ -361,7 +367,7 @@ class Node:
     def _after_the_end(self, row: JobRow, job: JobView, mine: ReplicaView, now: int) -> Next:
         self._executor.drop(row.job_id)
         self._settleable_since.pop(row.job_id, None)
-        release_at = job.final_at + self._chain.dispute_window + 1
+        release_at = mine.dispute_end(job, self._chain.dispute_window) + 1
         if row.stage not in (Stage.FINAL, Stage.RELEASING):
             locked = mine.bond_state in (BondState.LOCKED, BondState.DISPUTED)
             row = self._journal.advance(
@@ -374,6 +380,8 @@ class Node:
                 release_at=release_at if locked else 0,
             )
             log.info("job_final", job_id="0x" + row.job_id.hex(), outcome=row.outcome, paid=str(row.paid))
+        if mine.is_demanded and now <= mine.demand_deadline:
+            return self._publish(row, now)
         if mine.bond_state is BondState.DISPUTED:
             return Next(at=now + 60)
         if mine.bond_state is not BondState.LOCKED:
@@ -390,6 +398,18 @@ class Node:
             return self._retry(row, "releaseBond", error, now)
         return self._sent(row, Stage.RELEASING)
 
+    def _publish(self, row: JobRow, now: int) -> Next:
+        """Somebody paid for seeing the answer on chain; whoever keeps it back loses its bond."""
+        if row.ids is None:
+            log.error("demanded_output_lost", job_id="0x" + row.job_id.hex())
+            return Next(at=now + 60)
+        try:
+            self._chain.publish_output(row.job_id, row.ids, _key("publish", row))
+        except ContractError as error:
+            return self._retry(row, "publishOutput", error, now)
+        log.info("output_published", job_id="0x" + row.job_id.hex())
+        return Next(at=now + 1)
+
     # ------------------------------------------------------------------------------------------------- helpers
 
     def _brings(self, row: JobRow) -> int:
@@ -398,7 +418,7 @@ class Node:
         if found is None:
             return row.bond
         quote = found.quote
-        terms = Terms(quote.base_fee, quote.price_per_m_input, quote.price_per_m_output, 0, 0, 0)
+        terms = JobTerms(quote.base_fee, quote.price_per_m_input, quote.price_per_m_output, 0, 0, 0)
         return row.bond + price(terms, quote.max_input_tokens, quote.max_output_tokens)
 
     def _refuse(self, row: JobRow, reason: str, detail: str = "") -> Next:

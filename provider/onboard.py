@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from market.chain import Call, Chain
+from market.chain import Call, Chain, same_address
 from market.contracts import Registry
 from market.deployment import Contracts
 from market.errors import ConfigError, ContractError
@@ -15,6 +15,8 @@ from market.views import Offer, modes_mask
 from provider.catalogue import Catalogue, Served
 from provider.config import ProviderConfig
 
+NOT_NOW = frozenset({"ListBusy", "StakeTooSmall"})
+"""Why the drawable list may not take an entry at present (IRegistry.setOffer)."""
 Report = Callable[[str], None]
 """Told what was done, in one line."""
 
@@ -78,9 +80,8 @@ class Onboarding:
             if not _is_published(registry, model_id):
                 self._publish(registry, served)
             offer = self._offer(served)
-            if registry.offer(self._address, model_id) != offer:
-                self._send(registry.set_offer(model_id, offer))
-                self._report(f"offers {served.product.name} (0x{model_id.hex()})")
+            if registry.offer(self._address, model_id) != offer or not self._is_listed(model_id, offer):
+                self._set_offer(model_id, offer, served.product.name)
 
     def stake(self, locked: int) -> StakePlan:
         """Deposits and stakes up to the configured target; `locked`: bonds in open jobs. Returns what was done."""
@@ -102,6 +103,26 @@ class Onboarding:
             self._report(f"staked {plan.from_credit + plan.from_wallet}")
         return plan
 
+    def _is_listed(self, model_id: bytes, offer: Offer) -> bool:
+        """Whether the drawable list has this provider, where the offer says that it may be drawn."""
+        if not offer.max_bond:
+            return True
+        return any(same_address(entry.provider, self._address) for entry in self._contracts.registry.drawable(model_id))
+
+    def _set_offer(self, model_id: bytes, offer: Offer, name: str) -> None:
+        registry = self._contracts.registry
+        try:
+            self._send(registry.set_offer(model_id, offer))
+        except ContractError as error:
+            if error.code not in NOT_NOW:
+                raise
+            self._report(f"cannot be drawn for {name} until the next start: {error.message}")
+            offer = replace(offer, max_bond=0)
+            if registry.offer(self._address, model_id) == offer:
+                return
+            self._send(registry.set_offer(model_id, offer))
+        self._report(f"offers {name} (0x{model_id.hex()})")
+
     def _publish(self, registry: Registry, served: Served) -> None:
         try:
             self._send(registry.publish_model(served.roots, served.product.name))
@@ -121,6 +142,7 @@ class Onboarding:
             max_input_tokens=min(limits.max_input_tokens, product.context - 1),
             max_output_tokens=min(limits.max_output_tokens, product.context - 1),
             modes=modes_mask(self._config.offered_modes),
+            max_bond=self._config.max_bond,
         )
 
     def _send(self, call: Call) -> None:

@@ -75,6 +75,19 @@ class Shop:
     terms: Terms
     gas: Gas
     limits: Limits
+    max_bond: int = 0
+
+    def check_drawn(self, model_id: bytes, mode: int, offered: JobTerms) -> None:
+        """Raises Refusal unless a drawn job's terms are at least what this provider asks, and its bond at most."""
+        prices = self._product(model_id).prices
+        asked = (prices.base_fee, prices.per_m_input, prices.per_m_output)
+        given = (offered.base_fee, offered.price_per_m_input, offered.price_per_m_output)
+        if mode not in self.modes or any(more < less for more, less in zip(given, asked, strict=True)):
+            raise Refusal("TERMS_NOT_OURS", f"The drawn job pays {given}, this provider asks {asked}.")
+        if offered.bond > self.max_bond:
+            raise Refusal(
+                "TERMS_NOT_OURS", f"The drawn job locks {offered.bond}, this provider locks {self.max_bond} at most."
+            )
 
     def quote(self, ask: Ask, situation: Situation, nonce: int) -> Quote:
         """The quote for an ask.

@@ -13,7 +13,7 @@ from eth_utils.address import to_checksum_address
 
 from market.errors import AssayError
 from market.events import Event, Follower, HeadWaker, Mark, Rewind, struct_of
-from market.hashing import unpack_tokens
+from market.hashing import ZERO32, unpack_tokens
 from market.types import Request
 from provider.chainside import ChainSide
 from provider.journal import Journal
@@ -52,6 +52,7 @@ class Watcher:
         self._poll_seconds = poll_seconds
         self._purge_seconds = purge_seconds
         self._failed = failed
+        self._posted_in: dict[bytes, int] = {}  # drawn jobs whose draw may come later; a draw block may lie behind it
         self._forgotten = 0.0
         self._looked = False
         self.failure: AssayError | None = None  # of the last look at the chain
@@ -110,8 +111,12 @@ class Watcher:
                 continue
             if item.name == "JobPosted":
                 posted[job_id] = item.args["job"]
+                if item.args["job"]["drawBlock"]:
+                    self._posted_in[job_id] = item.block_number
             elif item.name == "ReplicaAssigned":
                 self._assigned(job_id, item, posted[job_id])
+            elif item.name == "ReplicaDrawn":
+                self._drawn(job_id, item)
             elif item.name == "RequestPublished":
                 self._published(job_id, item)
             if self._journal.job(job_id) is not None:
@@ -134,6 +139,30 @@ class Watcher:
         )
         if new:
             log.info("job_assigned", job_id="0x" + job_id.hex(), block=event.block_number)
+
+    def _drawn(self, job_id: bytes, event: Event) -> None:
+        """The contract chose this provider: what it is to do stands in the job, whose posting lies further back."""
+        mine = event.args["provider"].lower() == self._side.address.lower()
+        job = self._side.job(job_id) if mine else None
+        if job is None:  # or taken back since: the follower will say so
+            return
+        bond = next(r.bond for r in self._side.replicas(job_id) if r.provider.lower() == self._side.address.lower())
+        new = self._journal.add_job(
+            job_id,
+            client=job.client,
+            model_id=job.model_id,
+            request_hash=job.request_hash,
+            quote_digest=ZERO32,
+            bond=bond,
+            commit_deadline=job.commit_deadline,
+            now=int(time.time()),
+        )
+        if new:
+            log.info("job_drawn", job_id="0x" + job_id.hex(), block=event.block_number)
+        if job.inline_input:
+            published = self._side.published_request(job_id, self._posted_in.pop(job_id, job.draw_block))
+            if published is not None:
+                self._published(job_id, published)
 
     def _published(self, job_id: bytes, event: Event) -> None:
         """An inline request: the contract checked that the ids hash to its root."""

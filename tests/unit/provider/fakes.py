@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from market.errors import ContractError
 from market.hashing import ZERO32
 from market.signing import Domain
-from market.types import Mode, Output, Quote
+from market.types import ZERO_ADDRESS, Mode, Output, Quote
 from market.views import BondState, JobState, JobView, ReplicaState, ReplicaView
 from provider.executor import Answer, Failure, Work
 from tests.unit.provider import samples
@@ -35,6 +36,7 @@ class FakeChain:
         self.salts: list[bytes] = []
         self.refuse_next: ContractError | None = None
         self.crash_after: str = ""
+        self.published: tuple[int, ...] | None = None
         self.view: JobView | None = JobView(
             client=samples.CLIENT,
             state=JobState.OPEN,
@@ -113,6 +115,12 @@ class FakeChain:
             self.change(state=JobState.SETTLED, final_at=self.time)
             self.mine = replace(self.mine, paid=13)
         self._crash("settle")
+
+    def publish_output(self, job_id: bytes, ids: Sequence[int], key: str) -> None:
+        if self._send("publish", key):
+            self.published = tuple(ids)
+            self.mine = replace(self.mine, demander=ZERO_ADDRESS)
+        self._crash("publish")
 
     def release_bond(self, job_id: bytes, key: str) -> None:
         if self._send("release", key):

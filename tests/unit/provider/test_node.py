@@ -55,6 +55,61 @@ def test_job_with_its_request_starts_inference_once(desk: Desk) -> None:
     assert desk.row().stage is Stage.RUNNING
 
 
+def settled(desk: Desk) -> None:
+    """The job is over, and this provider's bond waits for its window."""
+    desk.answered()
+    desk.run()
+    desk.chain.change(state=JobState.REVEALING, committed=2, reveal_deadline=NOW + 60)
+    desk.run()
+    desk.chain.change(state=JobState.SETTLED, revealed=2, final_at=NOW)
+    desk.run()
+
+
+def drawn(desk: Desk, **changes: int) -> None:
+    """The job's replicas were drawn: no quote of this provider stands behind its terms."""
+    desk.chain.change(draw_block=5)
+    desk.chain.mine = replace(desk.chain.mine, **changes)  # type: ignore[arg-type]
+    desk.deliver()
+
+
+def test_drawn_job_that_takes_this_providers_terms_is_worked_on(desk: Desk) -> None:
+    desk.shop = samples.shop(max_bond=desk.chain.mine.bond)
+    desk.restart()
+    drawn(desk)
+    desk.run()
+    assert desk.row().stage is Stage.RUNNING
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"base_fee": 9}, {"price_per_m_input": 49_999}, {"price_per_m_output": 199_999}, {"bond": 1_001}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_drawn_job_below_this_providers_terms_is_refused(desk: Desk, changes: dict[str, int]) -> None:
+    desk.shop = samples.shop(max_bond=1_000)
+    desk.restart()
+    drawn(desk, **{"bond": 1_000, **changes})
+    desk.run()
+    assert (desk.row().stage, desk.row().reason) == (Stage.REFUSED, "TERMS_NOT_OURS")
+
+
+def test_demanded_output_is_published_once_and_the_bond_waits_for_its_longer_window(desk: Desk) -> None:
+    settled(desk)
+    deadline = desk.chain.time + 50
+    desk.chain.mine = replace(desk.chain.mine, demander=OTHER, demand_deadline=deadline)
+    desk.run()
+    assert desk.chain.published == (7, 8, 2)
+    assert desk.run() == Next(at=deadline + desk.chain.dispute_window + 1 + 2)
+    assert [what for what, _ in desk.chain.sent].count("publish") == 1
+
+
+def test_demand_that_has_passed_is_not_answered(desk: Desk) -> None:
+    settled(desk)
+    desk.chain.mine = replace(desk.chain.mine, demander=OTHER, demand_deadline=desk.chain.time - 1)
+    desk.run()
+    assert desk.chain.published is None
+
+
 def test_full_engine_queue_is_tried_again_soon(desk: Desk) -> None:
     desk.deliver()
     desk.executor.full = True
@@ -105,12 +160,7 @@ def test_what_costs_more_gas_than_it_brings_waits_until_gas_is_cheaper(desk: Des
 
 
 def test_job_settled_by_somebody_else_costs_nothing(desk: Desk) -> None:
-    desk.answered()
-    desk.run()
-    desk.chain.change(state=JobState.REVEALING, committed=2, reveal_deadline=NOW + 60)
-    desk.run()
-    desk.chain.change(state=JobState.SETTLED, revealed=2, final_at=NOW)
-    desk.run()
+    settled(desk)
     assert [what for what, _ in desk.chain.sent] == ["commit", "reveal"]
     assert desk.row().stage is Stage.FINAL
 
