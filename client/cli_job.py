@@ -1,4 +1,4 @@
-"""`assay job post|list|show|watch|settle|cancel`."""
+"""`assay job post|list|show|watch|settle|draw|demand|cancel`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import typer
+from eth_utils.address import is_address
 from rich.console import Console
 
 from client import cli_question as asked
 from client.cli_options import Connection, connected
+from client.errors import BadRequest
 from client.progress import Progress, Report
-from client.render import answer_text, page, progress_on, show_job, show_jobs, show_quote
+from client.render import answer_text, money, page, progress_on, show_demand, show_job, show_jobs, show_quote
 from client.results import JobResult
 
 job_app = typer.Typer(no_args_is_help=True, add_completion=False, help="Post, list, show, watch, settle, cancel jobs.")
@@ -154,6 +156,55 @@ def settle_command(connection: Connection, job: str = JobArgument) -> None:
         connection.emit(result.to_json())
     else:
         show_job(page(), result)
+
+
+@job_app.command("draw")
+@connected
+def draw_command(connection: Connection, job: str = JobArgument) -> None:
+    """Draw the providers of a job that waits for it, once its posting block is behind. Anyone may.
+
+    Examples:
+
+        assay job draw 0x1f2e…
+    """
+    with connection.open(with_key=True) as client, progress_on(connection.console):
+        result = client.draw(job)
+    if connection.as_json:
+        connection.emit(result.to_json())
+    else:
+        show_job(page(), result)
+
+
+@job_app.command("demand")
+@connected
+def demand_command(
+    connection: Connection,
+    job: str = JobArgument,
+    provider: str = typer.Argument(help="The provider (address) that was paid.", show_default=False),
+    yes: bool = YesOption,
+) -> None:
+    """Make a provider that was paid publish its answer on chain, or lose its bond. Call it again to go on.
+
+    Costs the contract's fee, which comes back where the provider stays silent. Everybody can read what is published.
+
+    Examples:
+
+        assay job demand 0x1f2e 0x70997970c51812dc3a010c7d01b50e0d17dc79c8 --yes
+    """
+    if not is_address(provider):
+        raise BadRequest(f"“{provider[:60]}” is no address.", hint="`assay job show --json` names the providers.")
+    connection.must_be_able_to_ask(yes=yes)
+    with connection.open(with_key=True) as client:
+        wanted = client.find(job)
+        fee = money(client.marketplace.jobs.demand_fee(), client.marketplace.token_info)
+        question = f"Demand the answer for {fee}, if that was not done yet? It becomes public."
+        connection.confirm(question, yes=yes)
+        with progress_on(connection.console):
+            demand = client.demand(wanted, provider)
+    if connection.as_json:
+        connection.emit(demand.to_json())
+    else:
+        show_demand(page(), demand)
 
 
 @job_app.command("cancel")

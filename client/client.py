@@ -22,6 +22,7 @@ from eth_account.signers.local import LocalAccount
 
 from client.accounting import balance_of, withdraw
 from client.conductor import Conductor, Parts
+from client.demands import Demand
 from client.endpoints import GuardedTransport, Reach
 from client.errors import BadRequest, JobNotKnown, NotConfirmed
 from client.job_options import JobOptions, Prompt
@@ -284,6 +285,24 @@ class Client:
         wanted = self.find(job_id)
         return self._call(lambda: self._conductor.cancel(wanted))
 
+    def draw(self, job_id: bytes | str) -> JobResult:
+        """Draws the replicas of a job that waits for it. Raises ContractError (DrawNotReady, WrongState)."""
+        wanted = self.find(job_id)
+        return self._call(lambda: self._conductor.draw(wanted))
+
+    def demand(self, job_id: bytes | str, provider: str) -> Demand:
+        """Makes a provider that was paid publish the answer on chain, or lose its bond. Does the one next thing.
+
+        Demands it for the contract's fee, waits for the provider, slashes its bond once the deadline is over, or reads
+        what it published; call it again to go on.
+
+        Raises:
+            JobNotKnown: no such job. ContractError (NothingOwed, NotClient, TooLate, …): nothing was sent.
+            InsufficientFunds: the fee cannot be paid.
+        """
+        wanted = self.find(job_id)
+        return self._call(lambda: self._conductor.demand(wanted, provider))
+
     # ---------------------------------------------------------------------------------------------------- looking
 
     def show(self, job_id: bytes | str) -> JobResult:
@@ -324,7 +343,7 @@ class Client:
         if record is None:
             raise JobNotKnown(f"Job 0x{wanted.hex()} is not in the store of this machine.", job_id="0x" + wanted.hex())
         summary = self._summary(record)
-        if record.state not in (FINAL, FAILED) and summary.state in ("open", "revealing"):
+        if record.state not in (FINAL, FAILED) and summary.state in ("drawing", "open", "revealing"):
             raise BadRequest(
                 f"The job is {summary.state}: without its record the answer is lost. Nothing was removed.",
                 hint=f"Finish it with `assay job watch 0x{wanted.hex()[:12]}`, or cancel it, then forget it.",

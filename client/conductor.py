@@ -9,6 +9,7 @@ from typing import TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
+from client.demands import Demand, demand_next
 from client.errors import BadRequest, JobNotKnown
 from client.following import Follow
 from client.job_options import JobOptions, Prompt
@@ -122,6 +123,23 @@ class Conductor:
         """Takes a job back before the first commit; kill fees are paid. Raises ContractError where it is too late."""
         await self._send_simply(self._parts.marketplace.jobs.cancel(job_id), f"cancel:{job_id.hex()}")
         return await anyio.to_thread.run_sync(self._show, job_id)
+
+    async def draw(self, job_id: bytes) -> JobResult:
+        """Draws the replicas of a job that waits for it. Anyone may."""
+        job = await anyio.to_thread.run_sync(self._job, job_id)
+        await self._send_simply(self._parts.marketplace.jobs.draw(job_id), f"draw:{job_id.hex()}:{job.draw_block}")
+        return await anyio.to_thread.run_sync(self._show, job_id)
+
+    async def demand(self, job_id: bytes, provider: str) -> Demand:
+        """The next thing about an output that is withheld: demand it, wait, slash the bond, or read what is there."""
+        wallet = self._need(self._parts.wallet)
+        job = await anyio.to_thread.run_sync(self._job, job_id)
+        place = self._parts.marketplace
+        found = await anyio.to_thread.run_sync(demand_next, place, wallet, job_id, provider)
+        if found.ids is None:
+            return found
+        output = FetchedOutput(ids=found.ids)
+        return dataclasses.replace(found, answer=await self._decode(job, output))
 
     async def show(self, job_id: bytes) -> JobResult:
         """The job as it stands. Nothing is sent."""

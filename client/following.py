@@ -22,6 +22,7 @@ WITH_WAKER = 1.0
 UNKNOWN_SECONDS = 30.0
 """How long a job that was posted may be missing at an endpoint."""
 _SOMEBODY_ELSE = frozenset({"WrongState"})
+_NOT_YET_OR_DONE = frozenset({"DrawNotReady", "WrongState", "TooLate"})
 _CLOCKS_DIFFER = frozenset({"TooEarly"})
 
 
@@ -101,6 +102,8 @@ class Follow:
             if step.next is Next.SETTLE and self._send is not None:
                 await self._settle(job_id, self._send)
                 continue
+            if step.next is Next.DRAW and self._send is not None and await self._draw(job_id, job, self._send):
+                continue
             await self._waker.wait(WITH_WAKER if self._waker.connected else pause)
             pause = min(pause * 1.5, LONGEST)
 
@@ -131,6 +134,19 @@ class Follow:
         self._said = text
         counts = {} if job is None else {"committed": job.committed, "revealed": job.revealed, "of": job.replicas}
         self._report(Progress(where, text, counts))
+        return True
+
+    async def _draw(self, job_id: bytes, job: JobView, send: Callable[[Call, str], Sent]) -> bool:
+        """Draws the replicas; False where the posting block is not behind yet or somebody was faster."""
+        try:
+            await anyio.to_thread.run_sync(send, self._jobs.draw(job_id), f"draw:{job_id.hex()}:{job.draw_block}")
+        except ChainUnreachable as error:
+            self._say(error.message, "chain")
+            return False
+        except ContractError as error:
+            if error.code not in _NOT_YET_OR_DONE:
+                raise
+            return False
         return True
 
     async def _settle(self, job_id: bytes, send: Callable[[Call, str], Sent]) -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from client.demands import Demand
 from client.matching import LeftOut
 from client.progress import Progress, Report
 from client.results import Balance, JobResult, JobSummary, QuoteReport, TokenInfo
@@ -139,6 +140,20 @@ def show_job(console: Console, result: JobResult) -> None:
         console.print(Text(f"gas    {gas}  in all {sum(result.gas.values()):,}", style="dim"))
     for problem in result.problems:
         console.print(Text(f"note   {answer_text(problem)}", style="yellow"))
+
+
+def show_demand(console: Console, demand: Demand) -> None:
+    """How far a demand is, and what to do next."""
+    until, fee = moment(demand.deadline), money(demand.fee, demand.token)
+    words = {
+        "demanded": f"Demanded for {fee}. The provider must publish its answer until {until}.",
+        "waiting": f"The provider has until {until} to publish. Then: the same command again, which slashes its bond.",
+        "slashed": "The provider kept the answer back. Its bond is slashed: your price and the fee are credit again.",
+        "published": "Published on chain:",
+    }
+    console.print(Text(words[demand.state]))
+    if demand.ids is not None:
+        console.print(Text(answer_text(demand.answer if demand.answer is not None else f"ids {list(demand.ids)}")))
 
 
 def show_jobs(console: Console, jobs: Sequence[JobSummary], token: TokenInfo) -> None:

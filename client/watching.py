@@ -9,9 +9,10 @@ from market.views import JobState, JobView
 
 
 class Next(enum.Enum):
-    """WAIT for somebody else, SETTLE now (anyone may), or DONE."""
+    """WAIT for somebody else, DRAW or SETTLE now (anyone may), or DONE."""
 
     WAIT = "wait"
+    DRAW = "draw"
     SETTLE = "settle"
     DONE = "done"
 
@@ -22,7 +23,7 @@ class Step:
 
     Attributes:
         until: unix seconds after which this answer changes though nobody does anything; 0 = never.
-        phase: committing, revealing, agreed, settling or the final state, for progress.
+        phase: drawing, committing, revealing, agreed, settling or the final state, for progress.
     """
 
     next: Next
@@ -37,13 +38,17 @@ def reveal_end(job: JobView) -> int:
 
 
 def next_step(job: JobView, now: int) -> Step:
-    """Mirrors the conditions of `Jobs.settle`. A deadline's own second still belongs to it.
+    """Mirrors the conditions of `Jobs.draw` and `Jobs.settle`. A deadline's own second still belongs to it.
 
     Args:
         now: unix seconds by the chain's clock.
     """
     if job.state.is_final:
         return Step(Next.DONE, job.state.name.lower(), f"the job is {job.state.name.lower()}")
+    if job.state is JobState.DRAWING:
+        if now <= job.commit_deadline:
+            return Step(Next.DRAW, "drawing", f"{job.replicas} providers are to be drawn", job.commit_deadline)
+        return Step(Next.SETTLE, "settling", "nobody was drawn in time")
     counts = f"{job.committed} of {job.replicas} committed"
     if job.state is JobState.OPEN:
         if now <= job.commit_deadline:

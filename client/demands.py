@@ -1,0 +1,98 @@
+"""An answer that was paid for and is kept back: demanding it on chain, and what follows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from client.errors import BadRequest
+from client.escrow import plan_escrow
+from client.marketplace import Marketplace
+from client.results import TokenInfo
+from client.wallet import Wallet
+from market.chain import same_address
+from market.events import decode_logs
+from market.hashing import unpack_tokens
+from market.views import BondState, ReplicaView
+
+
+@dataclass(frozen=True)
+class Demand:
+    """How far a demand is. Money in base units, times in unix seconds.
+
+    Attributes:
+        state: "demanded" just now, "waiting" for the provider, "published", or "slashed" for its silence.
+        fee: what the demand costs; it comes back where the provider stays silent.
+        deadline: until when the provider must publish.
+        ids, answer: what it published, and its text.
+    """
+
+    job_id: bytes
+    provider: str
+    state: str
+    fee: int
+    deadline: int
+    token: TokenInfo
+    ids: tuple[int, ...] | None = None
+    answer: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "job_id": "0x" + self.job_id.hex(),
+            "provider": self.provider.lower(),
+            "state": self.state,
+            "fee": self.fee,
+            "deadline": self.deadline,
+            "token": self.token.to_json(),
+            "ids": None if self.ids is None else list(self.ids),
+            "answer": self.answer,
+        }
+
+
+def demand_next(place: Marketplace, wallet: Wallet, job_id: bytes, provider: str) -> Demand:
+    """Does the next thing about the output of `provider`. Raises as `Client.demand`."""
+    replica = _replica(place, job_id, provider)
+    fee = place.jobs.demand_fee()
+
+    def outcome(state: str, ids: tuple[int, ...] | None = None) -> Demand:
+        deadline = _replica(place, job_id, provider).demand_deadline
+        return Demand(job_id, replica.provider, state, fee, deadline, place.token_info, ids)
+
+    if replica.demand_deadline == 0:
+        now = place.clock.now()
+        with wallet.open() as transactions:
+            money = plan_escrow(place.token, place.vault, wallet.account, fee, now=now)
+            if money.approval is not None:
+                transactions.send(money.approval)
+            call = place.jobs.demand_reveal(job_id, replica.provider, money.permit)
+            transactions.send(call, key=f"demand:{job_id.hex()}:{replica.provider}")
+        return outcome("demanded")
+    if replica.bond_state is BondState.SLASHED:
+        return outcome("slashed")
+    if not replica.is_demanded:
+        return outcome("published", _published(place, job_id, replica))
+    if place.clock.now() <= replica.demand_deadline:
+        return outcome("waiting")
+    wallet.send(place.jobs.slash_withheld(job_id, replica.provider), f"slash:{job_id.hex()}:{replica.provider}")
+    return outcome("slashed")
+
+
+def _replica(place: Marketplace, job_id: bytes, provider: str) -> ReplicaView:
+    found = next((r for r in place.jobs.replicas(job_id) if same_address(r.provider, provider)), None)
+    if found is None:
+        raise BadRequest(f"{provider[:60]} is no replica of this job.", hint="`assay job show` names them.")
+    return found
+
+
+def _published(place: Marketplace, job_id: bytes, replica: ReplicaView) -> tuple[int, ...]:
+    """The ids in the event; the contract checked that they hash to what was revealed."""
+    chain = place.chain
+    logs = chain.logs([place.jobs.address], place.deployment.block, chain.head().number)
+    ids = next(
+        event.args["ids"]
+        for event in decode_logs(logs)
+        if event.name == "OutputPublished"
+        and event.args["jobId"] == job_id
+        and same_address(event.args["provider"], replica.provider)
+    )
+    return tuple(unpack_tokens(ids, replica.output_tokens))

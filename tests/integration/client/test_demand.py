@@ -1,0 +1,82 @@
+"""An answer that was paid for is demanded on chain: the provider publishes it, or loses its bond."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+import pytest
+
+from client import Client
+from client.demands import Demand
+from client.errors import BadRequest
+from client.render import answer_text
+from market.errors import ContractError
+from market.views import BondState
+from tests.integration.client.conftest import Town
+from tests.integration.client.test_cli import assay, document
+
+__all__ = ["assay"]
+PROMPT = "the cat sat"
+SECONDS = 40
+
+
+def bought(client: Client, town: Town) -> tuple[bytes, str]:
+    """A settled job of honest providers, and its answer."""
+    result = client.run(PROMPT, max_output_tokens=5, allow=frozenset(town.honest))
+    assert result.answer is not None
+    return result.job_id, result.answer
+
+
+def until(look: Callable[[], Demand], state: str) -> Demand:
+    deadline = time.monotonic() + SECONDS
+    while (found := look()).state != state:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
+    return found
+
+
+def test_demanded_answer_is_published_and_read_from_the_chain(client: Client, town: Town, assay) -> None:
+    job, answer = bought(client, town)
+    provider = town.honest[0]
+    before = client.balance()
+    first = document(assay("job", "demand", "0x" + job.hex(), provider, "--yes", "--json"))
+    assert first["state"] == "demanded"
+    assert first["fee"] > 0
+    found = until(lambda: client.demand(job, provider), "published")
+    assert found.answer == answer
+    after = client.balance()
+    assert after.wallet + after.credit == before.wallet + before.credit - first["fee"]
+    shown = assay("job", "demand", "0x" + job.hex(), provider, "--yes").stdout
+    assert answer_text(answer) in shown
+    assert json.loads(json.dumps(found.to_json()))["ids"]
+
+
+def test_provider_that_stays_silent_loses_its_bond_and_everything_comes_back(client: Client, town: Town) -> None:
+    job, _ = bought(client, town)
+    provider = town.honest[1]
+    paid = next(r.paid for r in client.marketplace.jobs.replicas(job) if r.provider == provider)
+    with town.frozen(1):
+        demanded = client.demand(job, provider)
+        assert client.demand(job, provider).state == "waiting"
+        credit = client.balance().credit
+        town.pass_time(client.marketplace.jobs.demand_window() + 2)
+        time.sleep(1.1)  # the client asks for the chain's time once a second
+        assert client.demand(job, provider).state == "slashed"
+    replica = next(r for r in client.marketplace.jobs.replicas(job) if r.provider == provider)
+    assert replica.bond_state is BondState.SLASHED
+    assert client.balance().credit >= credit + demanded.fee + paid
+
+
+def test_demand_of_who_is_owed_nothing_or_is_no_replica_costs_nothing(client: Client, town: Town) -> None:
+    liar = town.adversary("liar")
+    pool = frozenset([*town.honest[:2], liar])
+    result = client.run(PROMPT, max_output_tokens=5, allow=pool)
+    before = client.balance()
+    with pytest.raises(ContractError) as caught:
+        client.demand(result.job_id, liar)
+    assert caught.value.code == "NothingOwed"
+    with pytest.raises(BadRequest, match="no replica"):
+        client.demand(result.job_id, client.address)
+    assert client.balance() == before
