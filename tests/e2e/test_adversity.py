@@ -45,6 +45,26 @@ def cast(market: Market) -> Iterator[Callable[..., str]]:
     market.assert_vault_is_whole()
 
 
+@pytest.fixture(scope="module")
+def holding(tmp_path_factory: pytest.TempPathFactory, tiny_pack: Path) -> Iterator[tuple[Market, Path]]:
+    """A second network, whose three providers answer only while the file exists."""
+    folder = tmp_path_factory.mktemp("held")
+    gate = folder / "gate"
+    program = (sys.executable, ADVERSARIES, "held", "--until", str(gate))
+    running = Market.start(
+        folder / "network", tiny_pack, settle_grace=GRACE, substitutes=dict.fromkeys(range(3), program)
+    )
+    yield running, gate
+    running.network.stop()
+
+
+@pytest.fixture
+def held(holding: tuple[Market, Path]) -> Iterator[tuple[Market, Path]]:
+    yield holding
+    holding[1].unlink(missing_ok=True)
+    holding[0].assert_vault_is_whole()
+
+
 def wait_until(condition: Callable[[], bool], seconds: float = WAIT_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -144,12 +164,8 @@ def test_late_reveal_of_the_agreed_answer_earns_the_kill_fee(
     assert vault.staked(late) == staked - mine.bond  # locked through the dispute window, nothing lost
 
 
-def test_chain_endpoint_that_is_away_for_ten_seconds_delays_a_job_and_loses_nothing(
-    market: Market, cast: Callable[..., str], tmp_path: Path
-) -> None:
-    gate = tmp_path / "gate"
-    for index in range(3):
-        cast(index, "held", "--until", str(gate))
+def test_chain_endpoint_that_is_away_for_ten_seconds_delays_a_job_and_loses_nothing(held: tuple[Market, Path]) -> None:
+    market, gate = held
     jobs = market.contracts.jobs
     job = market.run_in_background(messages=QUESTION, max_output_tokens=8)
     job.wait_for_post()
@@ -166,11 +182,9 @@ def test_chain_endpoint_that_is_away_for_ten_seconds_delays_a_job_and_loses_noth
 
 
 def test_post_that_a_reorg_of_three_blocks_takes_away_is_posted_again_under_the_same_id(
-    market: Market, cast: Callable[..., str], tmp_path: Path
+    held: tuple[Market, Path],
 ) -> None:
-    gate = tmp_path / "gate"
-    for index in range(3):
-        cast(index, "held", "--until", str(gate))
+    market, gate = held
     anvil, jobs, client = market.network.anvil, market.contracts.jobs, market.info.client
     wallet = market.contracts.token.balance_of(client)
     nonce = jobs.client_nonce(client)
