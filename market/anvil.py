@@ -75,10 +75,11 @@ class Anvil:
         accounts: funded LocalAccounts (10,000 ETH each).
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, chain_id: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], port: int, chain_id: int, accounts: int = ACCOUNTS) -> None:
         self._process = process
         self.port = port
         self.chain_id = chain_id
+        self._account_count = accounts
         self.rpc_url = f"http://127.0.0.1:{port}"
         self.ws_url = f"ws://127.0.0.1:{port}"
         self._http = httpx.Client(timeout=30.0)
@@ -141,7 +142,7 @@ class Anvil:
                 process.kill()
                 process.wait()
                 raise
-        anvil = cls(process, bound, chain_id)
+        anvil = cls(process, bound, chain_id, accounts)
         anvil._wait_until_ready()
         return anvil
 
@@ -151,7 +152,7 @@ class Anvil:
 
     @property
     def accounts(self) -> tuple[LocalAccount, ...]:
-        return development_accounts()
+        return development_accounts(max(self._account_count, ACCOUNTS))
 
     @property
     def is_running(self) -> bool:

@@ -42,6 +42,7 @@ PASSWORD = "correct horse battery"
 TOKENS = 10**12
 STAKE = 10**9
 DISPUTE_WINDOW = 60
+ACCOUNTS = 24
 STEP = 20.0  # seconds any one thing may take on a busy machine
 
 
@@ -59,7 +60,7 @@ class Market:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.anvil = Anvil.start()
+        self.anvil = Anvil.start(accounts=ACCOUNTS)
         self.chain = Chain(self.anvil.rpc_url)
         self.guardian = Transactions(self.chain, self.anvil.accounts[0], ":memory:")
         parameters = DeploymentParameters(dispute_window=DISPUTE_WINDOW)

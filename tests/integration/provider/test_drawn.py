@@ -17,7 +17,7 @@ from provider.records import Stage
 from tests.integration.provider.market import LocalAgent, Market, until
 
 REPLICAS = 3
-FIRST = 4  # of the market's accounts: no other test of this folder uses these
+FIRST = 12  # of the market's accounts: no other test of this folder uses these
 MAX_BOND = 200_000
 PRICES = (1_000, 1_000_000, 2_000_000)
 WINDOW = 600

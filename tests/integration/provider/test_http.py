@@ -216,7 +216,7 @@ def poor(market: Market, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
 
 def test_quotes_reserve_no_stake_and_jobs_do(market: Market, poor: LocalAgent) -> None:
     """Whoever asked for free quotes shut a provider: now only jobs that are paid for use its stake up."""
-    assert poor.reports[-1] == "staked 20000"
+    assert "staked 20000" in poor.reports
     for _ in range(300):  # more than were ever allowed at once, and many times the stake
         assert ask(market, poor.url).status_code == 200
     wanted = [market.request(f"{number}")[0] for number in range(3)]
