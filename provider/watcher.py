@@ -117,6 +117,8 @@ class Watcher:
                 self._assigned(job_id, item, posted[job_id])
             elif item.name == "ReplicaDrawn":
                 self._drawn(job_id, item)
+            elif item.name in ("Drawn", "DrawLapsed"):  # its replicas, if any, were told before
+                self._posted_in.pop(job_id, None)
             elif item.name == "RequestPublished":
                 self._published(job_id, item)
             if self._journal.job(job_id) is not None:
@@ -160,7 +162,7 @@ class Watcher:
         if new:
             log.info("job_drawn", job_id="0x" + job_id.hex(), block=event.block_number)
         if job.inline_input:
-            published = self._side.published_request(job_id, self._posted_in.pop(job_id, job.draw_block))
+            published = self._side.published_request(job_id, self._posted_in.get(job_id, job.draw_block))
             if published is not None:
                 self._published(job_id, published)
 
