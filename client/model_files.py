@@ -25,6 +25,7 @@ from market.models.text import Text
 from market.types import Model
 
 TOKENIZER, TEMPLATE = "tokenizer.json", "template.jinja"
+ASKED_AT_ONCE = 8  # providers
 
 
 class ModelFilesUnavailable(MarketError):
@@ -101,30 +102,30 @@ class ModelFiles:
             return None  # damaged or not there: fetched again
 
     async def _from_providers(self, roots: Model, endpoints: Sequence[str]) -> ModelText:
-        limits = await self._limits(roots.model_id, endpoints)
-        problem = "nobody offers the model"
-        for endpoint in endpoints:
-            try:
-                with anyio.fail_after(20.0):
-                    tokenizer = await self._http.file(endpoint, roots.model_id, TOKENIZER)
-                    template = await self._http.file(endpoint, roots.model_id, TEMPLATE)
-                if limits is None:
-                    problem = "no provider says what its limits are"
-                    break
-                found = _checked(roots, tokenizer, template, limits, endpoint)
-            except (AssayError, TimeoutError) as error:
-                problem = f"{endpoint}: {error}"
-                continue
-            self._keep(roots, tokenizer, template, limits)
-            return found
+        """From the first few that can give it: a crowd of dead or lying providers does not hide the others."""
+        problem = "no provider says what its limits are" if endpoints else "nobody offers the model"
+        for start in range(0, len(endpoints), ASKED_AT_ONCE):
+            said = await self._limits(roots.model_id, endpoints[start : start + ASKED_AT_ONCE])
+            for endpoint in said:
+                try:
+                    with anyio.fail_after(20.0):
+                        tokenizer = await self._http.file(endpoint, roots.model_id, TOKENIZER)
+                        template = await self._http.file(endpoint, roots.model_id, TEMPLATE)
+                    limits = Counter(said.values()).most_common(1)[0][0]
+                    found = _checked(roots, tokenizer, template, limits, endpoint)
+                except (AssayError, TimeoutError) as error:
+                    problem = f"{endpoint}: {error}"
+                    continue
+                self._keep(roots, tokenizer, template, limits)
+                return found
         raise ModelFilesUnavailable(
             f"The model's tokenizer and template could not be had: {problem}.",
             hint="Nothing was spent. Name a local pack with --pack, or try later.",
         )
 
-    async def _limits(self, model_id: bytes, endpoints: Sequence[str]) -> Limits | None:
-        """What most of the first eight providers say."""
-        said: list[Limits] = []
+    async def _limits(self, model_id: bytes, endpoints: Sequence[str]) -> dict[str, Limits]:
+        """What those of the endpoints that answer say; as many requests at once."""
+        said: dict[str, Limits] = {}
 
         async def ask(endpoint: str) -> None:
             try:
@@ -132,12 +133,12 @@ class ModelFiles:
                     served = await self._http.models(endpoint)
             except (WireError, UnsafeEndpoint, TimeoutError):
                 return
-            said.extend(_limits(model) for model in served if model.model_id == model_id)
+            said.update((endpoint, _limits(model)) for model in served if model.model_id == model_id)
 
         async with anyio.create_task_group() as group:
-            for endpoint in endpoints[:8]:
+            for endpoint in endpoints:
                 group.start_soon(ask, endpoint)
-        return Counter(said).most_common(1)[0][0] if said else None
+        return said
 
     def _path(self, name: bytes) -> Path:
         return self._cache / name.hex()

@@ -19,7 +19,7 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
 @pytest.fixture(scope="session")
 def agents(market: Market, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[LocalAgent]]:
     """Three honest agents."""
-    agents = [LocalAgent(*market.provider(index, tmp_path_factory.mktemp(f"p{index}"))) for index in range(3)]
+    agents = [LocalAgent(*market.provider(tmp_path_factory.mktemp(f"p{index}"))) for index in range(3)]
     yield agents
     for agent in agents:
         agent.stop()

@@ -42,7 +42,6 @@ PASSWORD = "correct horse battery"
 TOKENS = 10**12
 STAKE = 10**9
 DISPUTE_WINDOW = 60
-ACCOUNTS = 24
 STEP = 20.0  # seconds any one thing may take on a busy machine
 
 
@@ -60,7 +59,7 @@ class Market:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.anvil = Anvil.start(accounts=ACCOUNTS)
+        self.anvil = Anvil.start(accounts=10)
         self.chain = Chain(self.anvil.rpc_url)
         self.guardian = Transactions(self.chain, self.anvil.accounts[0], ":memory:")
         parameters = DeploymentParameters(dispute_window=DISPUTE_WINDOW)
@@ -83,17 +82,11 @@ class Market:
 
     # ------------------------------------------------------------------------------------------------ providers
 
-    def newcomer(self, folder: Path, **choices: Any) -> tuple[Path, LocalAccount]:
-        """As `provider`, with a key nobody else has."""
+    def provider(self, folder: Path, **choices: Any) -> tuple[Path, LocalAccount]:
+        """Configuration and funded account, a new one each time, of a provider that did not run yet."""
         account: LocalAccount = Account.create()
         self.guardian.send(Call(account.address, b"", "gas coin", 10**19))
-        return self.provider(account, folder, **choices)
-
-    def provider(self, who: int | LocalAccount, folder: Path, **choices: Any) -> tuple[Path, LocalAccount]:
-        """Configuration and funded account of a provider that did not run yet; `who`: one of anvil's, or a key."""
-        account = self.anvil.accounts[2 + who] if isinstance(who, int) else who
-        if self.contracts.token.balance_of(account.address) == 0:
-            self.guardian.send(self.contracts.token.mint(account.address, TOKENS))
+        self.guardian.send(self.contracts.token.mint(account.address, TOKENS))
         save_account(folder / "keystore.json", account, PASSWORD, light=True)
         base = config_file.Choices(
             rpc_url=self.anvil.rpc_url,

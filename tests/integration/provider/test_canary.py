@@ -81,7 +81,7 @@ def test_canary_prompt_and_keys_are_found_nowhere(
 ) -> None:
     agent_folder, client_folder = tmp_path / "agent", tmp_path / "client"
     agent_folder.mkdir()
-    config, owner = market.newcomer(agent_folder, metrics_port=0)
+    config, owner = market.provider(agent_folder, metrics_port=0)
     text = config.read_text(encoding="utf-8")
     for line in ("output_seconds = 604800", "purge_seconds = 60"):
         assert f"# {line}" in text

@@ -32,7 +32,7 @@ def test_job_goes_on_by_the_second_endpoint_when_the_first_dies(
     market: Market, first: FaultProxy, second: FaultProxy, tmp_path: Path
 ) -> None:
     urls = f"{first.rpc_url}, {second.rpc_url}"
-    agent = LocalAgent(*market.provider(8, tmp_path, rpc_url=urls, ws_url=first.ws_url))
+    agent = LocalAgent(*market.provider(tmp_path, rpc_url=urls, ws_url=first.ws_url))
     try:
         request, ids = market.request("failover")
         job = market.post([market.quote(agent.url, request, Mode.NONE)], request)
@@ -49,7 +49,7 @@ def test_job_goes_on_by_the_second_endpoint_when_the_first_dies(
 def test_job_goes_on_when_the_only_endpoint_comes_back(
     market: Market, first: FaultProxy, tmp_path: Path, how: str
 ) -> None:
-    agent = LocalAgent(*market.provider(9, tmp_path, rpc_url=first.rpc_url, ws_url=first.ws_url))
+    agent = LocalAgent(*market.provider(tmp_path, rpc_url=first.rpc_url, ws_url=first.ws_url))
     try:
         request, ids = market.request(f"outage {how}")
         job = market.post([market.quote(agent.url, request, Mode.NONE)], request)
@@ -72,7 +72,7 @@ def test_job_goes_on_when_the_only_endpoint_comes_back(
 
 def test_job_of_a_gas_spike_is_refused_and_the_next_one_taken(market: Market, tmp_path: Path) -> None:
     """The agent counts gas: a coin is worth enough that at 200 gwei no job of this market pays."""
-    agent = LocalAgent(*market.provider(10, tmp_path, token_per_coin=1_000_000))
+    agent = LocalAgent(*market.provider(tmp_path, token_per_coin=1_000_000))
     try:
         _spike(market, 200 * GWEI)
         request, ids = market.request("spike")

@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
+from market.keystore import load_account
 from market.types import Mode
 from provider.journal import Journal
 from provider.records import Stage
-from tests.integration.provider.market import DISPUTE_WINDOW, STAKE, LocalAgent, Market, Program, until
+from tests.integration.provider.market import DISPUTE_WINDOW, PASSWORD, STAKE, LocalAgent, Market, Program, until
 
 
 def assay(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -93,7 +94,7 @@ def test_init_with_a_wrong_amount_writes_nothing(market: Market, tmp_path: Path)
 @pytest.fixture(scope="module")
 def running(market: Market, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     """One real agent for the tests that only look; the last test stops it."""
-    config, _ = market.provider(6, tmp_path_factory.mktemp("program"))
+    config, _ = market.provider(tmp_path_factory.mktemp("program"))
     program = Program(market, config)
     program.ready()
     yield program
@@ -175,7 +176,7 @@ def test_log_is_json_without_prompt_or_key(market: Market, running: Program) -> 
     assert any(line["event"] == "job_assigned" for line in running.lines())
     assert "canary" not in text
     assert ", ".join(map(str, ids)) not in text
-    assert market.anvil.accounts[8].key.hex() not in text
+    assert load_account(running.config.keystore, PASSWORD).key.hex() not in text
     assert all(line.startswith("{") for line in text.splitlines())
 
 
@@ -199,7 +200,7 @@ def test_sigterm_stops_the_agent_by_itself_and_money_can_then_be_taken_out(marke
 
 
 def test_sigterm_stops_an_agent_whose_chain_hangs_before_its_watchdog_does(market: Market, tmp_path: Path) -> None:
-    program = Program(market, market.provider(7, tmp_path)[0])
+    program = Program(market, market.provider(tmp_path)[0])
     try:
         program.ready()
         os.kill(market.anvil.pid, signal.SIGSTOP)
@@ -217,7 +218,7 @@ def test_agent_stops_while_its_transaction_waits_and_goes_on_later(
     market: Market, tmp_path: Path, signals: int
 ) -> None:
     """The first signal waits a little for the receipt, a second one for nothing; the journal loses neither."""
-    config, account = market.provider(7, tmp_path)
+    config, account = market.provider(tmp_path)
     request, ids = market.request("no block comes")
     program = Program(market, config)
     try:
@@ -258,7 +259,7 @@ class Broken:
 
     def __init__(self, market: Market, folder: Path) -> None:
         self.market = market
-        self.config, _ = market.provider(7, folder)
+        self.config, _ = market.provider(folder)
         self.folder = folder
 
     def replace(self, old: str, new: str) -> None:

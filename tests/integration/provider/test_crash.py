@@ -33,7 +33,7 @@ DEFAULT = ("inference", "before-commit", "after-commit")  # the others take the 
     "point", [point if point in DEFAULT else pytest.param(point, marks=pytest.mark.slow) for point in POINTS]
 )
 def test_agent_killed_in_the_middle_of_a_job_goes_on_after_restart(market: Market, tmp_path: Path, point: str) -> None:
-    config, account = market.provider(POINTS.index(point), tmp_path)
+    config, account = market.provider(tmp_path)
     doomed = Program(market, config, sys.executable, "-m", "tests.integration.provider.crashing", point)
     try:
         doomed.ready()

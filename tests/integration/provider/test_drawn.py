@@ -17,7 +17,6 @@ from provider.records import Stage
 from tests.integration.provider.market import LocalAgent, Market, until
 
 REPLICAS = 3
-FIRST = 12  # of the market's accounts: no other test of this folder uses these
 MAX_BOND = 200_000
 PRICES = (1_000, 1_000_000, 2_000_000)
 WINDOW = 600
@@ -27,8 +26,8 @@ WINDOW = 600
 def agents(market: Market, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[LocalAgent]]:
     with ExitStack() as stack:
         started = []
-        for index in range(FIRST, FIRST + REPLICAS):
-            config, account = market.provider(index, tmp_path_factory.mktemp("drawn"), max_bond=MAX_BOND)
+        for _ in range(REPLICAS):
+            config, account = market.provider(tmp_path_factory.mktemp("drawn"), max_bond=MAX_BOND)
             agent = LocalAgent(config, account)
             stack.callback(agent.stop)
             started.append(agent)
@@ -108,7 +107,7 @@ def test_agent_started_after_the_draw_answers_the_job_it_was_drawn_for(
     market: Market, agents: list[LocalAgent], tmp_path: Path
 ) -> None:
     jobs = market.contracts.jobs
-    config, account = market.provider(FIRST + REPLICAS, tmp_path, max_bond=MAX_BOND)
+    config, account = market.provider(tmp_path, max_bond=MAX_BOND)
     late = LocalAgent(config, account)
     late.stop()  # it is on the list, and away while it is drawn
     market.anvil.mine()

@@ -203,7 +203,7 @@ def test_openapi_describes_every_path(agent: LocalAgent) -> None:
 def poor(market: Market, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAgent]:
     """An agent whose stake carries two bonds, and which stores one prompt, for one job."""
     folder: Path = tmp_path_factory.mktemp("poor")
-    config, account = market.provider(4, folder, stake=20_000, terms=Terms(bond=10_000))
+    config, account = market.provider(folder, stake=20_000, terms=Terms(bond=10_000))
     text = config.read_text(encoding="utf-8")
     for line in ("stored_requests = 1024", "acceptances_per_request = 8"):
         assert f"# {line}" in text
@@ -249,7 +249,7 @@ def test_prompts_for_jobs_on_chain_find_room_that_strangers_cannot_fill(market: 
 
 
 def test_agent_without_enough_stake_is_healthy_but_not_ready(market: Market, tmp_path: Path) -> None:
-    agent = LocalAgent(*market.provider(5, tmp_path, stake=0))
+    agent = LocalAgent(*market.provider(tmp_path, stake=0))
     try:
         assert httpx.get(f"{agent.url}/healthz").status_code == 200
         answer = httpx.get(f"{agent.url}/readyz")

@@ -114,7 +114,7 @@ def test_job_of_a_stranger_for_somebodys_private_request_is_never_answered(marke
 def test_agent_that_wants_a_confirmation_reveals_a_block_after_the_last_commitment(
     market: Market, tmp_path: Path
 ) -> None:
-    agent = LocalAgent(*market.provider(5, tmp_path, confirmations=1))
+    agent = LocalAgent(*market.provider(tmp_path, confirmations=1))
     try:
         job, _ = market.start_job(agent.url)
         market.anvil.mine()  # the job is believed now
@@ -229,7 +229,7 @@ def test_commit_dropped_by_a_reorganisation_is_made_again(market: Market, agent:
 
 
 def test_agent_without_a_websocket_works_by_looking(market: Market, tmp_path: Path) -> None:
-    agent = LocalAgent(*market.provider(4, tmp_path, ws_url=None))
+    agent = LocalAgent(*market.provider(tmp_path, ws_url=None))
     try:
         job, _ = market.start_job(agent.url)
         until(lambda: market.settled(job))

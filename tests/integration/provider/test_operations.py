@@ -30,7 +30,7 @@ ALERTS = BOARD.with_name("alerts.yml")
 @pytest.fixture(scope="module")
 def working(market: Market, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAgent]:
     """An agent with metrics that has finished one job, refused one and said no to a quote."""
-    agent = LocalAgent(*market.newcomer(tmp_path_factory.mktemp("working"), metrics_port=0))
+    agent = LocalAgent(*market.provider(tmp_path_factory.mktemp("working"), metrics_port=0))
     job, _ = market.start_job(agent.url)
     until(lambda: market.settled(job))
     until(lambda: agent.journal.job(job).stage is Stage.FINAL)  # type: ignore[union-attr]
@@ -97,7 +97,7 @@ def test_every_metric_of_the_board_and_the_alerts_exists(working: LocalAgent) ->
 
 def test_day_without_demand_sends_no_transaction(market: Market, working: LocalAgent, tmp_path: Path) -> None:
     """Profit guard: whoever waits for jobs pays no gas, whatever the clock says."""
-    idle = LocalAgent(*market.newcomer(tmp_path, metrics_port=0))
+    idle = LocalAgent(*market.provider(tmp_path, metrics_port=0))
     try:
         before = market.chain.transaction_count(idle.agent.address)
         balance = market.chain.balance(idle.agent.address)
@@ -116,7 +116,7 @@ def test_day_without_demand_sends_no_transaction(market: Market, working: LocalA
 
 
 def test_metrics_of_an_address_that_is_not_allowed_are_refused(market: Market, tmp_path: Path) -> None:
-    config, account = market.newcomer(tmp_path, metrics_port=0)
+    config, account = market.provider(tmp_path, metrics_port=0)
     text = config.read_text(encoding="utf-8")
     line = '# allow = ["127.0.0.0/8", "::1/128"]'
     assert line in text
@@ -144,7 +144,7 @@ def document(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 
 def test_drained_agent_refuses_work_keeps_its_promises_and_ends(market: Market, tmp_path: Path) -> None:
-    config, account = market.newcomer(tmp_path, terms=Terms(bond=10_000, valid_seconds=20))
+    config, account = market.provider(tmp_path, terms=Terms(bond=10_000, valid_seconds=20))
     program = Program(market, config)
     try:
         program.ready()
@@ -196,7 +196,7 @@ def test_drained_agent_refuses_work_keeps_its_promises_and_ends(market: Market, 
 def test_silence_after_a_commitment_shows_in_the_earnings_as_what_the_chain_took(
     market: Market, tmp_path: Path
 ) -> None:
-    config, account = market.newcomer(tmp_path, confirmations=1)
+    config, account = market.provider(tmp_path, confirmations=1)
     agent = LocalAgent(config, account)
     job, _ = market.start_job(agent.url)
     market.anvil.mine()  # the job is believed, and committed to; the reveal waits for one block more

@@ -103,3 +103,9 @@ async def test_stop_tokens_are_what_most_providers_say(pack: Pack, tmp_path: Pat
 async def test_text_that_nobody_has_is_an_error_in_words(pack: Pack, tmp_path: Path) -> None:
     with pytest.raises(ModelFilesUnavailable, match="Nothing was spent"):
         await ModelFiles(Street({}).http, tmp_path).load(pack.roots, urls(2))
+
+
+async def test_dead_and_lying_providers_do_not_hide_the_next_one(pack: Pack, tmp_path: Path) -> None:
+    forged = serving(pack, tokenizer=b"{}")
+    street = Street({**dict.fromkeys(range(8, 16), forged), 16: serving(pack)})
+    assert await ModelFiles(street.http, tmp_path).load(pack.roots, urls(17))
