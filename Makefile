@@ -7,6 +7,8 @@ PYTHON := $(or $(PYTHON),$(shell command -v python3))
 RUN := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/node_modules/@foundry-rs/anvil-linux-amd64/bin:$(CURDIR)/node_modules/@foundry-rs/forge-linux-amd64/bin:$(CURDIR)/tools:$(PATH)
 NAME ?=
+# the files of a group share processes; the longest groups come first in the alphabet
+WORKERS ?= -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 CHECK ?=
 
 .PHONY: help
@@ -26,8 +28,8 @@ demo: setup-run ## a whole job on a local chain with three providers, then one w
 	@$(RUN) -m assay demo
 
 .PHONY: test
-test: setup-dev ## all default tests
-	@$(RUN) -m pytest
+test: setup-dev ## all default tests, two at a time; WORKERS= for one
+	@$(RUN) -m pytest $(WORKERS)
 
 .PHONY: test-slow
 test-slow: setup-dev ## long sweeps: deep state machine, big vectors

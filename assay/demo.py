@@ -20,6 +20,7 @@ from rich.text import Text
 from assay.network import CLIENT, LocalNetwork, NetworkInfo, NetworkPlan
 from client import Client, JobResult
 from client.render import answer_text, show_job
+from client.rfq import RfqPolicy
 from market.chain import Chain
 from market.deployment import Contracts, Deployment
 from market.errors import MarketError
@@ -118,7 +119,11 @@ def _part(
     return result.to_json()
 
 
-def connect(network: LocalNetwork, info: NetworkInfo) -> Client:
+PATIENT = RfqPolicy(timeout=10.0)
+"""Providers have just been started, on a machine of any load: a slow quote is better than none."""
+
+
+def connect(network: LocalNetwork, info: NetworkInfo, rfq: RfqPolicy = PATIENT) -> Client:
     """A client with the network's client account."""
     return Client.connect(
         rpc_url=info.rpc_url,
@@ -126,6 +131,7 @@ def connect(network: LocalNetwork, info: NetworkInfo) -> Client:
         deployment=Path(info.deployment),
         account=network.anvil.accounts[CLIENT],
         data_dir=network.plan.directory / "client" / "data",
+        rfq=rfq,
     )
 
 

@@ -9,9 +9,20 @@ import pytest
 from market.models.fetch import ensure_pack
 from market.models.tiny import write_tiny_pack
 
+SHARED = ("ape", "e2e", "integration")
+"""Folders whose files share a network or a chain: two workers would build two of each."""
+
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "recipes" / "smollm2-135m-instruct.toml"
 REAL_PACK = ROOT / "build" / "models" / "smollm2-135m-instruct"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tells workers what to keep together: a folder where its files share processes, else a file."""
+    for item in items:
+        parts = item.path.relative_to(ROOT / "tests").parts
+        group = item.path.parent if parts[0] in SHARED else item.path
+        item.add_marker(pytest.mark.xdist_group(str(group)))
 
 
 @pytest.fixture(scope="session")

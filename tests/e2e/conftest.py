@@ -14,6 +14,7 @@ import pytest
 from assay.demo import connect
 from assay.network import LocalNetwork, NetworkInfo, NetworkPlan
 from client import Client, JobResult
+from client.rfq import RfqPolicy
 from market.chain import Chain
 from market.deployment import Contracts, Deployment
 from market.events import Event, decode_logs
@@ -37,7 +38,7 @@ class Market:
         return cls(network, info, Contracts.of(Chain(info.rpc_url), deployment))
 
     def client(self) -> Client:
-        return connect(self.network, self.info)
+        return connect(self.network, self.info, RfqPolicy(timeout=10.0, grace=2.0))
 
     def replace(self, index: int, program: tuple[str, ...] | None) -> None:
         self.info = self.network.replace(index, program)
