@@ -53,6 +53,7 @@ class NetworkPlan:
         block_time: seconds between blocks; None mines every transaction at once.
         threads: CPU threads of each agent.
         dispute_window: seconds a revealed bond stays locked.
+        max_bond: most that an agent locks in a job it is drawn for, base units; 0 = they work for quotes only.
         queue: jobs that an agent takes on at a time.
         substitutes: index of a provider → command that runs instead of the agent, with the same arguments (tests and
             the demo put adversaries there).
@@ -69,6 +70,7 @@ class NetworkPlan:
     stake_each: int = 100_000 * 10**6
     prices: Prices = field(default_factory=lambda: Prices(base_fee=1_000, per_m_input=200_000, per_m_output=600_000))
     terms: Terms = field(default_factory=lambda: Terms(bond=1_000_000))
+    max_bond: int = 10 * 10**6
     settle_grace: int = 15
     queue: int = 8
     substitutes: dict[int, tuple[str, ...]] = field(default_factory=dict)
@@ -294,6 +296,7 @@ class LocalNetwork:
                 label="local",
                 threads=self.plan.threads,
                 stake=self.plan.stake_each,
+                max_bond=self.plan.max_bond,
                 prices=self.plan.prices,
                 terms=self.plan.terms,
                 settle_grace=self.plan.settle_grace,

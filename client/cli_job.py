@@ -44,6 +44,8 @@ def post_command(
     min_reliability: int = asked.ReliabilityOption,
     max_kill_fee: int = asked.KillFeeOption,
     seed: str | None = asked.SeedOption,
+    draw: bool = asked.DrawOption,
+    bond: str | None = asked.BondOption,
     commit_window: int = typer.Option(120, "--commit-window", help="Seconds for delivery, inference and commit."),
     reveal_window: int = typer.Option(60, "--reveal-window", help="Seconds for the reveals after it."),
     escrow: str = typer.Option("auto", "--escrow", help="Where the money comes from: auto, credit, allowance, permit."),
@@ -55,6 +57,9 @@ def post_command(
     The price and the guarantee are shown before money moves. The answer goes to standard output, everything else to
     standard error. Interrupting is safe: `assay job watch` goes on.
 
+    With --draw the chain draws the providers instead of you choosing among quotes, and the prompt is written on chain,
+    where anybody can read it for ever. All that are drawn are paid the same, no more than --max-price.
+
     Examples:
 
         assay job post "What is the capital of France?"
@@ -62,10 +67,12 @@ def post_command(
         assay job post @prompt.txt --max-output-tokens 64 --max-escrow 0.05 --yes
 
         echo "Why is the sky blue?" | assay job post --yes --json | jq -r .answer
+
+        assay job post --draw --max-price 0.01 "What is the capital of France?"
     """
     wanted = asked.JobQuestion(
         prompt, file, messages, model, mode, replicas, quorum, max_output_tokens, max_price, max_escrow, allow, deny,
-        label, min_reliability, max_kill_fee, seed,
+        label, min_reliability, max_kill_fee, seed, draw, bond,
     )  # fmt: skip
     connection.must_be_able_to_ask(yes=yes)
     question, source = wanted.question(), asked.parse_escrow(escrow)
@@ -76,7 +83,7 @@ def post_command(
             offered = client.negotiate(**question, options=options, progress=report)
         if not yes:
             show_quote(page(stderr=True), offered.report, explain=False)
-        connection.confirm("Post this job?", yes=yes)
+        connection.confirm("Post this job, with its prompt for all to see?" if draw else "Post this job?", yes=yes)
         with progress_on(console) as report, _telling_how_to_go_on(console, report) as noting:
             if wait:
                 result = client.run(offered=offered, progress=noting)

@@ -51,6 +51,12 @@ KillFeeOption = typer.Option(
     20, "--max-kill-fee", min=0, max=100, help="Most a quote's kill fee may be, in percent of its price."
 )
 SeedOption = typer.Option(None, "--seed", help="32 bytes hex: decides between equals.", show_default=False)
+DrawOption = typer.Option(
+    False, "--draw", help="The chain draws who answers, from offers that allow it. The prompt becomes public, for ever."
+)
+BondOption = typer.Option(
+    None, "--bond", help="With --draw: least bond that each locks, in units of the token.", show_default=False
+)
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,8 @@ class JobQuestion:
     min_reliability: int
     max_kill_fee: int
     seed: str | None
+    draw: bool
+    bond: str | None
 
     def question(self) -> dict[str, Any]:
         """Arguments of Client.negotiate that carry the prompt.
@@ -128,6 +136,8 @@ class JobQuestion:
             min_reliability_bps=self.min_reliability * 100,
             max_kill_fee_bps=self.max_kill_fee * 100,
             seed=None if self.seed is None else _seed(self.seed),
+            draw=self.draw,
+            bond=0 if self.bond is None else parse_amount(self.bond, decimals),
             **more,
         )
 

@@ -33,11 +33,14 @@ def quote_command(
     min_reliability: int = asked.ReliabilityOption,
     max_kill_fee: int = asked.KillFeeOption,
     seed: str | None = asked.SeedOption,
+    draw: bool = asked.DrawOption,
+    bond: str | None = asked.BondOption,
     explain: bool = typer.Option(False, "--explain", help="Name every provider left out, and the first reason."),
 ) -> None:
     """Ask providers for prices; no money moves and no key is needed.
 
-    Shows what a job would cost, who would do it and what stands behind the answer.
+    Shows what a job would cost, who would do it and what stands behind the answer. With --draw nobody is asked: the
+    offers in the registry say who can be drawn, and for what.
 
     Examples:
 
@@ -46,10 +49,12 @@ def quote_command(
         assay quote @prompt.txt --replicas 5 --quorum 3 --max-price 0.01
 
         assay quote "What is a hash?" --json | jq .escrow
+
+        assay quote "What is a hash?" --draw --explain
     """
     wanted = asked.JobQuestion(
         prompt, file, messages, model, mode, replicas, quorum, max_output_tokens, max_price, max_escrow, allow, deny,
-        label, min_reliability, max_kill_fee, seed,
+        label, min_reliability, max_kill_fee, seed, draw, bond,
     )  # fmt: skip
     question = wanted.question()
     with connection.open(with_key=False) as client, progress_on(connection.console) as report:

@@ -40,6 +40,7 @@ from client.steps import StepClock
 from client.store import FAILED, FINAL, JobRecord, JobStore, market_key
 from client.wallet import Wallet
 from market.config import Home, index_url, queue_path
+from market.contracts import Registry
 from market.deployment import Deployment
 from market.errors import ContractError
 from market.events import HeadWaker
@@ -407,7 +408,7 @@ class Client:
             state=state,
             model_id=record.request.model_id,
             mode=record.mode,
-            replicas=len(record.quotes),
+            replicas=record.replicas,
             quorum=record.quorum,
             escrow=escrow,
             prompt=record.messages[-1]["content"][:80] if record.messages else "",
@@ -437,6 +438,7 @@ class Client:
             now=place.clock.now,
             is_used=lambda digest: place.jobs.quote_used(digest, self.address),
             random=secrets.token_bytes,
+            least_stake=Registry(place.chain, place.deployment.registry).draw_stake_minimum,
             policy=settings.rfq,
         )
         poster = reader = None

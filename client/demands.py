@@ -10,10 +10,25 @@ from client.escrow import plan_escrow
 from client.marketplace import Marketplace
 from client.results import TokenInfo
 from client.wallet import Wallet
-from market.chain import same_address
+from market.chain import Call, same_address
+from market.errors import ContractError
 from market.events import decode_logs
 from market.hashing import unpack_tokens
 from market.views import BondState, ReplicaView
+
+_REFUSED = frozenset(
+    {
+        "UnknownJob",
+        "WrongState",
+        "NotClient",
+        "NotReplica",
+        "NothingOwed",
+        "AlreadyDemanded",
+        "WrongBondState",
+        "TooLate",
+    }
+)
+"""What `Jobs.demandReveal` may say before it takes the fee (contracts/libraries/Demands.sol)."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +75,7 @@ def demand_next(place: Marketplace, wallet: Wallet, job_id: bytes, provider: str
 
     if replica.demand_deadline == 0:
         now = place.clock.now()
+        _check(place, place.jobs.demand_reveal(job_id, replica.provider), wallet)
         with wallet.open() as transactions:
             money = plan_escrow(place.token, place.vault, wallet.account, fee, now=now)
             if money.approval is not None:
@@ -75,6 +91,15 @@ def demand_next(place: Marketplace, wallet: Wallet, job_id: bytes, provider: str
         return outcome("waiting")
     wallet.send(place.jobs.slash_withheld(job_id, replica.provider), f"slash:{job_id.hex()}:{replica.provider}")
     return outcome("slashed")
+
+
+def _check(place: Marketplace, call: Call, wallet: Wallet) -> None:
+    """Raises ContractError where the contract refuses the demand itself, before anything is approved for it."""
+    try:
+        place.chain.call(call, sender=wallet.account.address)
+    except ContractError as error:
+        if error.code in _REFUSED:
+            raise  # anything else is about the fee, which is not approved yet
 
 
 def _replica(place: Marketplace, job_id: bytes, provider: str) -> ReplicaView:

@@ -19,6 +19,8 @@ from market.views import JobState, JobView
 SHORTEST, LONGEST = 0.02, 0.5
 """Seconds between two looks where no block wakes us: short after something happened, longer while nothing does."""
 WITH_WAKER = 1.0
+DRAW_AGAIN_FIRST, DRAW_AGAIN_LONGEST = 2.0, 30.0
+"""Seconds after a draw that found too few, until it is made again; doubled each time, as each costs gas."""
 UNKNOWN_SECONDS = 30.0
 """How long a job that was posted may be missing at an endpoint."""
 _SOMEBODY_ELSE = frozenset({"WrongState"})
@@ -65,6 +67,8 @@ class Follow:
         self._last_commit: float | None = None
         self._agreed_seen = False
         self._said = ""
+        self._drawn_at: float | None = None
+        self._draw_pause = DRAW_AGAIN_FIRST
 
     async def until_final(self, job_id: bytes) -> JobView:
         """Looks, waits and settles until the job is final. Survives an RPC endpoint that goes away for a while.
@@ -137,7 +141,12 @@ class Follow:
         return True
 
     async def _draw(self, job_id: bytes, job: JobView, send: Callable[[Call, str], Sent]) -> bool:
-        """Draws the replicas; False where the posting block is not behind yet or somebody was faster."""
+        """Draws the replicas; False where the posting block is not behind yet, somebody was faster, or a draw that
+        found too few was made a moment ago."""
+        if self._drawn_at is not None and job.draw_failed:
+            if self._steps.now() < self._drawn_at + self._draw_pause:
+                return False
+            self._draw_pause = min(2 * self._draw_pause, DRAW_AGAIN_LONGEST)
         try:
             await anyio.to_thread.run_sync(send, self._jobs.draw(job_id), f"draw:{job_id.hex()}:{job.draw_block}")
         except ChainUnreachable as error:
@@ -147,6 +156,7 @@ class Follow:
             if error.code not in _NOT_YET_OR_DONE:
                 raise
             return False
+        self._drawn_at = self._steps.now()
         return True
 
     async def _settle(self, job_id: bytes, send: Callable[[Call, str], Sent]) -> None:

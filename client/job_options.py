@@ -13,7 +13,7 @@ from client.escrow import EscrowSource
 from client.model_files import Limits, ModelText
 from market.api import BODY_LIMIT, CONTENT_LIMIT, IDS_LIMIT, MESSAGES_LIMIT, Message
 from market.hashing import STOP_TOKENS_MAX, UNUSED_TOKEN, ZERO32, pack_stop_tokens, tokens_root
-from market.settlement import BPS
+from market.settlement import BPS, DRAW_FEE_BPS
 from market.types import Mode, Request, Sampler
 
 BUILT_MODES = (Mode.NONE, Mode.QUORUM)
@@ -36,6 +36,8 @@ class JobOptions:
         min_reliability_bps: least share of jobs paid, of providers with a record.
         seed: decides between equal quotes; None = drawn, and recorded in the report.
         escrow: where the money may come from.
+        draw: the chain draws who answers, out of the offers that allow it; the prompt becomes public. `bond` is the
+            least that each must lock then, 0 = what the contract demands. Who may answer cannot be chosen.
     """
 
     model: str | None = None
@@ -55,6 +57,8 @@ class JobOptions:
     min_reliability_bps: int = 0
     seed: bytes | None = None
     escrow: EscrowSource = EscrowSource.AUTO
+    draw: bool = False
+    bond: int = 0
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,30 @@ def check_options(options: JobOptions, limits: ChainLimits) -> None:
         raise BadRequest(f"max_kill_fee_bps is a share of the price, 0 to {BPS}, not {options.max_kill_fee_bps}.")
     if options.seed is not None and len(options.seed) != 32:
         raise BadRequest(f"The seed takes 32 bytes, not {len(options.seed)}.")
+    _check_draw(options)
+
+
+def _check_draw(options: JobOptions) -> None:
+    if not options.draw:
+        if options.bond:
+            raise BadRequest("A least bond is for drawn jobs: a quote names its own.", hint="Add --draw.")
+        return
+    chosen = {
+        "--allow": options.allow,
+        "--deny": options.deny,
+        "--label": options.labels,
+        "--min-reliability": options.min_reliability_bps,
+        "--seed": options.seed,
+    }
+    odd = [name for name, value in chosen.items() if value]
+    if odd:
+        raise BadRequest(f"The chain draws who answers: {', '.join(odd)} cannot be used with --draw.")
+    if options.max_kill_fee_bps < DRAW_FEE_BPS:
+        raise BadRequest(
+            f"The kill fee of a drawn job is at least {DRAW_FEE_BPS} basis points of its price, "
+            f"{options.max_kill_fee_bps} are allowed.",
+            hint="Raise --max-kill-fee, or leave out --draw.",
+        )
 
 
 def build_request(

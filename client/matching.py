@@ -29,6 +29,8 @@ class OfferTerms(Protocol):
     def max_output_tokens(self) -> int: ...
     @property
     def modes(self) -> int: ...
+    @property
+    def max_bond(self) -> int: ...
 
 
 class ListedOffer(Protocol):
@@ -48,6 +50,8 @@ class ListedOffer(Protocol):
     def jobs_paid(self) -> int: ...
     @property
     def jobs_missed(self) -> int: ...
+    @property
+    def weight(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class LeftOut:
     """A provider that was not chosen, and the first constraint it failed.
 
     Attributes:
-        stage: "matching" (its offer), "negotiation" (its quote) or "selection".
+        stage: "matching" (its offer), "negotiation" (its quote), "selection", or "draw".
         constraint: stable name, e.g. "mode", "max_price", "stake", "timeout", or the code of its refusal.
         message: the same in words, with the numbers.
         details: the numbers.
@@ -172,7 +176,7 @@ Failure = tuple[str, str, dict[str, Any]]
 
 
 def _first_failure(listed: ListedOffer, wanted: Constraints) -> Failure | None:
-    return _failed_by_policy(listed, wanted) or _failed_by_offer(listed, wanted) or _failed_by_standing(listed, wanted)
+    return _failed_by_policy(listed, wanted) or failed_by_offer(listed, wanted) or _failed_by_standing(listed, wanted)
 
 
 def _failed_by_policy(listed: ListedOffer, wanted: Constraints) -> Failure | None:
@@ -191,7 +195,8 @@ def _failed_by_policy(listed: ListedOffer, wanted: Constraints) -> Failure | Non
     return None
 
 
-def _failed_by_offer(listed: ListedOffer, wanted: Constraints) -> Failure | None:
+def failed_by_offer(listed: ListedOffer, wanted: Constraints) -> Failure | None:
+    """Mode, token, token limits and price cap: the first that does not fit, in words and numbers."""
     offer = listed.offer
     if not offer.modes >> wanted.mode & 1:
         offered = [mode.name.lower() for mode in Mode if offer.modes >> mode & 1]

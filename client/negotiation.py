@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
@@ -9,6 +10,7 @@ from typing import Protocol
 
 import anyio
 
+from client.drawing import DrawWanted, plan_draw
 from client.endpoints import Reach, check_endpoint
 from client.errors import NotEnoughProviders, PriceAboveCap, UnsafeEndpoint
 from client.job_options import ChainLimits, JobOptions, Prompt, build_request, check_options
@@ -23,8 +25,12 @@ from client.selection import Selection, VerifiedQuote, select
 from client.signatures import SignatureChecker
 from client.steps import StepClock
 from market.errors import AssayError
+from market.hashing import ZERO32
 from market.index import UnknownModel
 from market.types import Model, Request
+
+DRAW_OFFER_SECONDS = 600
+"""How long the terms of a drawn job can be posted: offers change meanwhile."""
 
 
 class ListedModel(Protocol):
@@ -81,6 +87,7 @@ class Negotiator:
         now: unix seconds, not earlier than the chain's.
         is_used: whether the chain accepted a quote with this digest from this client already.
         random: n → n random bytes, for nonces and seeds.
+        least_stake: base units of stake below which nobody is drawn; asked of the chain where a job is to be drawn.
     """
 
     def __init__(
@@ -94,9 +101,11 @@ class Negotiator:
         now: Callable[[], int],
         is_used: Callable[[bytes], bool],
         random: Callable[[int], bytes],
+        least_stake: Callable[[], int] = lambda: 0,
         policy: RfqPolicy | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
+        self._least_stake = least_stake
         self._directory = directory
         self._market = market
         self._files = files
@@ -109,7 +118,7 @@ class Negotiator:
         self._clock = clock
 
     async def negotiate(self, prompt: Prompt, options: JobOptions, steps: StepClock, report: Report) -> Bargain:
-        """Chooses quotes for a prompt.
+        """Chooses quotes for a prompt; or, where the chain is to draw, finds terms that enough providers take.
 
         Raises:
             BadRequest, EmptyPrompt, UnknownModel, NotEnoughProviders, PriceAboveCap, ModelFilesUnavailable: each says
@@ -125,6 +134,9 @@ class Negotiator:
             )
         text = await self._files.load(model.roots, self.reachable(offers))
         request, ids = build_request(model.model_id, prompt, text, options, self._random(32))
+        if options.draw:
+            outcome = await self._plan_draw(model, offers, request, options, steps, report)
+            return Bargain(outcome, request, ids, prompt, text, options)
         with steps.measure("matching"):
             candidates, left_out = match(offers, self._constraints(options, request))
         report(Progress("matching", f"{len(candidates)} of {len(offers)} fit", {"candidates": len(candidates)}))
@@ -137,6 +149,40 @@ class Negotiator:
         message = f"{len(quotes)} quotes, {len(selection.chosen)} chosen"
         report(Progress("negotiation", message, {"escrow": outcome.escrow, "quotes": len(quotes)}))
         return Bargain(outcome, request, ids, prompt, text, options)
+
+    async def _plan_draw(
+        self,
+        model: ListedModel,
+        offers: Sequence[ListedOffer],
+        request: Request,
+        options: JobOptions,
+        steps: StepClock,
+        report: Report,
+    ) -> QuoteReport:
+        """Nobody is asked: what stands in the registry binds whoever is drawn."""
+        now = await anyio.to_thread.run_sync(self._now)
+        wanted = DrawWanted(
+            client=self._market.client,
+            request=request,
+            mode=options.mode,
+            replicas=options.replicas,
+            token=self._market.token.address,
+            share_bps=self._market.share_bps,
+            model_name=printable(model.name, 60),
+            valid_until=now + DRAW_OFFER_SECONDS,
+            nonce=int.from_bytes(self._random(32)),
+            max_price=options.max_price,
+            max_escrow=options.max_escrow,
+            bond=options.bond,
+            least_stake=await anyio.to_thread.run_sync(self._least_stake),
+        )
+        with steps.measure("matching"):
+            drawn, left_out = plan_draw(offers, wanted)
+        count = len(drawn.eligible)
+        told = f"{options.replicas} of {count} providers are to be drawn"
+        report(Progress("matching", told, {"candidates": count, "price": drawn.price}))
+        nothing = Selection((), (), (), 0, ZERO32)
+        return dataclasses.replace(self._report(model, request, options, nothing, left_out, steps), drawn=drawn)
 
     def _look_up(self, wanted: str | None) -> tuple[ListedModel, Sequence[ListedOffer]]:
         self._directory.sync()

@@ -29,6 +29,7 @@ from market.contracts import Jobs, Token, Vault
 from market.errors import ChainError, MarketError
 from market.events import decode_logs
 from market.hashing import job_id as job_id_of
+from market.hashing import pack_tokens
 from market.transactions import Sent, TransactionPending, Transactions
 from market.views import JobParams, SignedQuote
 
@@ -140,11 +141,12 @@ class Poster:
         """The job's number, the money, and the record, which is on disk when this returns."""
         await_earlier(transactions)
         now, client = self._now(), self._wallet.account.address
-        quotes = bargain.report.chosen
-        first_end = min(quote.quote.valid_until for quote in quotes)
+        quotes, drawn = bargain.report.chosen, bargain.report.drawn
+        terms = None if drawn is None else drawn.quote
+        first_end = min(quote.valid_until for quote in ([q.quote for q in quotes] if terms is None else [terms]))
         if now + EXPIRY_MARGIN > first_end:
             raise QuotesExpired(
-                f"A chosen quote ended at {first_end}; it is {now}.",
+                f"{'A chosen quote' if terms is None else 'What the draw offers'} ended at {first_end}; it is {now}.",
                 hint="Nothing was spent. Ask again, and confirm sooner.",
                 valid_until=first_end,
                 now=now,
@@ -172,11 +174,16 @@ class Poster:
             quotes=tuple(StoredQuote(q.quote, q.signature, q.endpoint) for q in quotes),
             seed=bargain.report.seed,
             steps_ms=steps.measured(),
+            draw=0 if terms is None else bargain.options.replicas,
+            terms=terms,
         )
         self._store.put(record)
         return record, escrow
 
     def _send(self, transactions: Transactions, record: JobRecord, bargain: Bargain, escrow: EscrowPlan) -> Sent:
+        quotes = tuple(SignedQuote(q.quote, q.signature) for q in record.quotes)
+        if record.terms is not None:
+            quotes = (SignedQuote(record.terms, b""),)
         parameters = JobParams(
             mode=record.mode,
             quorum=record.quorum,
@@ -184,8 +191,10 @@ class Poster:
             commit_window=record.commit_window,
             reveal_window=record.reveal_window,
             request=record.request,
-            quotes=tuple(SignedQuote(q.quote, q.signature) for q in record.quotes),
+            quotes=quotes,
             permit=escrow.permit,
+            inline_input=pack_tokens(record.ids) if record.draw else b"",  # nobody knows yet whom to bring it
+            draw=record.draw,
         )
         return transactions.send(self._jobs.post(parameters), key=post_key(record))
 
@@ -232,7 +241,9 @@ def posted_id(jobs: Jobs, sent: Sent) -> bytes:
 def acceptances(record: JobRecord) -> Progress:
     """Who holds the prompt, and what that means for the quorum."""
     accepted, total = len(record.acceptances), len(record.quotes)
-    if accepted == total:
+    if record.draw:
+        message = "the prompt is public on chain, for whoever is drawn"
+    elif accepted == total:
         message = f"all {total} providers hold the prompt"
     else:
         missing = "; ".join(f"{provider[:10]}…: {why}" for provider, why in record.refusals.items())

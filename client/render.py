@@ -11,16 +11,19 @@ from rich.table import Table
 from rich.text import Text
 
 from client.demands import Demand
+from client.drawing import DrawOffer
 from client.matching import LeftOut
 from client.progress import Progress, Report
 from client.results import Balance, JobResult, JobSummary, QuoteReport, TokenInfo
 from client.selection import VerifiedQuote
 from market.money import format_amount
+from market.views import JobState
 
 _ROLES = {"agreed": "green", "late": "yellow", "working": "cyan", "released": "dim"}
 TABLE_WIDTH = 150
 UNBOUNDED = 10_000
 _MARKS = {
+    "undrawn": "not drawn",
     "assigned": "–",
     "committed": "committed",
     "revealed": "committed, revealed",
@@ -61,7 +64,10 @@ def _line(progress: Progress) -> str:
 
 
 def show_quote(console: Console, report: QuoteReport, *, explain: bool) -> None:
-    """Price, guarantee and who would do it; with `explain` also who would not, and why."""
+    """Price, guarantee and who would do it; with `explain` also who would not, and why.
+
+    Of a drawn job: who may be drawn, which only `explain` lists.
+    """
     token = report.token
     console.print(
         Text.assemble(
@@ -71,12 +77,40 @@ def show_quote(console: Console, report: QuoteReport, *, explain: bool) -> None:
         )
     )
     console.print(Text(_guarantee(report)))
-    table = _table("provider", "price", "bond", "answered in", "stake", "paid/missed")
-    for quote in report.chosen:
-        table.add_row(*_quote_cells(quote, token))
-    _print_table(console, table)
+    if report.drawn is not None:
+        _show_drawn(console, report.drawn, report, explain=explain)
+    else:
+        table = _table("provider", "price", "bond", "answered in", "stake", "paid/missed")
+        for quote in report.chosen:
+            table.add_row(*_quote_cells(quote, token))
+        _print_table(console, table)
     if explain:
         _show_left_out(console, report.left_out, report)
+
+
+def _show_drawn(console: Console, drawn: DrawOffer, report: QuoteReport, *, explain: bool) -> None:
+    token, count = report.token, len(drawn.eligible)
+    console.print(
+        Text(
+            f"The chain draws {report.replicas} of {count} providers that take these terms. Each is paid "
+            f"{money(drawn.price, token)} for an answer of full length, whatever less its own offer asks. A draw that "
+            f"nobody makes in time costs {money(drawn.quote.kill_fee, token)} for each. The prompt is public on chain."
+        )
+    )
+    if not explain:
+        return
+    whole = sum(provider.weight for provider in drawn.eligible)
+    table = _table("may be drawn", "its offer", "share", "locks up to", "stake", "paid/missed")
+    for provider in drawn.eligible:
+        table.add_row(
+            provider.provider.lower(),
+            money(provider.list_price, token),
+            f"{100 * provider.weight // whole} %",
+            money(provider.max_bond, token),
+            money(provider.stake, token),
+            f"{provider.jobs_paid}/{provider.jobs_missed}",
+        )
+    _print_table(console, table)
 
 
 def _guarantee(report: QuoteReport) -> str:
@@ -126,12 +160,14 @@ def show_job(console: Console, result: JobResult) -> None:
         )
     _print_table(console, table)
     if result.state.is_final:
+        burnt = f" + {money(result.burnt, token)} burnt, as nobody made the draw in time" if result.burnt else ""
         console.print(
             f"escrow {money(result.escrow, token)} = {money(result.paid, token)} paid + "
-            f"{money(result.refunded, token)} back as credit"
+            f"{money(result.refunded, token)} back as credit{burnt}"
         )
     else:
-        console.print(f"escrow {money(result.escrow, token)}, commits until {moment(result.commit_deadline)}")
+        what = "draw" if result.state is JobState.DRAWING else "commits"
+        console.print(f"escrow {money(result.escrow, token)}, {what} until {moment(result.commit_deadline)}")
     if any(result.steps_ms.values()):
         steps = "  ".join(f"{step} {milliseconds:,}" for step, milliseconds in result.steps_ms.items() if milliseconds)
         console.print(Text(f"ms     {steps}", style="dim"))
@@ -148,7 +184,8 @@ def show_demand(console: Console, demand: Demand) -> None:
     words = {
         "demanded": f"Demanded for {fee}. The provider must publish its answer until {until}.",
         "waiting": f"The provider has until {until} to publish. Then: the same command again, which slashes its bond.",
-        "slashed": "The provider kept the answer back. Its bond is slashed: your price and the fee are credit again.",
+        "slashed": "The provider kept the answer back and lost its bond. Its price went to the job's client, "
+        "the fee back to whoever demanded the answer, both as credit.",
         "published": "Published on chain:",
     }
     console.print(Text(words[demand.state]))

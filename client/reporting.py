@@ -14,16 +14,19 @@ from market.chain import Chain
 from market.contracts import Jobs
 from market.events import decode_logs
 from market.receipts import ReceiptDocument
+from market.settlement import Terms, kill_fee
 from market.signing import Domain
 from market.types import Receipt
-from market.views import JobView, ReplicaState, ReplicaView
+from market.views import JobState, JobView, ReplicaState, ReplicaView
 
 _LABELS = {
     "JobPosted": "Jobs.post",
+    "Drawn": "Jobs.draw",
     "Committed": "Jobs.commit",
     "Revealed": "Jobs.reveal",
     "Settled": "Jobs.settle",
     "Expired": "Jobs.settle",
+    "DrawLapsed": "Jobs.settle",
     "Cancelled": "Jobs.cancel",
 }
 
@@ -94,6 +97,7 @@ def compose(
         accepted = dict.fromkeys(record.refusals, False) | dict.fromkeys(record.acceptances, True)
         outcome = record.result
     paid = sum(replica.paid for replica in replicas)
+    burnt = _draw_fee(job, replicas) if job.state is JobState.EXPIRED and not job.draw_failed else 0
     return JobResult(
         job_id=job_id,
         model_id=job.model_id,
@@ -103,7 +107,8 @@ def compose(
         finish=finish_name(outcome.get("finish", 0)),
         escrow=job.escrow,
         paid=paid,
-        refunded=job.escrow - paid if job.state.is_final else 0,
+        refunded=job.escrow - paid - burnt if job.state.is_final else 0,
+        burnt=burnt,
         providers=replicas_of(job, replicas, accepted),
         gas=outcome.get("gas", {}),
         steps_ms=steps_ms,
@@ -113,6 +118,19 @@ def compose(
         final_at=job.final_at,
         receipts=documents(map(_receipt, outcome.get("receipts", ())), domain, record, outcome.get("ids") or ()),
         problems=tuple(problems),
+    )
+
+
+def _draw_fee(job: JobView, replicas: Sequence[ReplicaView]) -> int:
+    """What is burnt where nobody makes the draw in time: the kill fees of the places (settlement.lapse_draw)."""
+    return sum(
+        kill_fee(
+            Terms(r.base_fee, r.price_per_m_input, r.price_per_m_output, r.kill_fee, r.miss_fee, r.bond),
+            job.input_tokens,
+            job.max_output_tokens,
+        )
+        for r in replicas
+        if r.state is ReplicaState.UNDRAWN
     )
 
 

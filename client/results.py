@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from client.drawing import DrawOffer
 from client.errors import JobCancelled, NoAgreement, OutputUnavailable
 from client.matching import LeftOut
 from client.selection import VerifiedQuote
@@ -43,6 +44,7 @@ class QuoteReport:
         escrow: what `post` would take: the sum of the chosen prices for the request at its longest.
         bond: the smallest bond behind a chosen quote: what a proved liar loses at least.
         seed: what decided between equals; the same seed and quotes give the same choice.
+        drawn: what is offered to whoever the chain draws; then nobody is chosen, and there are no alternatives.
     """
 
     model_id: bytes
@@ -58,13 +60,18 @@ class QuoteReport:
     left_out: tuple[LeftOut, ...]
     seed: bytes
     steps_ms: Mapping[str, int]
+    drawn: DrawOffer | None = None
 
     @property
     def escrow(self) -> int:
+        if self.drawn is not None:
+            return self.drawn.price * self.replicas
         return sum(quote.price for quote in self.chosen)
 
     @property
     def bond(self) -> int:
+        if self.drawn is not None:
+            return self.drawn.quote.bond
         return min(quote.quote.bond for quote in self.chosen)
 
     def to_json(self) -> dict[str, Any]:
@@ -83,6 +90,7 @@ class QuoteReport:
             "alternatives": [_quote_json(quote) for quote in self.alternatives],
             "left_out": [item.to_json() for item in self.left_out],
             "seed": "0x" + self.seed.hex(),
+            "drawn": None if self.drawn is None else self.drawn.to_json(),
             "steps_ms": dict(self.steps_ms),
         }
 
@@ -111,7 +119,7 @@ class Replica:
     Attributes:
         role: agreed, disagreed, late, missed (committed, not revealed), absent (accepted, never committed), refused
             (did not take the request), released (committed, but too few others did, or the job was cancelled), or
-            working while the job is open.
+            working while the job is open. "undrawn" (address 0) is a place for which nobody was drawn yet, or in time.
         status: the replica's state on chain in lower case; bond: the same of its bond, "none" before a commit.
         paid: out of the escrow, base units.
     """
@@ -134,6 +142,8 @@ class Replica:
 
 def role_of(job: JobView, replica: ReplicaView, accepted: bool | None) -> str:
     """The role behind a replica's state; `accepted` is None where nobody here knows whether it took the request."""
+    if replica.state is ReplicaState.UNDRAWN:
+        return "undrawn"
     if replica.state is ReplicaState.REVEALED:
         if job.is_agreed:
             return "agreed" if replica.digest == job.output_hash else "disagreed"
@@ -191,7 +201,8 @@ class JobResult:
         answer: text of the agreed output; None before agreement, or where the tokenizer could not be had.
         ids: its token ids; finish: "stop" or "length", "" before agreement.
         state: the job's state on chain in lower case; settled: whether an agreed output was paid.
-        paid, refunded: what left the escrow to replicas, and came back as credit; base units.
+        paid, refunded: what left the escrow to replicas, and came back as credit; base units. burnt: the fee of a draw
+            that nobody made in time.
         gas: label of each transaction ("Jobs.post", "Jobs.commit 0x1234…") → gas used.
         receipts: of every paid replica that served its output; each is a file that market.receipts.verify_receipt
             checks offline.
@@ -216,6 +227,7 @@ class JobResult:
     receipts: tuple[ReceiptDocument, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     problems: tuple[str, ...] = field(default=())
+    burnt: int = 0
 
     @property
     def settled(self) -> bool:
@@ -225,6 +237,15 @@ class JobResult:
         """Raises NoAgreement, JobCancelled or OutputUnavailable where there is no answer at the end. Nothing while
         the job is open."""
         money = f"{self.refunded} base units came back as credit, {self.paid} were paid."
+        if self.state is JobState.EXPIRED and any(replica.role == "undrawn" for replica in self.providers):
+            why = f"nobody made the draw, its fee of {self.burnt} is burnt" if self.burnt else "too few took its terms"
+            raise NoAgreement(
+                f"The job expired without its providers being drawn: {why}. {money}",
+                hint="Ask again, without --draw or with a higher price; `assay withdraw` takes the credit out.",
+                code="NobodyDrawn",
+                refunded=self.refunded,
+                burnt=self.burnt,
+            )
         if self.state is JobState.EXPIRED:
             roles = ", ".join(f"{replica.address.lower()[:10]}… {replica.role}" for replica in self.providers)
             raise NoAgreement(
@@ -264,6 +285,7 @@ class JobResult:
             "escrow": self.escrow,
             "paid": self.paid,
             "refunded": self.refunded,
+            "burnt": self.burnt,
             "providers": [replica.to_json() for replica in self.providers],
             "gas": dict(self.gas),
             "steps_ms": dict(self.steps_ms),

@@ -68,6 +68,7 @@ class JobRecord:
         post_transaction: hash, "" before.
         acceptances, refusals: provider (lower case) → signed acceptance, or why the request could not be delivered.
         steps_ms: what was measured before a restart.
+        draw: how many replicas the chain draws, and terms: what it offers them; then there are no quotes. Else 0, None.
     """
 
     job_id: bytes
@@ -88,6 +89,12 @@ class JobRecord:
     refusals: Mapping[str, str] = field(default_factory=dict)
     steps_ms: Mapping[str, int] = field(default_factory=dict)
     result: Mapping[str, Any] = field(default_factory=dict)
+    draw: int = 0
+    terms: Quote | None = None
+
+    @property
+    def replicas(self) -> int:
+        return self.draw or len(self.quotes)
 
 
 class JobStore:
@@ -199,6 +206,8 @@ def _body(record: JobRecord) -> dict[str, Any]:
         },
         "refusals": dict(record.refusals),
         "stepsMs": dict(record.steps_ms),
+        "draw": record.draw,
+        "terms": None if record.terms is None else record.terms.to_json(),
     }
 
 
@@ -230,6 +239,8 @@ def _record(row: tuple[Any, ...]) -> JobRecord:
         refusals=body["refusals"],
         steps_ms=body["stepsMs"],
         result=json.loads(result),
+        draw=body.get("draw", 0),
+        terms=Quote.from_json(body["terms"]) if body.get("terms") else None,
     )
 
 

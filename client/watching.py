@@ -47,7 +47,10 @@ def next_step(job: JobView, now: int) -> Step:
         return Step(Next.DONE, job.state.name.lower(), f"the job is {job.state.name.lower()}")
     if job.state is JobState.DRAWING:
         if now <= job.commit_deadline:
-            return Step(Next.DRAW, "drawing", f"{job.replicas} providers are to be drawn", job.commit_deadline)
+            text = f"{job.replicas} providers are to be drawn"
+            if job.draw_failed:
+                text = f"the last draw found fewer than {job.replicas} providers that take the terms; it is made again"
+            return Step(Next.DRAW, "drawing", text, job.commit_deadline)
         return Step(Next.SETTLE, "settling", "nobody was drawn in time")
     counts = f"{job.committed} of {job.replicas} committed"
     if job.state is JobState.OPEN:

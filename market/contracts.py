@@ -36,6 +36,8 @@ from market.views import (
 )
 
 BlockTag: TypeAlias = int | str
+DRAW_STAKE_SHARE = 16
+"""Registry.STAKE_SHARE, which has no getter: being drawn takes a stake of drawStakeCap / 16."""
 
 
 class Contract:
@@ -305,6 +307,10 @@ class Registry(Contract):
     def draw_stake_cap(self) -> int:
         """Base units of stake above which the chance to be drawn grows no more."""
         return cast(int, self._read("drawStakeCap"))
+
+    def draw_stake_minimum(self) -> int:
+        """Base units of free stake below which nobody is listed or drawn."""
+        return self.draw_stake_cap() // DRAW_STAKE_SHARE
 
     def vault(self) -> str:
         """Address of the vault whose stake counts."""

@@ -41,6 +41,7 @@ class Listed:
     stake: int = 1_000_000
     jobs_paid: int = 0
     jobs_missed: int = 0
+    weight: int = 0
 
 
 def offer(**changes: Any) -> Offer:
