@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -32,13 +33,14 @@ from provider.chainside import ChainSide
 from provider.config import ProviderConfig
 from provider.desk import Desk
 from provider.drain import Drain
+from provider.draws import Draws
 from provider.errors import JournalError
 from provider.executor import EngineExecutor, Executor, ExecutorFactory
 from provider.income import Income
 from provider.instructions import Attendant, InstructionBook
 from provider.journal import Journal
 from provider.metrics import Books, Metrics, create_metrics_app
-from provider.node import Node
+from provider.node import Next, Node
 from provider.onboard import Onboarding, Report, stake_problem
 from provider.pricing import Shop
 from provider.records import BONDED
@@ -51,6 +53,7 @@ log = structlog.get_logger(__name__)
 
 SideFactory = Callable[[Chain, Jobs, Vault, Transactions, float], ChainSide]
 
+OFFERS_AGAIN = 30.0  # seconds until offers that could not be brought in line are tried again
 SETTLE_DOWN = 3.0  # seconds a stopping agent gives its last steps
 
 
@@ -77,6 +80,8 @@ class Agent:
     onboard: Callable[[], None]
     resources: ExitStack
     drain: Drain
+    draws: Draws
+    postponed: Callable[[], bool]
     metrics_url: str | None
     metrics_server: Server | None
     metrics_listener: socket.socket | None
@@ -105,8 +110,8 @@ class Agent:
         try:
             while not self.server.started and not any(part.done() for part in parts):
                 await asyncio.sleep(0.005)
-            for row in self.journal.open_jobs():
-                self.worklist.kick(row.job_id)
+            for job_id in [*(row.job_id for row in self.journal.open_jobs()), *self.draws.open()]:
+                self.worklist.kick(job_id)
             onboarded = on_thread(self.onboard)
             ends: list[asyncio.Future[Any]] = [stopped, *parts]
             await asyncio.wait([onboarded, *ends], return_when=asyncio.FIRST_COMPLETED)
@@ -122,18 +127,23 @@ class Agent:
             await self._wind_down(parts, stopped)
 
     async def _attend(self) -> None:
-        """Looks for the owner's instructions twice a second; returns once a drain that ends the agent is done."""
+        """Looks for the owner's instructions twice a second and brings the offers in line with them; returns once a
+        drain that ends the agent is done."""
         drained = False
-        idle = self.drain.active  # then nothing was announced or staked at the start
+        applied = self.drain.active  # by the start
+        look_again = 0.0  # monotonic
 
         def look() -> None:
-            nonlocal drained, idle
+            nonlocal drained, applied, look_again
             self.attendant.serve()
-            if idle and not self.drain.active:
+            changed = self.drain.active != applied
+            if (changed or self.postponed()) and time.monotonic() > look_again:
+                look_again = time.monotonic() + OFFERS_AGAIN
+                wanted = self.drain.active
                 self.onboard()
-                idle = False
-            # before the first look at the chain nobody knows whether jobs were assigned meanwhile
-            if self.drain.leaves and self.watcher.is_abreast and self.drain.left(self.worklist.now()).nothing:
+                applied = wanted
+                look_again = time.monotonic() + OFFERS_AGAIN if self.postponed() else 0.0
+            if self.drain.leaves and self._has_nothing_left():
                 self.drain.gone()
                 drained = True
 
@@ -141,9 +151,15 @@ class Agent:
             try:
                 await on_thread(look)
             except AssayError as error:
-                log.warning("instructions_unreadable", code=error.code, error=error.message)
+                log.warning("instructions_not_carried_out", code=error.code, error=error.message)
             await asyncio.sleep(0.5)
         log.info("drained")
+
+    def _has_nothing_left(self) -> bool:
+        """Before the chain was read past the last block that may have drawn this provider, nobody knows."""
+        left_in = self.drain.left_draws_in
+        known = left_in is not None and self.watcher.is_abreast and self.watcher.has_read(left_in)
+        return known and self.drain.left(self.worklist.now()).nothing
 
     async def _wind_down(self, parts: list[asyncio.Future[None]], stopped: asyncio.Future[Any]) -> None:
         _, _, watcher, attendant, *_ = parts
@@ -207,8 +223,15 @@ def build(
         onboarding.check_gas()
         endpoint = config.endpoint or url
 
+        onboarded_by_one = threading.Lock()
+
         def onboard() -> None:
+            with onboarded_by_one:  # the start's and one that an instruction asks for
+                _onboard()
+
+        def _onboard() -> None:
             if drain.active:
+                drain.left_draws_in = onboarding.leave_draws(catalogue)
                 report("draining: nothing is announced, offered or staked; `assay provider resume` takes work again")
                 return
             onboarding.announce(endpoint)
@@ -231,7 +254,16 @@ def build(
         executor = executor_factory(engines, config.limits.queue, computed)
         stack.callback(executor.stop)
         node = Node(side, journal, executor, shop, config.timing, confirmations=config.confirmations)
-        worklist = Worklist(node.step, side.now, lambda code: metrics.failed("job", code))
+
+        def may_be_drawn(model_id: bytes) -> bool:
+            return not drain.active and contracts.registry.is_drawable(account.address, model_id)
+
+        draws = Draws(side, journal, shop, config.timing, may_be_drawn)
+
+        def step(job_id: bytes) -> Next:
+            return draws.step(job_id) or node.step(job_id)
+
+        worklist = Worklist(step, side.now, lambda code: metrics.failed("job", code))
         desk = Desk(side, journal, shop, catalogue, account, load=executor.load, kick=worklist.kick, admit=drain.check)
         follower = Follower(
             chain,
@@ -244,6 +276,7 @@ def build(
             follower,
             side,
             journal,
+            draws,
             worklist.kick,
             keep_requests=config.limits.stored_request_seconds,
             keep_outputs=config.limits.output_seconds,
@@ -292,6 +325,8 @@ def build(
             onboard=onboard,
             resources=stack.pop_all(),
             drain=drain,
+            draws=draws,
+            postponed=lambda: bool(onboarding.postponed) and not drain.active,
             metrics_url=metrics_url,
             metrics_server=metrics_server,
             metrics_listener=metrics_listener,

@@ -29,7 +29,8 @@ class Outlook:
 
 
 class ChainSide:
-    """Implements provider.node.JobChain. Thread-safe; reads are RPC calls unless they say otherwise.
+    """Implements provider.node.JobChain and provider.draws.DrawChain. Thread-safe; reads are RPC calls unless they say
+    otherwise.
 
     Args:
         clock: unix seconds of this machine; monotonic: seconds that never jump.
@@ -119,6 +120,9 @@ class ChainSide:
 
     def settle(self, job_id: bytes, key: str) -> None:
         self._transactions.send(self._jobs.settle(job_id), timeout=self._timeout, key=key)
+
+    def draw(self, job_id: bytes, key: str) -> None:
+        self._transactions.send(self._jobs.draw(job_id), timeout=self._timeout, key=key)
 
     def publish_output(self, job_id: bytes, ids: Sequence[int], key: str) -> None:
         self._transactions.send(self._jobs.publish_output(job_id, ids), timeout=self._timeout, key=key)

@@ -67,6 +67,7 @@ class Gas(Section):
     reveal_gas: Count = 130_000
     settle_gas: Count = 210_000  # settling and releasing wait while they cost more than they bring
     release_gas: Count = 60_000
+    draw_gas: Count = 180_000  # a draw that nobody makes; made where the job pays for it, too
 
 
 class Limits(Section):
@@ -119,6 +120,8 @@ class Timing(Section):
     settle_grace: Seconds = 15  # after a job could be settled and nobody did, this provider pays for it
     settle_stagger: Seconds = 5  # more for each replica before this one in the job
     release_grace: Seconds = 2  # after a bond came free
+    draw_grace: Seconds = 20  # after a job was posted whose draw nobody makes, this provider pays for it
+    draw_stagger: Seconds = 4  # more for each of eight groups that providers fall into by chance
     poll_seconds: Annotated[float, Field(ge=0.05, le=60)] = 1.0  # between looks at the chain
     transaction_seconds: Count = 120  # one wait for a receipt
 

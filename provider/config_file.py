@@ -93,6 +93,8 @@ token_per_coin = {token_per_coin}
 # With a rate, settling and releasing a bond wait while their gas costs more than they bring.
 # settle_gas = 210000
 # release_gas = 60000
+# A draw that nobody makes is made where the job, if it is drawn, pays for it besides commit and reveal.
+# draw_gas = 180000
 
 [limits]
 # max_input_tokens = 4096
@@ -134,6 +136,10 @@ min_reveal_window = {min_reveal_window}
 settle_grace = {settle_grace}
 # settle_stagger = 5
 # release_grace = 2
+# When nobody draws the providers of a job that may be this one's, this provider does after draw_grace, or up to seven
+# times draw_stagger later: so no client lets a draw pass because it hopes for another.
+draw_grace = {draw_grace}
+# draw_stagger = 4
 # poll_seconds = 1.0
 # transaction_seconds = 120
 
@@ -171,6 +177,7 @@ class Choices:
     token_per_coin: int = 0
     min_reveal_window: int = 30
     settle_grace: int = 15
+    draw_grace: int = 20
     queue: int = 8
     metrics_port: int | None = None
 
@@ -208,6 +215,7 @@ def render(choices: Choices) -> str:
         token_per_coin=_amount(choices.token_per_coin),
         min_reveal_window=choices.min_reveal_window,
         settle_grace=choices.settle_grace,
+        draw_grace=choices.draw_grace,
         queue=choices.queue,
         metrics_line=_optional("port", choices.metrics_port, "0 = any free port. Left out: no metrics."),
     )

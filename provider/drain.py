@@ -34,6 +34,7 @@ class Drain:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
+        self.left_draws_in: int | None = None  # block until which it may have been drawn; None = it still may be
         self._state = journal.mark(MARK) or ""  # so that a quote costs no read: only this process changes it
 
     @property
@@ -51,6 +52,7 @@ class Drain:
 
     def end(self) -> None:
         """Takes new work again."""
+        self.left_draws_in = None
         self._set("")
 
     def gone(self) -> None:

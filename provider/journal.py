@@ -391,6 +391,16 @@ class Journal:
         with self._write() as db:
             db.execute("INSERT OR REPLACE INTO marks VALUES (?,?)", (name, value))
 
+    def drop_mark(self, name: str) -> None:
+        with self._write() as db:
+            db.execute("DELETE FROM marks WHERE name = ?", (name,))
+
+    def mark_names(self, prefix: str) -> list[str]:
+        """Names of the notes that begin with `prefix`."""
+        return [
+            row["name"] for row in self._all("SELECT name FROM marks WHERE substr(name, 1, ?) = ?", len(prefix), prefix)
+        ]
+
     # ----------------------------------------------------------------------------------------------- plumbing
 
     def _version(self) -> int:

@@ -130,6 +130,8 @@ class Node:
             gone = self._chain.seen() > row.commit_deadline + 3_600
             return self._refuse(row, "JOB_VANISHED") if gone else Next(at=now + 1)
         replicas = self._chain.replicas(job_id)
+        if job.state is JobState.DRAWING:  # a reorganisation took the draw back
+            return Next(at=now + 1)
         index = next((i for i, r in enumerate(replicas) if r.provider.lower() == self._chain.address.lower()), None)
         if index is None:
             return self._refuse(row, "NotReplica")
@@ -368,8 +370,8 @@ class Node:
         self._executor.drop(row.job_id)
         self._settleable_since.pop(row.job_id, None)
         release_at = mine.dispute_end(job, self._chain.dispute_window) + 1
+        locked = mine.bond_state in (BondState.LOCKED, BondState.DISPUTED)
         if row.stage not in (Stage.FINAL, Stage.RELEASING):
-            locked = mine.bond_state in (BondState.LOCKED, BondState.DISPUTED)
             row = self._journal.advance(
                 row.job_id,
                 Stage.FINAL,
@@ -380,6 +382,8 @@ class Node:
                 release_at=release_at if locked else 0,
             )
             log.info("job_final", job_id="0x" + row.job_id.hex(), outcome=row.outcome, paid=str(row.paid))
+        elif locked and row.release_at != release_at:  # a demand made the dispute window longer
+            row = self._journal.advance(row.job_id, row.stage, self._wall(), release_at=release_at)
         if mine.is_demanded and now <= mine.demand_deadline:
             return self._publish(row, now)
         if mine.bond_state is BondState.DISPUTED:

@@ -53,6 +53,7 @@ class Onboarding:
         self._config = config
         self._report = report
         self._address = transactions.address
+        self.postponed: set[bytes] = set()  # models whose drawable list did not take this provider; `offer` tries again
 
     def check_gas(self) -> None:
         """Raises ConfigError when the account cannot pay for a single transaction."""
@@ -82,6 +83,21 @@ class Onboarding:
             offer = self._offer(served)
             if registry.offer(self._address, model_id) != offer or not self._is_listed(model_id, offer):
                 self._set_offer(model_id, offer, served.product.name)
+
+    def leave_draws(self, catalogue: Catalogue) -> int:
+        """Takes the bond out of every offer, so that this provider is not drawn any more; `offer` puts it back. Its
+        places on the drawable lists stay, unless somebody prunes them.
+
+        Returns:
+            the newest block that may have drawn it.
+        """
+        registry = self._contracts.registry
+        for model_id, served in catalogue.items():
+            offer = registry.offer(self._address, model_id)
+            if offer.modes and offer.max_bond:
+                self._send(registry.set_offer(model_id, replace(offer, max_bond=0)))
+                self._report(f"is not drawn for {served.product.name} any more")
+        return self._chain.head().number
 
     def stake(self, locked: int) -> StakePlan:
         """Deposits and stakes up to the configured target; `locked`: bonds in open jobs. Returns what was done."""
@@ -116,11 +132,15 @@ class Onboarding:
         except ContractError as error:
             if error.code not in NOT_NOW:
                 raise
-            self._report(f"cannot be drawn for {name} until the next start: {error.message}")
+            if model_id not in self.postponed:
+                self._report(f"cannot be drawn for {name} at present, and tries again: {error.message}")
+            self.postponed.add(model_id)
             offer = replace(offer, max_bond=0)
             if registry.offer(self._address, model_id) == offer:
                 return
             self._send(registry.set_offer(model_id, offer))
+        else:
+            self.postponed.discard(model_id)
         self._report(f"offers {name} (0x{model_id.hex()})")
 
     def _publish(self, registry: Registry, served: Served) -> None:

@@ -163,6 +163,15 @@ class Shop:
                 gas=str(spent),
             )
 
+    def check_drawing(self, terms: JobTerms, input_tokens: int, output_tokens: int, fee_per_gas: int) -> None:
+        """Raises Refusal where a drawn job is too long for this provider, or UNPROFITABLE where it does not pay for the
+        gas of its draw besides that of commit and reveal."""
+        if input_tokens > self.limits.max_input_tokens or output_tokens > self.limits.max_output_tokens:
+            raise Refusal("TERMS_NOT_OURS", "The drawn job is longer than this provider's limits.")
+        self.check_profit(
+            price(terms, input_tokens, output_tokens) - self.gas_cost(fee_per_gas, self.gas.draw_gas), fee_per_gas
+        )
+
     def gas_cost(self, fee_per_gas: int, gas: int | None = None) -> int:
         """Base units of the token that `gas` costs, else commit and reveal; 0 while no exchange rate is configured."""
         wei = (self.gas.commit_gas + self.gas.reveal_gas if gas is None else gas) * fee_per_gas

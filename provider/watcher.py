@@ -16,6 +16,7 @@ from market.events import Event, Follower, HeadWaker, Mark, Rewind, struct_of
 from market.hashing import ZERO32, unpack_tokens
 from market.types import Request
 from provider.chainside import ChainSide
+from provider.draws import Draws
 from provider.journal import Journal
 from provider.threads import on_thread
 
@@ -35,6 +36,7 @@ class Watcher:
         follower: Follower,
         side: ChainSide,
         journal: Journal,
+        draws: Draws,
         kick: Callable[[bytes], None],
         *,
         keep_requests: int,
@@ -46,13 +48,13 @@ class Watcher:
         self._follower = follower
         self._side = side
         self._journal = journal
+        self._draws = draws
         self._kick = kick
         self._keep_requests = keep_requests
         self._keep_outputs = keep_outputs
         self._poll_seconds = poll_seconds
         self._purge_seconds = purge_seconds
         self._failed = failed
-        self._posted_in: dict[bytes, int] = {}  # drawn jobs whose draw may come later; a draw block may lie behind it
         self._forgotten = 0.0
         self._looked = False
         self.failure: AssayError | None = None  # of the last look at the chain
@@ -97,10 +99,16 @@ class Watcher:
             now = self._side.now()
             self._journal.forget(now, now - self._keep_outputs)
 
+    def has_read(self, block: int) -> bool:
+        """Whether every event up to this block is in the journal."""
+        marks = JournalCursor(self._journal).load()
+        return bool(marks) and marks[-1].number >= block
+
     def _take_events(self) -> set[bytes]:
         """Jobs that may go on. Everything is in the journal before the cursor moves past it."""
         concerned: set[bytes] = set()
         posted: dict[bytes, Mapping[str, Any]] = {}
+        to_draw: dict[bytes, Event] = {}  # posted in this look: most draws of an old chain are over in it, too
         for item in self._follower.poll():
             if isinstance(item, Rewind):
                 log.warning("chain_reorganised", to_block=item.to_block)
@@ -111,17 +119,20 @@ class Watcher:
                 continue
             if item.name == "JobPosted":
                 posted[job_id] = item.args["job"]
-                if item.args["job"]["drawBlock"]:
-                    self._posted_in[job_id] = item.block_number
+                to_draw[job_id] = item
             elif item.name == "ReplicaAssigned":
                 self._assigned(job_id, item, posted[job_id])
             elif item.name == "ReplicaDrawn":
-                self._drawn(job_id, item)
+                self._drawn(job_id, item, to_draw.get(job_id))
             elif item.name in ("Drawn", "DrawLapsed"):  # its replicas, if any, were told before
-                self._posted_in.pop(job_id, None)
+                to_draw.pop(job_id, None)
+                self._draws.over(job_id)
             elif item.name == "RequestPublished":
                 self._published(job_id, item)
-            if self._journal.job(job_id) is not None:
+            if self._journal.job(job_id) is not None or self._draws.pending(job_id) is not None:
+                concerned.add(job_id)
+        for job_id, item in to_draw.items():
+            if self._draws.opened(job_id, item.args["job"], item.block_number):
                 concerned.add(job_id)
         self._follower.commit()
         return concerned
@@ -142,7 +153,7 @@ class Watcher:
         if new:
             log.info("job_assigned", job_id="0x" + job_id.hex(), block=event.block_number)
 
-    def _drawn(self, job_id: bytes, event: Event) -> None:
+    def _drawn(self, job_id: bytes, event: Event, posted: Event | None) -> None:
         """The contract chose this provider: what it is to do stands in the job, whose posting lies further back."""
         mine = event.args["provider"].lower() == self._side.address.lower()
         job = self._side.job(job_id) if mine else None
@@ -162,7 +173,10 @@ class Watcher:
         if new:
             log.info("job_drawn", job_id="0x" + job_id.hex(), block=event.block_number)
         if job.inline_input:
-            published = self._side.published_request(job_id, self._posted_in.get(job_id, job.draw_block))
+            pending = self._draws.pending(job_id)
+            since = job.draw_block if pending is None else pending.posted_in  # a draw block may lie behind the post
+            since = since if posted is None else posted.block_number
+            published = self._side.published_request(job_id, since)
             if published is not None:
                 self._published(job_id, published)
 

@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from client import Progress
-from client.store import JobRecord
-from market.views import JobState, ReplicaState
 from tests.e2e.conftest import Market
 
 PROMPT = "the cat sat"

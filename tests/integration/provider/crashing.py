@@ -1,6 +1,6 @@
 """`python -m tests.integration.provider.crashing POINT --config … --password-file …`: the agent, killed there.
 
-POINT is one of POINTS. The command line of the package cannot reach this wiring.
+POINT is one of POINTS or DRAW_POINTS. The command line of the package cannot reach this wiring.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ POINTS = (
     "before-settle",
     "after-settle",
 )
+DRAW_POINTS = ("before-draw", "after-draw")
 
 
 def die() -> None:
@@ -58,6 +59,9 @@ class FatalSide(ChainSide):
 
     def settle(self, job_id: bytes, key: str) -> None:
         self._around("settle", lambda: super(FatalSide, self).settle(job_id, key))
+
+    def draw(self, job_id: bytes, key: str) -> None:
+        self._around("draw", lambda: super(FatalSide, self).draw(job_id, key))
 
     def _around(self, what: str, send: Callable[[], None]) -> None:
         if self.point == f"before-{what}":
@@ -90,5 +94,5 @@ def main(point: str, config: Path, password_file: Path) -> None:
 
 if __name__ == "__main__":
     chosen, _, config_path, _, password_path = sys.argv[1:]
-    assert chosen in POINTS
+    assert chosen in (*POINTS, *DRAW_POINTS)
     main(chosen, Path(config_path), Path(password_path))

@@ -21,6 +21,8 @@ from market.events import HeadWaker
 from market.views import JobView
 from provider.agent import unready
 from provider.app import create_app, for_strangers
+from provider.config import Timing
+from provider.draws import Draws
 from provider.errors import JournalError, Refusal, Stopping
 from provider.watcher import Watcher
 from tests.unit.provider import samples
@@ -64,7 +66,10 @@ def counter(tmp_path: Path) -> Iterator[Counter]:
 
 def watching(counter: Counter, follower: Any) -> Watcher:
     side: Any = DeadSide(counter)
-    return Watcher(follower, side, counter.journal, lambda _: None, keep_requests=1, keep_outputs=1, poll_seconds=0.01)
+    draws = Draws(side, counter.journal, samples.shop(), Timing(), lambda _: False)
+    return Watcher(
+        follower, side, counter.journal, draws, lambda _: None, keep_requests=1, keep_outputs=1, poll_seconds=0.01
+    )
 
 
 async def test_output_asked_of_a_provider_without_its_chain_tells_nothing_of_the_endpoint(counter: Counter) -> None:
