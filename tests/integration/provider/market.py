@@ -225,8 +225,14 @@ class LocalAgent:
     def journal(self) -> Journal:
         return self.agent.journal
 
+    @property
+    def ended(self) -> bool:
+        """Whether it ended by itself."""
+        return not self._thread.is_alive()
+
     def stop(self) -> None:
-        self._stop()
+        if not self.ended:
+            self._stop()
         self._thread.join(10)
         assert not self._thread.is_alive()
         if self._failure is not None:

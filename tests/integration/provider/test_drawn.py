@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
+from eth_account.signers.local import LocalAccount
 
+from market.events import decode_logs
 from market.hashing import ZERO32, pack_tokens, tokens_root, unpack_tokens
+from market.transactions import Transactions
 from market.types import ZERO_ADDRESS, Mode, Quote, Request
 from market.views import JobParams, JobState, ReplicaState, SignedQuote
+from provider.drain import Drain
+from provider.instructions import DrainInstruction, InstructionBook, give
+from provider.journal import Journal
 from provider.records import Stage
-from tests.integration.provider.market import LocalAgent, Market, until
+from tests.integration.provider.crashing import DRAW_POINTS
+from tests.integration.provider.market import DISPUTE_WINDOW, LocalAgent, Market, Program, until
 
 REPLICAS = 3
 MAX_BOND = 200_000
+FULL_STAKE = 1_600 * 10**6  # with which an entry that is picked is drawn
 PRICES = (1_000, 1_000_000, 2_000_000)
 WINDOW = 600
 
@@ -27,11 +38,21 @@ def agents(market: Market, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with ExitStack() as stack:
         started = []
         for _ in range(REPLICAS):
-            config, account = market.provider(tmp_path_factory.mktemp("drawn"), max_bond=MAX_BOND)
+            config, account = market.provider(
+                tmp_path_factory.mktemp("drawn"), max_bond=MAX_BOND, draw_grace=1
+            )
+            hasten(config)
             agent = LocalAgent(config, account)
             stack.callback(agent.stop)
             started.append(agent)
         yield started
+
+
+def hasten(config: Path) -> None:
+    """All its turns to make a draw come within seconds."""
+    text = config.read_text(encoding="utf-8")
+    assert "# draw_stagger = 4" in text
+    config.write_text(text.replace("# draw_stagger = 4", "draw_stagger = 1"), encoding="utf-8")
 
 
 def terms(market: Market, request: Request, **changes: int) -> Quote:
@@ -58,21 +79,21 @@ def terms(market: Market, request: Request, **changes: int) -> Quote:
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
-def post(market: Market, prompt: str) -> tuple[bytes, Request]:
-    """A public job for whoever is drawn."""
+def post(market: Market, prompt: str, *, alone: bool = False, **changes: int) -> tuple[bytes, Request]:
+    """A public job for whoever is drawn; `alone`: for one provider. `changes` are of its terms."""
     request, ids = market.request(prompt)
     jobs = market.contracts.jobs
     job = jobs.job_id_of(market.client.address, jobs.client_nonce(market.client.address))
     params = JobParams(
-        mode=Mode.QUORUM,
-        quorum=2,
+        mode=Mode.NONE if alone else Mode.QUORUM,
+        quorum=1 if alone else 2,
         max_escrow=10**9,
         commit_window=WINDOW,
         reveal_window=WINDOW,
         request=request,
-        quotes=(SignedQuote(terms(market, request), b""),),
+        quotes=(SignedQuote(terms(market, request, mode=Mode.NONE if alone else Mode.QUORUM, **changes), b""),),
         inline_input=pack_tokens(ids),
-        draw=REPLICAS,
+        draw=1 if alone else REPLICAS,
     )
     market.transactions.send(jobs.post(params))
     return job, request
@@ -101,6 +122,117 @@ def test_drawn_agents_answer_settle_and_publish_what_is_demanded(market: Market,
     assert list(unpack_tokens(published["ids"], len(ids))) == ids
     assert market.contracts.vault.credit(market.deployment.token, demanded) == credit + jobs.demand_fee()
     assert not next(r for r in jobs.replicas(job) if r.provider == demanded).is_demanded
+
+
+def drawn_by(market: Market, job: bytes) -> list[str]:
+    """Who made the draw of a job."""
+    chain = market.chain
+    logs = chain.logs([market.deployment.jobs], 0, chain.head().number)
+    hashes = [e.transaction_hash for e in decode_logs(logs) if e.name == "Drawn" and e.args["jobId"] == job]
+    return [chain.rpc("eth_getTransactionByHash", found)["from"] for found in hashes]
+
+
+def test_draw_of_a_client_that_vanished_is_made_by_one_of_the_agents(market: Market, agents: list[LocalAgent]) -> None:
+    """Whoever posted knows who will be drawn: waiting for a better draw must not be its choice."""
+    addresses = [agent.agent.address for agent in agents]
+    before = {address: market.chain.transaction_count(address) for address in addresses}
+    job, _ = post(market, "nobody comes back")
+    until(lambda: market.settled(job), 60)
+    (maker,) = drawn_by(market, job)
+    assert maker in [address.lower() for address in addresses]
+    sent = {address: market.chain.transaction_count(address) - before[address] for address in addresses}
+    assert sum(sent.values()) == 3 * 2 + 2  # commits and reveals, one draw, one settlement
+    assert [agent.agent.draws.open() for agent in agents] == [[], [], []]
+
+
+@pytest.mark.parametrize("point", ["before-draw", pytest.param("after-draw", marks=pytest.mark.slow)])
+def test_agent_killed_around_the_draw_makes_it_once_and_does_its_job(
+    market: Market, tmp_path: Path, point: str
+) -> None:
+    """Its terms are for this agent alone: nobody else locks so much."""
+    bond = 10 * MAX_BOND * (1 + DRAW_POINTS.index(point))
+    config, account = market.provider(tmp_path, max_bond=bond, stake=FULL_STAKE, draw_grace=1)
+    hasten(config)
+    doomed = Program(market, config, sys.executable, "-m", "tests.integration.provider.crashing", point)
+    try:
+        doomed.ready()
+        job, _ = post(market, "killed while drawing", alone=True, bond=bond)
+        assert doomed.process.wait(30) == -signal.SIGKILL
+    finally:
+        doomed.close()
+    state = market.job(job).state
+    assert state is (JobState.DRAWING if point == "before-draw" else JobState.OPEN)
+    again = LocalAgent(config, account)
+    try:
+        until(lambda: market.settled(job), 60)
+        assert drawn_by(market, job) == [account.address.lower()]
+        until(lambda: again.agent.draws.open() == [])
+        assert next(r for r in market.contracts.jobs.replicas(job)).paid > 0
+    finally:
+        again.stop()
+        withdraw_offer(market, account)
+
+
+def withdraw_offer(market: Market, account: LocalAccount) -> None:
+    """So that no later test draws an agent that is gone."""
+    with Transactions(market.chain, account, ":memory:") as transactions:
+        transactions.send(market.contracts.registry.remove_offer(market.pack.model_id))
+
+
+def test_draining_agent_is_not_drawn_until_it_resumes(market: Market, tmp_path: Path) -> None:
+    """It stayed on the list, was drawn on and on, and so never ended."""
+    registry, bond = market.contracts.registry, 40 * MAX_BOND
+    config, account = market.provider(tmp_path, max_bond=bond, stake=FULL_STAKE, draw_grace=600)
+    offered = partial(registry.offer, account.address, market.pack.model_id)
+    agent = LocalAgent(config, account)
+
+    def tell(*, drain: bool, leave: bool = False) -> None:
+        book = InstructionBook(agent.config.instructions_path)
+        give(book, DrainInstruction.new(drain=drain, leave=leave), account, 20)
+
+    try:
+        assert offered().max_bond == bond
+        tell(drain=True)
+        until(lambda: offered().max_bond == 0)
+        job, _ = post(market, "while it drains", alone=True, bond=bond)
+        market.transactions.send(market.contracts.jobs.draw(job))
+        assert market.job(job).draw_failed
+        assert httpx.get(f"{agent.url}/readyz").json()["reasons"] == ["DRAINING"]
+
+        tell(drain=False)
+        until(lambda: offered().max_bond == bond)
+        market.transactions.send(market.contracts.jobs.draw(job))
+        until(lambda: market.settled(job), 60)
+        assert market.contracts.jobs.replicas(job)[0].provider == account.address
+
+        tell(drain=True, leave=True)
+        until(lambda: offered().max_bond == 0)
+        market.anvil.increase_time(DISPUTE_WINDOW + 120)
+        market.anvil.mine()
+        until(lambda: agent.ended)
+        assert market.contracts.vault.staked(account.address) == FULL_STAKE
+    finally:
+        agent.stop()
+
+
+def test_agent_started_while_it_drains_leaves_the_draws(market: Market, tmp_path: Path) -> None:
+    """It was drained while it did not run: nobody could take its offer back then."""
+    config, account = market.provider(tmp_path, max_bond=MAX_BOND)
+    first = LocalAgent(config, account)
+    first.stop()
+    journal = Journal(first.config.journal_path)
+    Drain(journal).begin(leave=False)  # as `assay provider drain` does where no agent runs
+    journal.close()
+    registry, model_id = market.contracts.registry, market.pack.model_id
+    assert registry.offer(account.address, model_id).max_bond == MAX_BOND
+    again = LocalAgent(config, account)
+    try:
+        assert registry.offer(account.address, model_id).max_bond == 0
+        before = market.chain.transaction_count(account.address)
+    finally:
+        again.stop()
+    LocalAgent(config, account).stop()
+    assert market.chain.transaction_count(account.address) == before
 
 
 def test_agent_started_after_the_draw_answers_the_job_it_was_drawn_for(

@@ -8,7 +8,7 @@ import pytest
 
 from market.errors import ContractError
 from market.hashing import ZERO32, keccak256
-from market.types import Commitment
+from market.types import ZERO_ADDRESS, Commitment
 from market.views import BondState, JobState, ReplicaState
 from provider.config import Gas
 from provider.executor import Failure
@@ -95,12 +95,28 @@ def test_drawn_job_below_this_providers_terms_is_refused(desk: Desk, changes: di
 
 def test_demanded_output_is_published_once_and_the_bond_waits_for_its_longer_window(desk: Desk) -> None:
     settled(desk)
+    desk.run()
+    assert desk.chain.view is not None
+    assert desk.row().release_at == desk.chain.view.final_at + desk.chain.dispute_window + 1
     deadline = desk.chain.time + 50
     desk.chain.mine = replace(desk.chain.mine, demander=OTHER, demand_deadline=deadline)
     desk.run()
     assert desk.chain.published == (7, 8, 2)
+    assert desk.row().release_at == deadline + desk.chain.dispute_window + 1
     assert desk.run() == Next(at=deadline + desk.chain.dispute_window + 1 + 2)
     assert [what for what, _ in desk.chain.sent].count("publish") == 1
+
+
+def test_job_whose_draw_a_reorganisation_took_back_waits_for_the_next(desk: Desk) -> None:
+    mine = desk.chain.mine
+    desk.chain.change(state=JobState.DRAWING)
+    desk.chain.mine = replace(mine, provider=ZERO_ADDRESS, state=ReplicaState.UNDRAWN)
+    assert desk.run() == Next(at=NOW + 1)
+    assert desk.row().stage is Stage.SEEN
+    desk.chain.change(state=JobState.OPEN)
+    desk.chain.mine = replace(mine, provider=OTHER)
+    desk.run()
+    assert (desk.row().stage, desk.row().reason) == (Stage.REFUSED, "NotReplica")
 
 
 def test_demand_that_has_passed_is_not_answered(desk: Desk) -> None:
