@@ -72,6 +72,7 @@ class NetworkPlan:
     terms: Terms = field(default_factory=lambda: Terms(bond=1_000_000))
     max_bond: int = 10 * 10**6
     settle_grace: int = 15
+    draw_grace: int = 20
     queue: int = 8
     substitutes: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
@@ -300,6 +301,7 @@ class LocalNetwork:
                 prices=self.plan.prices,
                 terms=self.plan.terms,
                 settle_grace=self.plan.settle_grace,
+                draw_grace=self.plan.draw_grace,
                 queue=self.plan.queue,
                 metrics_port=0,
             ),

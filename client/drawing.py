@@ -16,6 +16,7 @@ from typing import Any
 from client.errors import NotEnoughProviders, PriceAboveCap
 from client.matching import Constraints, LeftOut, ListedOffer, failed_by_offer, offer_price, summarise
 from market.chain import same_address
+from market.hashing import ZERO32
 from market.settlement import Terms, minimum_bond, minimum_kill_fee, price
 from market.types import ZERO_ADDRESS, Mode, Quote, Request
 
@@ -236,7 +237,7 @@ def _quote(terms: Terms, wanted: DrawWanted) -> Quote:
         provider=ZERO_ADDRESS,
         client=ZERO_ADDRESS,
         model_id=wanted.request.model_id,
-        request_hash=wanted.request.request_hash,
+        request_hash=ZERO32,  # any request of this length, so that a contract can post on these terms, too
         mode=wanted.mode,
         token=wanted.token,
         base_fee=terms.base_fee,
