@@ -52,6 +52,17 @@ WRONG = [
     Wrong("job post --yes --max-price a-lot x", 2, "a-lot"),
     Wrong("job post --yes --max-price 0.000001 x", 5, "the cap is 1"),
     Wrong("job post --yes --max-escrow 0.000001 x", 5, "the cap is 1"),
+    Wrong("job post --yes --draw -n 7 -k 4 x", 5, "7 providers of tiny are to be drawn, 5 can be"),
+    Wrong("job post --yes --draw --max-price 0.000001 x", 5, "the cap is 1"),
+    Wrong("job post --yes --draw --max-escrow 0.000001 x", 5, "the cap is 0"),
+    Wrong("job post --yes --draw --bond 11 x", 5, "it locks 10000000 at most, the job takes a bond of 11000000"),
+    Wrong("job post --yes --draw --bond a-lot x", 2, "a-lot"),
+    Wrong("job post --yes --bond 1 x", 2, "Add --draw"),
+    Wrong("job post --yes --draw --max-kill-fee 9 x", 2, "kill fee of a drawn job"),
+    Wrong(
+        "job post --yes --draw --allow 0x1111111111111111111111111111111111111111 x", 2, "The chain draws who answers"
+    ),
+    Wrong("job post --draw x", 2, "Add --yes"),
     Wrong("job post --yes --escrow gold x", 2, "no escrow source “gold”"),
     Wrong("job post --yes --seed 0x12 x", 2, "--seed"),
     Wrong("job post --yes --allow 0x1111111111111111111111111111111111111111 x", 5, "allow list"),

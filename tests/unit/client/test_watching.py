@@ -36,6 +36,7 @@ def job(**changes) -> JobView:  # type: ignore[no-untyped-def]
     ("view", "now", "expected", "phase", "until"),
     [
         (job(state=JobState.DRAWING, draw_block=7), 1000, Next.DRAW, "drawing", 1000),
+        (job(state=JobState.DRAWING, draw_block=7, draw_failed=True), 1000, Next.DRAW, "drawing", 1000),
         (job(state=JobState.DRAWING, draw_block=7), 1001, Next.SETTLE, "settling", 0),
         (job(committed=1), 1000, Next.WAIT, "committing", 1000),
         (job(committed=1), 1001, Next.SETTLE, "settling", 0),
