@@ -83,6 +83,22 @@ def test_job_post_as_a_program_prints_one_document_and_the_others_agree(town: To
     assert "credit in the vault" in assay("balance").stdout
 
 
+def test_quote_of_a_drawn_job_says_who_may_be_drawn_for_what(town: Town, assay) -> None:
+    found = document(assay("quote", PROMPT, "--draw", "-t", "5", "--json"))
+    drawn = found["drawn"]
+    assert (found["chosen"], found["alternatives"]) == ([], [])
+    assert {provider["provider"] for provider in drawn["eligible"]} == {address.lower() for address in town.providers}
+    assert found["escrow"] == 3 * drawn["price"] > 0
+    assert drawn["kill_fee"] == -(-drawn["price"] // 10)
+    assert drawn["miss_fee"] == drawn["price"] < drawn["bond"]
+    text = assay("quote", PROMPT, "--draw", "-t", "5", "--explain").stdout
+    assert "draws 3 of 5 providers" in text
+    assert "public" in text
+    assert all(address.lower() in text for address in town.providers)
+    assert "20 %" in text
+    assert document(assay("quote", PROMPT, "-t", "5", "--json"))["drawn"] is None
+
+
 def test_job_post_killed_after_posting_goes_on_with_watch(town: Town, tmp_path: Path, assay) -> None:
     process = subprocess.Popen(
         [*ASSAY, "job", "post", PROMPT, "--yes", "-t", "5", *honest(town)],

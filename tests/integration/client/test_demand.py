@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable
 
 import pytest
+from eth_account.signers.local import LocalAccount
 
 from client import Client
-from client.demands import Demand
+from client.demands import Demand, demand_next
 from client.errors import BadRequest
 from client.render import answer_text
-from market.errors import ContractError
+from market.contracts import Token
+from market.errors import ChainError, ContractError
 from market.views import BondState
 from tests.integration.client.conftest import Town
 from tests.integration.client.test_cli import assay, document
@@ -80,3 +83,40 @@ def test_demand_of_who_is_owed_nothing_or_is_no_replica_costs_nothing(client: Cl
     with pytest.raises(BadRequest, match="no replica"):
         client.demand(result.job_id, client.address)
     assert client.balance() == before
+
+
+class NoPermits(Token):
+    """A token as there were before ERC-2612."""
+
+    def permit(self, account: LocalAccount, spender: str, value: int, deadline: int) -> bytes:
+        raise ChainError("no such function")
+
+
+def test_fee_in_a_token_without_permits_is_approved_only_where_the_demand_is_taken(client: Client, town: Town) -> None:
+    """A demand that the contract refused left an allowance behind."""
+    liar = town.adversary("liar")
+    result = client.run(PROMPT, max_output_tokens=5, allow=frozenset([*town.honest[:2], liar]))
+    withdraw_all(client)  # else credit pays the fee
+    plain = client.marketplace
+    token = NoPermits(plain.chain, plain.token.address)
+    place = dataclasses.replace(plain, token=token)
+    wallet = client.wallet
+    assert wallet is not None
+
+    def allowance() -> int:
+        return token.allowance(client.address, place.vault.address)
+
+    before = allowance()
+    sent = place.chain.transaction_count(client.address)
+    with pytest.raises(ContractError) as caught:
+        demand_next(place, wallet, result.job_id, liar)
+    assert caught.value.code == "NothingOwed"
+    assert (allowance(), place.chain.transaction_count(client.address)) == (before, sent)
+    assert demand_next(place, wallet, result.job_id, town.honest[0]).state == "demanded"
+    assert place.chain.transaction_count(client.address) == sent + 2
+    assert allowance() == 0
+
+
+def withdraw_all(client: Client) -> None:
+    if client.balance().credit:
+        client.withdraw()
