@@ -9,9 +9,10 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
 import typer
 from rich.console import Console
@@ -19,6 +20,7 @@ from rich.table import Table
 
 from market.anvil import find_binary
 from market.errors import AssayError
+from market.rpc_survey import EndpointState, survey
 
 app = typer.Typer(add_completion=False)
 
@@ -127,12 +129,72 @@ def check_network(directory: Path) -> Finding:
     return Finding("local network", True, f"running at {info.rpc_url}", "trying things out")
 
 
+@dataclass(frozen=True)
+class Configured:
+    """The RPC endpoints in use. `chain_id`: of the manifest they go with, None where there is none. `needed`: False for
+    the local network, which may well be stopped."""
+
+    urls: tuple[str, ...]
+    chain_id: int | None
+    needed: bool
+
+    @classmethod
+    def of(cls, provider: Path | None, environment: Mapping[str, str]) -> Self:
+        """Those of a provider's file, else those of the client's settings.
+
+        Raises:
+            ConfigError: the settings, or a manifest they name, cannot be read.
+        """
+        from client.config import load_config
+        from market.config import Home, LocalNetworkNote
+        from market.deployment import Deployment
+        from market.rpc_endpoints import rpc_urls
+        from provider.config import ProviderConfig
+
+        if provider is not None:
+            config = ProviderConfig.load(provider)
+            return cls(rpc_urls(config.rpc_url), Deployment.load(config.deployment).chain_id, True)
+        settings = load_config({}, environment)
+        if settings.rpc is None:
+            return cls((), None, False)
+        note = LocalNetworkNote.of(Home.of(environment))
+        manifest = settings.deployment
+        chain_id = Deployment.load(manifest).chain_id if manifest is not None and manifest.exists() else None
+        return cls(rpc_urls(settings.rpc), chain_id, note is None or note.rpc_url != settings.rpc)
+
+
+def check_endpoints(
+    provider: Path | None, environment: Mapping[str, str], timeout: float = 3.0
+) -> tuple[list[Finding], list[EndpointState]]:
+    """A finding for each configured endpoint, and what is known of it."""
+    what = "asking the chain"
+    try:
+        configured = Configured.of(provider, environment)
+        states = survey(configured.urls, chain_id=configured.chain_id, timeout=timeout)
+    except AssayError as error:
+        return [Finding("RPC endpoints", False, error.message, what, error.hint)], []
+    if not states:
+        return [Finding("RPC endpoints", True, "none configured (ASSAY_RPC, or assay up)", what)], []
+    findings = []
+    for state in states:
+        found = state.trouble or f"chain {state.chain_id}, block {state.head}, {state.lag} behind the best"
+        fix = "check the URL, its key, the node"
+        findings.append(Finding(f"RPC {state.origin}", state.ok or not configured.needed, found, what, fix))
+    return findings, states
+
+
 @app.command()
 def doctor(
     pack: Path = typer.Option(Path("build/models/smollm2-135m-instruct"), help="A model pack to check."),
+    provider: Path | None = typer.Option(
+        None,
+        "--provider",
+        help="A provider's file, whose RPC endpoints are checked instead.",
+        show_default=False,
+    ),
     as_json: bool = typer.Option(False, "--json", help="One JSON document on standard output."),
 ) -> None:
-    """Check this machine: what is there, what is missing, how to get it.
+    """Check this machine: what is there, what is missing, how to get it; and how each configured RPC endpoint stands.
 
     Changes nothing. Exits with 0 if everything needed is there, else with 1.
 
@@ -141,6 +203,8 @@ def doctor(
         assay doctor
 
         assay doctor --pack ~/packs/my-model --json
+
+        assay doctor --provider ~/provider/provider.toml --json | jq .endpoints
     """
     from assay.network_cli import default_directory
 
@@ -156,10 +220,16 @@ def doctor(
         lambda: check_pack(pack),
         lambda: check_network(default_directory()),
     ]
-    findings = [check() for check in checks]
+    endpoints, states = check_endpoints(provider, os.environ)
+    findings = [*(check() for check in checks), *endpoints]
     healthy = all(finding.ok for finding in findings)
     if as_json:
-        typer.echo(json.dumps({"ok": healthy, "checks": [asdict(finding) for finding in findings]}, indent=1))
+        document = {
+            "ok": healthy,
+            "checks": [asdict(finding) for finding in findings],
+            "endpoints": [asdict(state) for state in states],
+        }
+        typer.echo(json.dumps(document, indent=1))
     else:
         show(findings)
     if not healthy:
@@ -169,7 +239,7 @@ def doctor(
 def show(findings: list[Finding]) -> None:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("", "check", "found", "needed for", "what to do"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column == "check", overflow="fold")
     for finding in findings:
         mark = "[green]✓[/]" if finding.ok else "[red]✗[/]"
         table.add_row(mark, finding.check, finding.found, finding.needed_for, "" if finding.ok else finding.fix)
