@@ -53,7 +53,7 @@ log = structlog.get_logger(__name__)
 
 SideFactory = Callable[[Chain, Jobs, Vault, Transactions, float], ChainSide]
 
-OFFERS_AGAIN = 30.0  # seconds until offers that could not be brought in line are tried again
+OFFERS_AGAIN = 10.0  # seconds until offers that could not be brought in line are tried again
 SETTLE_DOWN = 3.0  # seconds a stopping agent gives its last steps
 
 

@@ -2,7 +2,8 @@
 
 Once the draw block is over, whoever posted a job knows who will be drawn. To keep a client from letting a draw pass
 because it hopes for another one, every provider that may be drawn makes it after a while, each after a time of its own,
-so that one of them pays the gas. The journal remembers jobs until their draw is over, whatever happens to this process.
+so that one of them pays the gas. A draw that found too few is not made again: it costs its client nothing, and would
+cost us gas as often as we tried. The journal remembers jobs until their draw is over, whatever happens to this process.
 """
 
 from __future__ import annotations
@@ -155,7 +156,7 @@ class Draws:
             Refusal: the terms are not its own; UNPROFITABLE: not at the present gas price.
         """
         if job.draw_failed or same_address(job.client, self._chain.address):
-            return False  # its next draw is not one that somebody hopes for, or never draws this provider
+            return False  # whoever wants a draw of terms that too few take may pay for it, again and again
         undrawn = self._chain.replicas(job_id)[0]
         terms = JobTerms(**{field.name: getattr(undrawn, field.name) for field in fields(JobTerms)})
         self._shop.check_drawn(job.model_id, job.mode, terms)

@@ -38,9 +38,7 @@ def agents(market: Market, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with ExitStack() as stack:
         started = []
         for _ in range(REPLICAS):
-            config, account = market.provider(
-                tmp_path_factory.mktemp("drawn"), max_bond=MAX_BOND, draw_grace=1
-            )
+            config, account = market.provider(tmp_path_factory.mktemp("drawn"), max_bond=MAX_BOND, draw_grace=1)
             hasten(config)
             agent = LocalAgent(config, account)
             stack.callback(agent.stop)
@@ -213,6 +211,37 @@ def test_draining_agent_is_not_drawn_until_it_resumes(market: Market, tmp_path: 
         assert market.contracts.vault.staked(account.address) == FULL_STAKE
     finally:
         agent.stop()
+
+
+@pytest.mark.slow
+def test_agent_whose_place_was_pruned_while_it_drained_comes_back_once_the_list_takes_it(
+    market: Market, tmp_path: Path
+) -> None:
+    registry, model_id = market.contracts.registry, market.pack.model_id
+    config, account = market.provider(tmp_path, max_bond=MAX_BOND)
+    agent = LocalAgent(config, account)
+    book = InstructionBook(agent.config.instructions_path)
+
+    def listed() -> bool:
+        return account.address in [entry.provider for entry in registry.drawable(model_id)]
+
+    try:
+        assert listed()
+        market.anvil.mine(300)  # so that its place has rested
+        give(book, DrainInstruction.new(drain=True, leave=False), account, 20)
+        until(lambda: registry.offer(account.address, model_id).max_bond == 0)
+        market.transactions.send(registry.prune(model_id, account.address))
+        give(book, DrainInstruction.new(drain=False, leave=False), account, 20)
+        until(lambda: agent.agent.postponed())
+        assert not listed()
+        assert httpx.get(f"{agent.url}/readyz").status_code == 200  # it works for its quotes meanwhile
+        market.anvil.mine(300)
+        until(listed, 40)
+        assert registry.offer(account.address, model_id).max_bond == MAX_BOND
+        until(lambda: not agent.agent.postponed())
+    finally:
+        agent.stop()
+        withdraw_offer(market, account)
 
 
 def test_agent_started_while_it_drains_leaves_the_draws(market: Market, tmp_path: Path) -> None:
