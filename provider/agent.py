@@ -136,7 +136,8 @@ class Agent:
         def look() -> None:
             nonlocal drained, applied, look_again
             self.attendant.serve()
-            changed = self.drain.active != applied
+            undone = self.drain.active and self.drain.left_draws_in is None  # drained anew before anybody looked
+            changed = undone or self.drain.active != applied
             if (changed or self.postponed()) and time.monotonic() > look_again:
                 look_again = time.monotonic() + OFFERS_AGAIN
                 wanted = self.drain.active
