@@ -419,6 +419,8 @@ contract Jobs is IJobs, EIP712 {
     function _slash(bytes32 jobId, Job storage record, uint256 index, address challenger) private {
         (uint256 refund, uint256 reward, uint256 burnt, address demander) =
             Demands.slash(record, jobId, index, challenger, challengerShareBps);
+        Replica storage replica = record.replicas[index];
+        IVault(vault).forfeit(replica.provider, replica.terms.bond);
         _pay(record.client, refund);
         _pay(challenger, reward);
         _pay(BURNT, burnt);

@@ -159,7 +159,9 @@ contract Registry is IRegistry {
 
     function isDrawable(address provider, bytes32 modelId) public view returns (bool) {
         Offer storage offer = _offers[provider][_providers[provider].epoch][modelId];
-        return offer.maxBond != 0 && IVault(vault).staked(provider) >= drawStakeCap / STAKE_SHARE;
+        if (offer.maxBond == 0) return false;
+        (uint256 free, uint256 bonded,) = IVault(vault).stakeOf(provider);
+        return free + bonded >= drawStakeCap / STAKE_SHARE;
     }
 
     function providers(address provider) external view returns (string memory endpoint, bytes32 labels) {
@@ -184,7 +186,8 @@ contract Registry is IRegistry {
     /// @dev Puts the caller on the list, or raises its weight there. A lower stake needs no entry: it is looked at when
     /// the provider is drawn.
     function _enter(bytes32 modelId) private {
-        uint256 staked = IVault(vault).staked(msg.sender);
+        (uint256 free, uint256 bonded,) = IVault(vault).stakeOf(msg.sender);
+        uint256 staked = free + bonded;
         uint256 minimum = drawStakeCap / STAKE_SHARE;
         // INVARIANT: a chance to be drawn has a price, so a list cannot be flooded for nothing
         if (staked < minimum) revert StakeTooSmall(msg.sender, staked, minimum);
@@ -225,10 +228,13 @@ contract Registry is IRegistry {
         provider = entry.provider;
         uint256 toss = word % WEIGHTS;
         if (provider == address(0) || provider == wanted.client || toss >= entry.weight) return address(0);
-        uint256 staked = IVault(vault).staked(provider);
+        (uint256 free, uint256 bonded, uint256 since) = IVault(vault).stakeOf(provider);
+        uint256 staked = free + bonded;
+        // INVARIANT: no money is put behind an entry once the block hash that draws from it is known
+        if (since > wanted.drawBlock) return address(0);
         // INVARIANT: who is drawn still has the stake that its chance came from, and can lock the bond
         bool holds =
-            toss * drawStakeCap < staked * WEIGHTS && staked >= drawStakeCap / STAKE_SHARE && staked >= wanted.bond;
+            toss * drawStakeCap < staked * WEIGHTS && staked >= drawStakeCap / STAKE_SHARE && free >= wanted.bond;
         if (!holds) return address(0);
     }
 

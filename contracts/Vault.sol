@@ -9,7 +9,7 @@ import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/Reentrancy
 import {IVault, TokenCap} from "./interfaces/IVault.sol";
 
 /// @dev Per token: balance ≥ total = Σ credit + Σ held (+ Σ staked + Σ exits for the stake token). Tokens are called
-/// last, and while one is called every function that moves money is shut.
+/// last, and while one is called every function that moves money is shut. Σ bonded ≤ Σ held of the stake token.
 contract Vault is IVault, ReentrancyGuardTransient {
     using SafeERC20 for IERC20;
 
@@ -18,8 +18,16 @@ contract Vault is IVault, ReentrancyGuardTransient {
         uint256 readyAt;
     }
 
+    /// @dev One slot, so that who asks about a draw pays for one. Amounts are at most the cap of the stake token.
+    struct Stake {
+        uint104 free;
+        uint104 bonded; // part of what modules hold
+        uint48 since; // block of the last `stake`
+    }
+
     uint256 public constant MAX_TOKENS = 4;
     uint256 public constant MAX_UNBONDING_WINDOW = 365 days;
+    uint256 public constant MAX_STAKE_CAP = type(uint104).max;
     uint256 private constant PERMIT_LENGTH = 5 * 32;
 
     address public immutable stakeToken;
@@ -34,7 +42,7 @@ contract Vault is IVault, ReentrancyGuardTransient {
     mapping(address token => uint256) public cap;
     mapping(address token => uint256) public total;
     mapping(address token => mapping(address owner => uint256)) public credit;
-    mapping(address owner => uint256) public staked;
+    mapping(address owner => Stake) private _stakes;
     mapping(address owner => Exit) public exits;
     mapping(address module => mapping(address token => uint256)) public held;
 
@@ -50,6 +58,8 @@ contract Vault is IVault, ReentrancyGuardTransient {
         }
         // INVARIANT: stake is in a token the vault takes
         if (cap[stakeToken_] == 0) revert TokenNotAllowed(stakeToken_);
+        // INVARIANT: whatever is staked can be counted
+        if (cap[stakeToken_] > MAX_STAKE_CAP) revert CapTooLarge(stakeToken_, cap[stakeToken_], MAX_STAKE_CAP);
         guardian = guardian_;
         stakeToken = stakeToken_;
         unbondingWindow = unbondingWindow_;
@@ -97,7 +107,10 @@ contract Vault is IVault, ReentrancyGuardTransient {
     function stake(uint256 amount) external nonReentrant whileOpen {
         if (amount == 0) revert ZeroAmount();
         _debit(stakeToken, msg.sender, amount);
-        staked[msg.sender] += amount;
+        Stake storage own = _stakes[msg.sender];
+        own.free += uint104(amount); // it was credit, which is never above the cap
+        // INVARIANT: only its owner makes a stake younger; bonds that come back leave it as old as it was
+        own.since = uint48(block.number);
         emit Staked(msg.sender, amount);
     }
 
@@ -141,7 +154,8 @@ contract Vault is IVault, ReentrancyGuardTransient {
     }
 
     function bond(address owner, uint256 amount) external nonReentrant onlyModule whileOpen {
-        _unstake(owner, amount);
+        uint104 bonded = _unstake(owner, amount);
+        _stakes[owner].bonded += bonded;
         held[msg.sender][stakeToken] += amount;
         emit Bonded(msg.sender, owner, amount);
     }
@@ -154,8 +168,14 @@ contract Vault is IVault, ReentrancyGuardTransient {
 
     function unbond(address owner, uint256 amount) external nonReentrant onlyModule {
         _release(stakeToken, amount);
-        staked[owner] += amount;
+        uint104 returned = _dissolve(owner, amount);
+        _stakes[owner].free += returned;
         emit Unbonded(msg.sender, owner, amount);
+    }
+
+    function forfeit(address owner, uint256 amount) external nonReentrant onlyModule {
+        _dissolve(owner, amount);
+        emit Forfeited(msg.sender, owner, amount);
     }
 
     // ----------------------------------------------------------------------------------------------- guardian
@@ -184,6 +204,15 @@ contract Vault is IVault, ReentrancyGuardTransient {
         if (!isSealed) revert NotSealed();
         guardian = address(0);
         emit GuardianRenounced();
+    }
+
+    function staked(address owner) external view returns (uint256) {
+        return _stakes[owner].free;
+    }
+
+    function stakeOf(address owner) external view returns (uint256 free, uint256 bonded, uint256 since) {
+        Stake storage found = _stakes[owner];
+        return (found.free, found.bonded, found.since);
     }
 
     function tokens() external view returns (address[] memory) {
@@ -240,11 +269,22 @@ contract Vault is IVault, ReentrancyGuardTransient {
         credit[token][owner] = has - amount;
     }
 
-    function _unstake(address owner, uint256 amount) private {
-        uint256 has = staked[owner];
+    /// @return taken the amount, which fits
+    function _unstake(address owner, uint256 amount) private returns (uint104 taken) {
+        uint104 has = _stakes[owner].free;
         // INVARIANT: what is bonded or leaving is no longer staked
         if (has < amount) revert InsufficientStake(owner, has, amount);
-        staked[owner] = has - amount;
+        taken = uint104(amount);
+        _stakes[owner].free = has - taken;
+    }
+
+    /// @return taken the amount, which fits
+    function _dissolve(address owner, uint256 amount) private returns (uint104 taken) {
+        uint104 has = _stakes[owner].bonded;
+        // INVARIANT: a bond comes back, or is lost, once
+        if (has < amount) revert InsufficientBonds(owner, has, amount);
+        taken = uint104(amount);
+        _stakes[owner].bonded = has - taken;
     }
 
     function _release(address token, uint256 amount) private {

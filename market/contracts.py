@@ -33,6 +33,7 @@ from market.views import (
     ProviderView,
     ReplicaState,
     ReplicaView,
+    Stake,
 )
 
 BlockTag: TypeAlias = int | str
@@ -220,6 +221,10 @@ class Vault(Contract):
         """Free stake: what is not locked in bonds."""
         return cast(int, self._read("staked", owner, block=block))
 
+    def stake_of(self, owner: str, block: BlockTag = "latest") -> Stake:
+        """Free and bonded stake of `owner`, and the block of its last `stake`: what a draw looks at."""
+        return Stake(*self._read("stakeOf", owner, block=block))
+
     def exit_of(self, owner: str, block: BlockTag = "latest") -> Exit:
         """The stake of `owner` on its way out: base units, and the unix second it is ready at."""
         return Exit(*self._read("exits", owner, block=block))
@@ -301,7 +306,7 @@ class Registry(Contract):
         return [DrawableEntry(to_checksum_address(provider), since, weight) for provider, since, weight in places]
 
     def is_drawable(self, provider: str, model_id: bytes, block: BlockTag = "latest") -> bool:
-        """Whether the provider's offer and free stake allow it to be drawn (it may still have to be listed)."""
+        """Whether the provider's offer, and its stake with its bonds, allow it to be drawn (if it is listed)."""
         return bool(self._read("isDrawable", provider, model_id, block=block))
 
     def draw_stake_cap(self) -> int:

@@ -18,11 +18,16 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "The vault takes at most {cap} of token {token} in all; this deposit would make it {total}.",
         "Deposit less, or wait until others withdraw.",
     ),
+    "CapTooLarge": (
+        "A cap of {cap} of stake token {token} is above {maximum}, the most that can be counted.",
+        "Nothing was deployed. Choose a lower cap.",
+    ),
     "DuplicateToken": ("Token {token} is listed twice.", "List each token once."),
     "ExitNotReady": (
         "The stake of {owner} is still unbonding, until {readyAt} (unix seconds).",
         "Nothing is lost; finish after that time.",
     ),
+    "InsufficientBonds": ("{owner} has {has} in bonds, and a module tried to let {needs} go.", _OPERATOR),
     "InsufficientCredit": (
         "{owner} has {has} of token {token} as credit or allowance, and {needs} are needed.",
         "Deposit more, or approve the vault for the difference.",
@@ -69,7 +74,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "NotListed": ("{provider} is not on the drawable list of model {modelId}.", "Nothing is left to prune."),
     "StakeCapTooSmall": ("A stake cap of {cap} is below {minimum}.", "Choose a larger one."),
     "StakeTooSmall": (
-        "{provider} has {staked} of free stake; being drawn takes {minimum}.",
+        "{provider} has {staked} of stake, bonds included; being drawn takes {minimum}.",
         "Nothing was changed. Stake more, or set the offer without a maximum bond: quotes need no minimum.",
     ),
     "StillDrawable": ("{provider} can still be drawn for model {modelId}.", "Nothing is to be pruned."),

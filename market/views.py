@@ -151,6 +151,16 @@ def modes_mask(modes: tuple[Mode, ...]) -> int:
 
 
 @dataclass(frozen=True)
+class Stake:
+    """An owner's collateral in base units: `free`, and `bonded` in jobs. `since`: the block of its last `stake`, 0 for
+    none; a draw that an earlier block decides passes its owner by."""
+
+    free: int
+    bonded: int
+    since: int
+
+
+@dataclass(frozen=True)
 class Exit:
     """Stake on its way out: `amount` base units, credit from `ready_at` (unix seconds) on. Zeros if there is none."""
 

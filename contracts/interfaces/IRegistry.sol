@@ -39,8 +39,9 @@ struct Draw {
 /// the hash of its roots, so nobody can publish others under its id. Its name and URI are the first publisher's choice and
 /// prove nothing. Local indexes are built from the events alone.
 /// Per model there is a list of providers that a contract may draw. What a place of it held at the end of any of the last
-/// LIST_REST blocks can be told (a place changes once in so many), so nobody who knows a block's hash can still change
-/// what is drawn with it; at most a provider takes itself out of the running.
+/// LIST_REST blocks can be told (a place changes once in so many), and a stake that was added to since counts for nothing,
+/// so nobody who knows a block's hash can still change what is drawn with it; at most a provider takes itself out of the
+/// running. Stake that is locked in bonds counts as stake.
 interface IRegistry {
     event ProviderSet(address indexed provider, string endpoint, bytes32 labels);
     event ProviderRemoved(address indexed provider);
@@ -80,8 +81,8 @@ interface IRegistry {
     /// present stake, where its place has rested.
     function setOffer(bytes32 modelId, Offer calldata offer) external;
     function removeOffer(bytes32 modelId) external;
-    /// @notice Takes an entry that can no longer be drawn (offer gone or without maxBond, stake below the minimum) off
-    /// the list; the last entry takes its place. Anyone. Draws already armed are not changed by it.
+    /// @notice Takes an entry that can no longer be drawn (offer gone or without maxBond, stake with its bonds below the
+    /// minimum) off the list; the last entry takes its place. Anyone. Draws already armed are not changed by it.
     function prune(bytes32 modelId, address provider) external;
 
     /// @return endpoint empty if `provider` is none
@@ -92,7 +93,8 @@ interface IRegistry {
 
     /// @notice The providers that `wanted` draws: up to DRAW_TRIES times an index of the list, uniform from the seed,
     /// whose entry is taken with probability min(stake, drawStakeCap) / drawStakeCap if it can do the job: no provider
-    /// twice, never the client, its offer takes the terms, and its free stake covers the bond.
+    /// twice, never the client, its offer takes the terms, it has not staked since the draw block, and its free stake
+    /// covers the bond.
     /// @return drawn fewer than `wanted.count` where so many were not found
     function draw(Draw calldata wanted) external view returns (address[] memory drawn);
     /// @return places of the drawable list in use

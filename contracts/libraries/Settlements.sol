@@ -113,6 +113,7 @@ library Settlements {
             bool shares = list[i].state == ReplicaState.REVEALED;
             _pay(list[i].provider, split.paid[i] + (shares ? split.missShare : 0), vault, token);
             if (split.returned[i] != 0) IVault(vault).unbond(list[i].provider, split.returned[i]);
+            if (split.missFee[i] != 0) IVault(vault).forfeit(list[i].provider, split.missFee[i]);
         }
         _pay(client, split.refunded, vault, token);
         _pay(BURNT, split.burnt, vault, token);

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tests.unit.contracts.abi import Contract
 from tests.unit.contracts.world import CLIENT, GUARDIAN, OTHER_CLIENT, REPLICAS, STRANGER
@@ -27,9 +27,11 @@ def money(vault: Contract, owners: Iterable[str] = EVERYBODY, without: Iterable[
     return found
 
 
-def books(vault: Contract, owners: Iterable[str] = EVERYBODY, modules: Iterable[str] = ()) -> Money:
+def books(vault: Contract, owners: Sequence[str] = EVERYBODY, modules: Iterable[str] = ()) -> Money:
     """Everybody's money, what every module holds and every total: nothing that the vault knows is left out."""
     found = money(vault, owners)
+    for owner in owners:
+        _, found[f"bonds of {owner}"], found[f"block of the last stake of {owner}"] = vault.stakeOf(owner)
     for token in vault.tokens():
         found[f"total of {token}"] = vault.total(token)
         for module in (*vault.modules(), *modules):

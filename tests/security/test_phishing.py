@@ -57,7 +57,7 @@ def test_guardian_in_a_trap_seals_and_ends_nothing(world: World, trap: Contract,
     getattr(vault, function)(*arguments, sender=GUARDIAN.address)
 
 
-@pytest.mark.parametrize("function", ["fund", "bond", "pay", "unbond"])
+@pytest.mark.parametrize("function", ["fund", "bond", "pay", "unbond", "forfeit"])
 def test_module_in_a_trap_moves_nothing(world: World, trap: Contract, function: str) -> None:
     vault = new_vault(world, modules=(MODULE,))
     token = world.token.address
@@ -69,7 +69,8 @@ def test_module_in_a_trap_moves_nothing(world: World, trap: Contract, function: 
         "fund": (token, A, 5, b""),
         "bond": (A, 5),
         "pay": (token, trap.address, 5),
-        "unbond": (trap.address, 5),
+        "unbond": (A, 5),
+        "forfeit": (A, 5),
     }[function]
     before = books(vault, (A, MODULE, trap.address))
     with reverts("NotModule", caller=trap.address):

@@ -24,7 +24,7 @@ A = CLIENT.address
 RIGHT = answer()
 IDS = [5, 6, 7, 2]
 GUARDED = keccak256(b"ReentrancyGuardReentrantCall()")[:4]
-VAULT = ("deposit", "withdraw", "stake", "requestUnstake", "finishUnstake", "fund", "bond", "pay", "unbond")
+VAULT = ("deposit", "withdraw", "stake", "requestUnstake", "finishUnstake", "fund", "bond", "pay", "unbond", "forfeit")
 JOBS = ("post", "commit", "cancel", "settle", "releaseBond", "demandReveal", "publishOutput", "slashWithheld")
 OUTER = ("deposit", "withdraw", "post", "post by permit")
 
@@ -97,6 +97,7 @@ def try_vault(scene: Scene, function: str) -> None:
         "bond": (me, 5),
         "pay": (token, me, 5),
         "unbond": (me, 5),
+        "forfeit": (me, 5),
     }
     scene.attempt(scene.world.vault, function, *arguments[function])
 

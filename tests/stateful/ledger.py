@@ -44,7 +44,8 @@ class Constants:
 
 @dataclass
 class Ledger:
-    """Addresses are checksummed; money is in base units of the one token. `held` is held by the module Jobs."""
+    """Addresses are checksummed; money is in base units of the one token. `held` is held by the module Jobs,
+    `bonded` a part of it; `staked_at` is a block and `number` the block of the next call."""
 
     constants: Constants
     now: int
@@ -52,8 +53,11 @@ class Ledger:
     allowance: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     credit: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     staked: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    bonded: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    staked_at: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     exits: dict[str, tuple[int, int]] = field(default_factory=lambda: defaultdict(lambda: (0, 0)))
     held: int = 0
+    number: int = 0
     deprecated: bool = False
     guardian: str = ""
 
@@ -86,6 +90,7 @@ class Ledger:
         require(amount > 0, "ZeroAmount")
         self._debit(caller, amount)
         self.staked[caller] += amount
+        self.staked_at[caller] = self.number
 
     def request_unstake(self, caller: str, amount: int) -> None:
         require(amount > 0, "ZeroAmount")
@@ -122,6 +127,21 @@ class Ledger:
         has = self.staked[owner]
         require(has >= amount, "InsufficientStake", owner=owner, has=has, needs=amount)
         self.staked[owner] -= amount
+
+    def _bond(self, owner: str, amount: int) -> None:
+        self._unstake(owner, amount)
+        self.bonded[owner] += amount
+        self.held += amount
+
+    def _unbond(self, owner: str, amount: int) -> None:
+        """The owner's stake is as old as before: it was its all along."""
+        self.bonded[owner] -= amount
+        self.held -= amount
+        self.staked[owner] += amount
+
+    def stake_of(self, owner: str) -> tuple[int, int, int]:
+        """Free stake, bonds, and the block of the last `stake`."""
+        return self.staked[owner], self.bonded[owner], self.staked_at[owner]
 
     def _check_cap(self, amount: int) -> None:
         total, cap, token = self.total + amount, self.constants.cap, self.constants.token

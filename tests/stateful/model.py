@@ -145,11 +145,10 @@ class Model(Ledger):
     jobs: dict[bytes, ModelJob] = field(default_factory=dict)
     nonces: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     used: set[tuple[bytes, str]] = field(default_factory=set)
-    number: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.registry = RegistryModel(self.constants.stake_cap, lambda who: self.staked[who], lambda: self.number)
+        self.registry = RegistryModel(self.constants.stake_cap, self.stake_of, lambda: self.number)
 
     # --- post
 
@@ -349,8 +348,7 @@ class Model(Ledger):
         self._replica_state(job, replica, ReplicaState.ASSIGNED)
         require(commitment != ZERO32, "EmptyCommitment", jobId=job.id)
         require(not self.deprecated, "VaultDeprecated")
-        self._unstake(caller, replica.quote.bond)
-        self.held += replica.quote.bond
+        self._bond(caller, replica.quote.bond)
         replica.state, replica.bond_state = ReplicaState.COMMITTED, BondState.LOCKED
         replica.digest = commitment
         if job.committed == len(job.replicas):
@@ -412,9 +410,11 @@ class Model(Ledger):
                 replica.bond_state = BondState.RELEASED
         for owner, amount in payout.credit.items():
             self.credit[owner] += amount
+        self.held -= sum(payout.credit.values())
         for owner, amount in payout.stake.items():
-            self.staked[owner] += amount
-        self.held -= sum(payout.credit.values()) + sum(payout.stake.values())
+            self._unbond(owner, amount)
+        for owner, amount in payout.miss_fees.items():
+            self.bonded[owner] -= amount
         return payout
 
     # --- bonds
@@ -429,8 +429,7 @@ class Model(Ledger):
         waits, until = replica.demander != ZERO_ADDRESS, replica.demand_deadline
         require(not waits, "DemandOpen", jobId=job.id, provider=provider, deadline=until)
         replica.bond_state = BondState.RELEASED
-        self.held -= replica.quote.bond
-        self.staked[provider] += replica.quote.bond
+        self._unbond(provider, replica.quote.bond)
 
     def freeze(self, identity: bytes, provider: str, evidence: bytes) -> None:
         job = self._job(identity)
@@ -469,6 +468,7 @@ class Model(Ledger):
         self.credit[challenger] += parts.reward
         self.credit[BURNT_ADDRESS] += parts.burnt
         self.held -= bond
+        self.bonded[replica.provider] -= bond
         job.slashed += bond
         replica.bond_state = BondState.SLASHED
         if replica.demander != ZERO_ADDRESS:

@@ -76,6 +76,7 @@ class Pair:
             rest = MONEY - STAKE
             self.model.wallet[provider.address] = self.model.allowance[provider.address] = rest
             self.model.staked[provider.address] = STAKE
+            self.model.staked_at[provider.address] = world.vault.stakeOf(provider.address)[2]
         self._list_providers()
         self._watch()
 
@@ -157,7 +158,7 @@ class Pair:
         self._reads = {
             account: (
                 vault.encode("credit", token, account),
-                vault.encode("staked", account),
+                vault.encode("stakeOf", account),
                 vault.encode("exits", account),
             )
             for account in self._accounts
@@ -166,18 +167,24 @@ class Pair:
         self._read_total = vault.encode("total", token)
         self._read_balance = self.world.token.encode("balanceOf", vault.address)
 
-    def _word(self, contract: Contract, data: bytes) -> int:
+    def _words(self, contract: Contract, data: bytes) -> list[int]:
         answer = self.world.chain.run_call(STRANGER.address, contract.address, data, static=True)
-        return int.from_bytes(answer[:32])
+        return [int.from_bytes(answer[i : i + 32]) for i in range(0, len(answer), 32)]
+
+    def _word(self, contract: Contract, data: bytes) -> int:
+        return self._words(contract, data)[0]
 
     def compare_money(self) -> None:
-        """Every balance of every party, and what the vault has and owes, to the unit."""
+        """Every balance of every party, and what the vault has and owes, to the unit; and how old each stake is."""
         vault, model = self.world.vault, self.model
         seen = 0
-        for account, reads in self._reads.items():
-            credit, staked, exiting = (self._word(vault, data) for data in reads)
+        for account, (read_credit, read_stake, read_exit) in self._reads.items():
+            credit, exiting = self._word(vault, read_credit), self._word(vault, read_exit)
+            staked, bonded, since = self._words(vault, read_stake)
             assert credit == model.credit[account], f"credit of {account}"
             assert staked == model.staked[account], f"stake of {account}"
+            assert bonded == model.bonded[account], f"bonds of {account}"
+            assert since == model.staked_at[account], f"block of the last stake of {account}"
             assert exiting == model.exits[account][0], f"exit of {account}"
             seen += credit + staked + exiting
         held, total = self._word(vault, self._read_held), self._word(vault, self._read_total)

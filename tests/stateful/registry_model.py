@@ -53,10 +53,10 @@ class Wanted:
 
 @dataclass
 class RegistryModel:
-    """`staked` gives free stake, `number` the block of the next call."""
+    """`stake_of` gives free stake, bonds and the block of the last `stake`; `number` the block of the next call."""
 
     cap: int
-    staked: Callable[[str], int]
+    stake_of: Callable[[str], tuple[int, int, int]]
     number: Callable[[], int]
     endpoints: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     published: set[bytes] = field(default_factory=set)
@@ -103,7 +103,11 @@ class RegistryModel:
         found.order.pop()
 
     def is_drawable(self, who: str, model: bytes) -> bool:
-        return bool(self.offers.get((who, model), NO_OFFER)[7]) and self.staked(who) >= self.cap // 16
+        return bool(self.offers.get((who, model), NO_OFFER)[7]) and self._stake(who) >= self.cap // 16
+
+    def _stake(self, who: str) -> int:
+        free, bonded, _ = self.stake_of(who)
+        return free + bonded
 
     def draw(self, wanted: Wanted) -> list[str]:
         found = self.lists[wanted.model_id]
@@ -118,21 +122,22 @@ class RegistryModel:
         return drawn
 
     def _can(self, who: str, toss: int, wanted: Wanted) -> bool:
-        stake = self.staked(who)
+        free, _, since = self.stake_of(who)
         offer = self.offers.get((who, wanted.model_id), NO_OFFER)
         token, base_fee, per_input, per_output, max_input, max_output, modes, max_bond = offer
-        backed = toss * self.cap < stake * WEIGHTS and stake >= wanted.bond
+        old = since <= wanted.draw_block
+        backed = toss * self.cap < self._stake(who) * WEIGHTS and free >= wanted.bond
         listed = self.is_drawable(who, wanted.model_id)
         fits = wanted.input_tokens <= max_input and wanted.max_output_tokens <= max_output and modes >> wanted.mode & 1
         enough = (wanted.base_fee, wanted.price_per_m_input, wanted.price_per_m_output)
         paid = all(has >= least for has, least in zip(enough, (base_fee, per_input, per_output), strict=True))
-        return bool(backed and listed and fits and paid and wanted.bond <= max_bond and token == wanted.token)
+        return bool(old and backed and listed and fits and paid and wanted.bond <= max_bond and token == wanted.token)
 
     def _provider(self, who: str) -> None:
         require(who in self.endpoints, "UnknownProvider", provider=who)
 
     def _enter(self, who: str, model: bytes) -> None:
-        least, stake = self.cap // 16, self.staked(who)
+        least, stake = self.cap // 16, self._stake(who)
         require(stake >= least, "StakeTooSmall", provider=who, staked=stake, minimum=least)
         weight = min(stake, self.cap) * WEIGHTS // self.cap
         found = self.lists[model]

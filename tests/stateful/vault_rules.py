@@ -21,6 +21,7 @@ from tests.unit.contracts.world import (
     UNBONDING_WINDOW,
 )
 
+MAX_STAKE_CAP = 2**104 - 1
 YEAR = 365 * 86_400
 actors = st.sampled_from(ACTORS)
 amounts = st.sampled_from([0, 1, 2, 999, 10_000, STAKE, STAKE + 1])
@@ -106,7 +107,7 @@ class VaultRules(RuleBasedStateMachine):
     @rule(
         caller=actors,
         victim=actors,
-        function=st.sampled_from(["fund", "bond", "pay", "unbond"]),
+        function=st.sampled_from(["fund", "bond", "pay", "unbond", "forfeit"]),
         really=st.booleans(),
     )
     def play_module(self, caller: LocalAccount, victim: LocalAccount, function: str, really: bool) -> None:
@@ -119,6 +120,7 @@ class VaultRules(RuleBasedStateMachine):
             "bond": (whose, 1),
             "pay": (self.token, who, 1),
             "unbond": (who, 1),
+            "forfeit": (whose, 1),
         }[function]
         call = getattr(self.vault, function)
         self.pair.refuses("NotModule", lambda: call(*arguments, sender=who), caller=who)
@@ -131,6 +133,8 @@ class VaultRules(RuleBasedStateMachine):
         values = {"module": module, "token": self.token, "has": 0, "needs": 1}
         self.pair.refuses("InsufficientHeld", lambda: other.unbond(module, 1, sender=module), **values)
         self.pair.refuses("InsufficientHeld", lambda: other.pay(self.token, module, 1, sender=module), **values)
+        act = partial(other.forfeit, module, 1, sender=module)
+        self.pair.refuses("InsufficientBonds", act, owner=module, has=0, needs=1)
 
     @rule(stranger=st.booleans())
     def seal_again(self, stranger: bool) -> None:
@@ -184,6 +188,11 @@ class VaultRules(RuleBasedStateMachine):
             ((guardian, self.token, 0, [(self.token, 0)]), "ZeroAmount", {}),
             ((guardian, self.token, 0, [one, one]), "DuplicateToken", {"token": self.token}),
             ((guardian, guardian, 0, [one]), "TokenNotAllowed", {"token": guardian}),
+            (
+                (guardian, self.token, 0, [(self.token, MAX_STAKE_CAP + 1)]),
+                "CapTooLarge",
+                {"token": self.token, "cap": MAX_STAKE_CAP + 1, "maximum": MAX_STAKE_CAP},
+            ),
         ]
         for arguments, name, values in faults:
             self.pair.refuses(name, partial(world.deploy, "Vault", *arguments), **values)
@@ -211,7 +220,9 @@ class VaultRules(RuleBasedStateMachine):
         assert (vault.cap(self.token), vault.tokens()[0]) == (CAP, self.token)
         assert vault.credit(self.token, caller.address) == model.credit[caller.address]
         assert vault.staked(caller.address) == model.staked[caller.address]
+        assert vault.stakeOf(caller.address) == model.stake_of(caller.address)
         assert vault.held(world.jobs.address, self.token) == model.held
         assert vault.total(self.token) == model.total
         assert vault.unbondingWindow() == UNBONDING_WINDOW
         assert (vault.MAX_TOKENS(), vault.MAX_UNBONDING_WINDOW()) == (4, YEAR)
+        assert vault.MAX_STAKE_CAP() == MAX_STAKE_CAP

@@ -19,6 +19,8 @@ contract VaultSpec is Spec {
         uint256 credit;
         uint256 otherCredit; // the same account's, of another token
         uint256 staked;
+        uint256 bonded;
+        uint256 since; // block of the last `stake`
         uint256 exiting;
         uint256 readyAt;
         uint256 held;
@@ -33,7 +35,7 @@ contract VaultSpec is Spec {
     function setUp() public {
         token = new PlainToken();
         TokenCap[] memory list = new TokenCap[](2);
-        list[0] = TokenCap(address(token), type(uint128).max);
+        list[0] = TokenCap(address(token), type(uint104).max);
         list[1] = TokenCap(otherToken, type(uint128).max);
         vault = new Vault(address(this), address(token), 1 days, list);
         svm.enableSymbolicStorage(address(vault));
@@ -72,9 +74,10 @@ contract VaultSpec is Spec {
     function check_stake(address caller, uint256 amount, address other, address module) public {
         vm.assume(other != caller);
         (Money memory a, Money memory b) = (_money(caller, module), _money(other, module));
+        vm.assume(a.credit <= vault.MAX_STAKE_CAP()); // as every credit in a token with such a cap
         vm.prank(caller);
         vault.stake(amount);
-        (a.credit, a.staked) = (a.credit - amount, a.staked + amount);
+        (a.credit, a.staked, a.since) = (a.credit - amount, a.staked + amount, block.number);
         _same(_money(caller, module), a);
         _same(_money(other, module), b);
     }
@@ -121,7 +124,7 @@ contract VaultSpec is Spec {
         vm.prank(caller);
         vault.bond(owner, amount);
         assert(vault.isModule(caller) && !vault.isDeprecated());
-        (a.staked, a.held) = (a.staked - amount, a.held + amount);
+        (a.staked, a.bonded, a.held) = (a.staked - amount, a.bonded + amount, a.held + amount);
         _same(_money(owner, caller), a);
         _same(_money(other, otherModule), b);
     }
@@ -143,13 +146,24 @@ contract VaultSpec is Spec {
         vm.prank(caller);
         vault.unbond(owner, amount);
         assert(vault.isModule(caller));
-        (a.staked, a.held) = (a.staked + amount, a.held - amount);
+        (a.staked, a.bonded, a.held) = (a.staked + amount, a.bonded - amount, a.held - amount);
         _same(_money(owner, caller), a);
         _same(_money(other, otherModule), b);
     }
 
-    /// @dev Any call of any function, by anybody who is no module: nobody else's credit, stake or exit falls, nobody
-    /// else's exit is put off, and no module's money moves.
+    function check_forfeit(address caller, address owner, uint256 amount, address other, address otherModule) public {
+        vm.assume(other != owner && otherModule != caller);
+        (Money memory a, Money memory b) = (_money(owner, caller), _money(other, otherModule));
+        vm.prank(caller);
+        vault.forfeit(owner, amount);
+        assert(vault.isModule(caller));
+        a.bonded -= amount;
+        _same(_money(owner, caller), a);
+        _same(_money(other, otherModule), b);
+    }
+
+    /// @dev Any call of any function, by anybody who is no module: nobody else's credit, stake, bonds or exit falls,
+    /// nobody else's exit is put off or stake made younger, and no module's money moves.
     function check_nobodyMovesAnothersMoney(address caller, address victim, address module) public {
         vm.assume(caller != victim && !vault.isModule(caller));
         Money memory a = _money(victim, module);
@@ -159,6 +173,7 @@ contract VaultSpec is Spec {
         vm.assume(ok);
         Money memory b = _money(victim, module);
         assert(b.credit >= a.credit && b.otherCredit >= a.otherCredit && b.staked == a.staked && b.held == a.held);
+        assert(b.bonded == a.bonded && b.since == a.since);
         bool untouched = b.exiting == a.exiting && b.readyAt == a.readyAt;
         bool finished = b.exiting == 0 && b.credit == a.credit + a.exiting && block.timestamp >= a.readyAt;
         assert(untouched || finished);
@@ -183,7 +198,7 @@ contract VaultSpec is Spec {
     function _money(address owner, address module) private view returns (Money memory money) {
         money.credit = vault.credit(address(token), owner);
         money.otherCredit = vault.credit(otherToken, owner);
-        money.staked = vault.staked(owner);
+        (money.staked, money.bonded, money.since) = vault.stakeOf(owner);
         (money.exiting, money.readyAt) = vault.exits(owner);
         money.held = vault.held(module, address(token));
         money.total = vault.total(address(token));
@@ -194,6 +209,8 @@ contract VaultSpec is Spec {
         assert(a.credit == b.credit);
         assert(a.otherCredit == b.otherCredit);
         assert(a.staked == b.staked);
+        assert(a.bonded == b.bonded);
+        assert(a.since == b.since);
         assert(a.exiting == b.exiting);
         assert(a.readyAt == b.readyAt);
         assert(a.held == b.held);

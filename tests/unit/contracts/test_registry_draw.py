@@ -24,7 +24,17 @@ from tests.unit.contracts.draws import (
     set_stake,
     tries,
 )
-from tests.unit.contracts.world import CLIENT, INPUT, MAX_OUTPUT, REPLICAS, STAKE_CAP, STRANGER, World
+from tests.unit.contracts.world import (
+    CLIENT,
+    INPUT,
+    MAX_OUTPUT,
+    REPLICAS,
+    STAKE,
+    STAKE_CAP,
+    STRANGER,
+    World,
+    answer,
+)
 
 DRAWS = 10_000
 SIX = REPLICAS[:6]
@@ -65,6 +75,12 @@ def wanted(world: World, seed: bytes, count: int = 1, **changes: Any) -> tuple[A
 def draw(world: World, seed: bytes, count: int = 1, **changes: Any) -> list[str]:
     drawn: list[str] = world.registry.draw(wanted(world, seed, count, **changes))
     return drawn
+
+
+def add_stake(world: World, amount: int) -> None:
+    """To the first provider's."""
+    world.vault.deposit(world.token.address, P, amount, sender=P)
+    world.vault.stake(amount, sender=P)
 
 
 def seeds(count: int = 20) -> list[bytes]:
@@ -213,12 +229,34 @@ def test_nobody_gains_weight_in_a_draw_after_its_block(world: World) -> None:
     mine(world, LIST_REST)
     armed = number(world) - 1
     before = [draw(world, seed, 2, drawBlock=armed) for seed in seeds()]
-    world.vault.deposit(world.token.address, P, STAKE_CAP, sender=P)
-    world.vault.stake(STAKE_CAP, sender=P)
+    add_stake(world, STAKE_CAP)
     enlist(world, REPLICAS[0])
     assert world.registry.drawableAt(MODEL_ID, 0)[2] == WEIGHTS
-    assert [draw(world, seed, 2, drawBlock=armed) for seed in seeds()] == before
+    without = [[provider for provider in drawn if provider != P] for drawn in before]
+    assert [draw(world, seed, 2, drawBlock=armed) for seed in seeds()] == without != before
     assert [draw(world, seed, 2) for seed in seeds()] != before
+
+
+def test_stake_counts_in_draws_of_its_own_block_and_later_ones(world: World) -> None:
+    """An entry of full weight whose stake has shrunk: filling it up takes it out of what was armed before."""
+    enlist(world, REPLICAS[0])
+    set_stake(world, REPLICAS[0], LEAST_STAKE)
+    mine(world)
+    add_stake(world, STAKE_CAP)
+    added = number(world)
+    mine(world)
+    assert not any(draw(world, seed, drawBlock=added - 1) for seed in seeds())
+    assert all(draw(world, seed, drawBlock=added) == [P] for seed in seeds())
+
+
+def test_stake_locked_in_bonds_counts_and_locks_no_second_bond(world: World) -> None:
+    enlist(world, REPLICAS[0])
+    bond = STAKE - 10_000
+    job = world.post(1, quorum=1, mode=0, terms={"bond": bond, "mode": 0})
+    world.commit(job, (REPLICAS[0], answer()))
+    assert world.vault.stakeOf(P)[:2] == (10_000, bond)
+    assert all(draw(world, seed, bond=10_000) == [P] for seed in seeds())
+    assert not any(draw(world, seed, bond=10_001) for seed in seeds())
 
 
 def test_whoever_leaves_after_the_draw_block_takes_only_itself_out(world: World) -> None:

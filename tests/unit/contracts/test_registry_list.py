@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from eth_abi import encode
 
-from market.types import ZERO_ADDRESS
+from market.types import ZERO_ADDRESS, Request
 from tests.unit.contracts.checks import reverts
 from tests.unit.contracts.draws import (
     LEAST_STAKE,
@@ -18,7 +19,7 @@ from tests.unit.contracts.draws import (
     publish,
     set_stake,
 )
-from tests.unit.contracts.world import REPLICAS, STAKE_CAP, STRANGER, World
+from tests.unit.contracts.world import REPLICAS, REVEAL_WINDOW, STAKE_CAP, STRANGER, World, answer
 
 ONE, TWO, THREE = REPLICAS[:3]
 P, Q, R = (p.address for p in REPLICAS[:3])
@@ -133,6 +134,44 @@ def test_prune_of_what_can_no_longer_be_drawn_by_anybody(world: World, how: str)
     assert [event.values for event in world.logs("OfferPruned")] == [{"provider": P, "modelId": MODEL_ID}]
     assert places(world) == [R, Q]
     assert world.registry.drawableAt(MODEL_ID, 2)[0] == ZERO_ADDRESS
+
+
+def test_provider_whose_stake_is_locked_in_jobs_is_not_pruned(world: World) -> None:
+    """It is busy, not gone: whoever could prune it would send it to the end of the list for the price of a call."""
+    set_stake(world, ONE, LEAST_STAKE)
+    enlist(world, ONE, TWO)
+    job = world.post(2, terms={"bond": LEAST_STAKE})
+    world.commit(job, (ONE, answer()))
+    mine(world, LIST_REST)
+    assert world.staked(ONE) == 0
+    assert world.registry.isDrawable(P, MODEL_ID)
+    with reverts("StillDrawable", provider=P, modelId=MODEL_ID):
+        prune(world, P)
+    world.registry.setOffer(MODEL_ID, offer(world), sender=P)
+
+
+def test_provider_whose_bond_is_lost_is_pruned(world: World) -> None:
+    """A miss fee and a slashed bond are stake no more, while they are still being divided or already paid."""
+    for provider in (ONE, TWO):
+        set_stake(world, provider, LEAST_STAKE)
+    enlist(world, ONE, TWO, THREE)
+    job = world.post(2, terms={"bond": LEAST_STAKE})
+    world.commit(job, (ONE, answer()), (TWO, answer()))
+    world.reveal(job, (ONE, answer()))
+    world.warp(REVEAL_WINDOW + 1)
+    mine(world, LIST_REST + 1)
+    assert world.registry.isDrawable(Q, MODEL_ID)
+    world.settle(job)
+    assert world.vault.stakeOf(Q)[:2] == (LEAST_STAKE - 3_000, 0)
+    assert not world.registry.isDrawable(Q, MODEL_ID)
+    prune(world, Q)
+    evidence = encode([kind for _, _, kind in Request.members()], list(job.request.values()))
+    world.arbiter.dispute(world.jobs.address, job.id, P, evidence, sender=STRANGER.address)
+    world.arbiter.decide(world.jobs.address, job.id, P, True, sender=STRANGER.address)
+    assert world.vault.stakeOf(P)[:2] == (0, 0)
+    mine(world, LIST_REST + 1)
+    prune(world, P)
+    assert places(world) == [R]
 
 
 def test_prune_of_the_last_entry_leaves_the_others_where_they_are(world: World) -> None:

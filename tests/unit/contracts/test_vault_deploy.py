@@ -56,6 +56,14 @@ def test_constructor_with_a_zero_cap_reverts(world: World) -> None:
         new_vault(world, tokens=((world.token.address, 0),))
 
 
+def test_constructor_with_a_cap_of_stake_that_cannot_be_counted_reverts(world: World) -> None:
+    stake, other, limit = world.token.address, STRANGER.address, 2**104 - 1
+    assert world.vault.MAX_STAKE_CAP() == limit
+    new_vault(world, tokens=((stake, limit), (other, limit + 1)))
+    with reverts("CapTooLarge", token=stake, cap=limit + 1, maximum=limit):
+        new_vault(world, tokens=((stake, limit + 1),))
+
+
 def test_constructor_with_a_token_twice_reverts(world: World) -> None:
     with reverts("DuplicateToken", token=world.token.address):
         new_vault(world, tokens=((world.token.address, 1), (world.token.address, 2)))

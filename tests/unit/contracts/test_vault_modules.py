@@ -1,4 +1,4 @@
-"""Vault: fund, bond, pay, unbond."""
+"""Vault: fund, bond, pay, unbond, forfeit."""
 
 from __future__ import annotations
 
@@ -113,6 +113,7 @@ def test_bond_moves_stake_to_the_module(world: World, vault: Contract) -> None:
     (event,) = world.logs("Bonded")
     assert event.values == {"module": MODULE, "owner": P, "amount": 1_000}
     assert (vault.staked(P), vault.held(MODULE, world.token.address)) == (0, 1_000)
+    assert vault.stakeOf(P)[:2] == (0, 1_000)
 
 
 def test_bond_of_more_than_stake_reverts(world: World, vault: Contract) -> None:
@@ -153,6 +154,7 @@ def test_unbond_returns_stake(world: World, vault: Contract) -> None:
     (event,) = world.logs("Unbonded")
     assert event.values == {"module": MODULE, "owner": P, "amount": 300}
     assert vault.staked(P) == 1_000
+    assert vault.stakeOf(P)[:2] == (1_000, 0)
 
 
 def test_unbond_of_more_than_held_reverts(world: World, vault: Contract) -> None:
@@ -161,13 +163,34 @@ def test_unbond_of_more_than_held_reverts(world: World, vault: Contract) -> None
         vault.unbond(P, 301, sender=MODULE)
 
 
-@pytest.mark.parametrize("function", ["fund", "bond", "pay", "unbond"])
+def test_unbond_to_an_owner_without_bonds_reverts(world: World, vault: Contract) -> None:
+    vault.bond(P, 300, sender=MODULE)
+    with reverts("InsufficientBonds", owner=A, has=0, needs=1):
+        vault.unbond(A, 1, sender=MODULE)
+
+
+def test_forfeit_takes_a_bond_from_its_owner_and_leaves_it_with_the_module(world: World, vault: Contract) -> None:
+    vault.bond(P, 300, sender=MODULE)
+    vault.forfeit(P, 200, sender=MODULE)
+    (event,) = world.chain.logs
+    assert (event.name, event.values) == ("Forfeited", {"module": MODULE, "owner": P, "amount": 200})
+    assert vault.stakeOf(P)[:2] == (700, 100)
+    assert vault.held(MODULE, world.token.address) == 300
+    vault.pay(world.token.address, A, 200, sender=MODULE)
+    with reverts("InsufficientBonds", owner=P, has=100, needs=101):
+        vault.forfeit(P, 101, sender=MODULE)
+    vault.unbond(P, 100, sender=MODULE)
+    assert vault.stakeOf(P)[:2] == (800, 0)
+
+
+@pytest.mark.parametrize("function", ["fund", "bond", "pay", "unbond", "forfeit"])
 def test_module_function_called_by_anybody_else_reverts(world: World, vault: Contract, function: str) -> None:
     arguments = {
         "fund": (world.token.address, A, 1, b""),
         "bond": (P, 1),
         "pay": (world.token.address, STRANGER.address, 1),
         "unbond": (STRANGER.address, 1),
+        "forfeit": (P, 1),
     }[function]
     for caller in (STRANGER.address, A, P):
         with reverts("NotModule", caller=caller):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.unit.contracts.checks import reverts
+from tests.unit.contracts.checks import new_vault, reverts
+from tests.unit.contracts.draws import mine, number
 from tests.unit.contracts.world import CLIENT, REPLICAS, STAKE, STRANGER, UNBONDING_WINDOW, World
 
 PROVIDER = REPLICAS[0]
@@ -15,6 +16,28 @@ def test_stake_turns_credit_into_stake(world: World) -> None:
     (event,) = world.logs("Staked")
     assert event.values == {"owner": P, "amount": 5}
     assert (world.credit(PROVIDER), world.staked(PROVIDER)) == (0, STAKE + 5)
+
+
+def test_stake_is_as_old_as_its_last_addition(world: World) -> None:
+    """And nothing else makes it younger: not what leaves, is locked, comes back or is lost."""
+    vault = new_vault(world, modules=(STRANGER.address,))
+    world.token.approve(vault.address, 100, sender=P)
+    vault.deposit(world.token.address, P, 100, sender=P)
+    assert vault.stakeOf(P) == (0, 0, 0)
+    mine(world, 3)
+    vault.stake(60, sender=P)
+    first = number(world)
+    assert vault.stakeOf(P) == (60, 0, first)
+    mine(world, 3)
+    vault.requestUnstake(10, sender=P)
+    vault.bond(P, 30, sender=STRANGER.address)
+    vault.unbond(P, 20, sender=STRANGER.address)
+    vault.forfeit(P, 4, sender=STRANGER.address)
+    world.warp(UNBONDING_WINDOW)
+    vault.finishUnstake(P, sender=STRANGER.address)
+    assert vault.stakeOf(P) == (40, 6, first)
+    vault.stake(1, sender=P)
+    assert vault.stakeOf(P) == (41, 6, number(world))
 
 
 def test_stake_of_more_than_credit_reverts(world: World) -> None:
