@@ -13,8 +13,8 @@ from market.hashing import keccak256, pack_tokens, tokens_root
 from market.settlement import BondState, JobState, ReplicaState
 from market.types import ZERO_ADDRESS, Mode
 from tests.stateful.job_rules import OUTPUTS, RIGHT, RIGHT_IDS, JobRules, actors, clients, picks
-from tests.stateful.model import ModelJob, Post
 from tests.stateful.pair import ACTORS, PROVIDERS
+from tests.stateful.records import ModelJob, Post
 from tests.stateful.registry_model import Wanted
 from tests.unit.contracts.draws import MODEL_ID, TERMS, drawn_request, offer
 from tests.unit.contracts.world import STRANGER
@@ -126,6 +126,22 @@ class DrawRules(JobRules):
         self._draw(job.id)
 
     change_the_list_again = change_the_list_once_the_draw_is_known
+
+    @rule(client=clients, richer=st.sampled_from(PROVIDERS), known=st.booleans())
+    def stake_more_once_the_draw_is_known(self, client: LocalAccount, richer: LocalAccount, known: bool) -> None:
+        """Or in the posting's own block, when nobody knows the hash: then it counts."""
+        who, world, model = richer.address, self.pair.world, self.pair.model
+        job = self._post_drawn(client, (2, 3), {}, False)
+        if job is None:
+            return
+        if known:
+            self.pair.mine(1)
+        self.pair.both(
+            lambda: model.deposit(who, who, 1), lambda: world.vault.deposit(world.token.address, who, 1, sender=who)
+        )
+        self.pair.both(lambda: model.stake(who, 1), lambda: world.vault.stake(1, sender=who))
+        self.pair.mine(1)
+        self._draw(job.id)
 
     @rule(blocks=st.sampled_from([1, 255, 257]))
     def mine(self, blocks: int) -> None:

@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from market.hashing import ZERO32, job_id, keccak256, pack_tokens, tokens_root
 from market.settlement import BondState, JobState, Payout, ReplicaState
 from market.types import ZERO_ADDRESS, Commitment, Mode, Output, Quote, Request
-from tests.stateful.model import ModelJob, Post
 from tests.stateful.pair import ACTORS, CLIENTS, PROVIDERS, Pair
+from tests.stateful.records import ModelJob, Post
 from tests.unit.contracts.abi import CHAIN_ID
 from tests.unit.contracts.world import CLIENT, INPUT, MAX_OUTPUT, STRANGER, answer, request, salt_of
 

@@ -9,16 +9,12 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from eth_account.signers.local import LocalAccount
-
 from market.hashing import ZERO32, job_id, keccak256, leaf_hash, merkle_root, unpack_tokens
 from market.settlement import (
     BURNT_ADDRESS,
     BondState,
-    JobFacts,
     JobState,
     Payout,
-    ReplicaFacts,
     ReplicaState,
     Terms,
     cancel,
@@ -26,116 +22,19 @@ from market.settlement import (
     lapse_draw,
     minimum_bond,
     minimum_kill_fee,
-    payment,
     price,
     settle,
     slash,
 )
-from market.types import ZERO_ADDRESS, Commitment, Mode, Output, Quote, Request
-from tests.stateful.ledger import Ledger, Refused, require
+from market.types import ZERO_ADDRESS, Commitment, Mode, Output, Request
+from tests.stateful.ledger import Ledger, require
+from tests.stateful.records import ModelJob, ModelReplica, Post
 from tests.stateful.registry_model import RegistryModel, Wanted
 from tests.unit.contracts.draws import blockhash
 
 MIN_WINDOW, MAX_WINDOW = 30, 86_400
 MAX_REPLICAS = 7
 DISPUTE_DEADLINE = 7 * 86_400
-
-
-@dataclass(frozen=True)
-class Post:
-    """A call of `post` in Python's types. Each quote comes with whoever signed it."""
-
-    mode: int
-    quorum: int
-    max_escrow: int
-    commit_window: int
-    reveal_window: int
-    request: Request
-    quotes: tuple[tuple[Quote, LocalAccount | None], ...]  # None = unsigned
-    inline: bytes = b""
-    permit: int | None = None  # the value permitted, None without a permit
-    malformed: bool = False  # the permit is cut short
-    draw: int = 0
-
-
-@dataclass
-class ModelReplica:
-    quote: Quote
-    state: ReplicaState = ReplicaState.ASSIGNED
-    bond_state: BondState = BondState.NONE
-    digest: bytes = ZERO32
-    output: Output | None = None
-    provider: str = ""
-    demand_deadline: int = 0
-    demander: str = ZERO_ADDRESS
-
-    def __post_init__(self) -> None:
-        self.provider = self.quote.provider
-
-    @property
-    def terms(self) -> Terms:
-        return Terms.of(self.quote)
-
-    @property
-    def facts(self) -> ReplicaFacts:
-        hashed = self.output.output_hash if self.output else None
-        tokens = self.output.output_tokens if self.output else 0
-        return ReplicaFacts(self.provider, self.state, self.terms, tokens, hashed)
-
-
-@dataclass
-class ModelJob:
-    id: bytes
-    client: str
-    request: Request
-    mode: int
-    quorum: int
-    commit_deadline: int
-    reveal_window: int
-    replicas: list[ModelReplica]
-    escrow: int
-    state: JobState = JobState.OPEN
-    reveal_deadline: int = 0
-    final_at: int = 0
-    agreed: bytes | None = None
-    refunded: int = 0
-    slashed: int = 0
-    inline: bool = False
-    commit_window: int = 0
-    draw_block: int = 0
-    draw_length: int = 0
-    draw_failed: bool = False
-
-    @property
-    def facts(self) -> JobFacts:
-        return JobFacts(
-            self.client,
-            self.request.input_tokens,
-            self.request.max_output_tokens,
-            tuple(replica.facts for replica in self.replicas),
-            self.agreed,
-        )
-
-    @property
-    def committed(self) -> int:
-        return sum(r.bond_state is not BondState.NONE for r in self.replicas)
-
-    @property
-    def revealed(self) -> int:
-        return sum(r.state is ReplicaState.REVEALED for r in self.replicas)
-
-    @property
-    def reveal_end(self) -> int:
-        return self.commit_deadline + self.reveal_window if self.state is JobState.OPEN else self.reveal_deadline
-
-    def replica(self, caller: str) -> ModelReplica:
-        for replica in self.replicas:
-            if replica.provider == caller:
-                return replica
-        raise Refused("NotReplica", jobId=self.id, caller=caller)
-
-    def paid(self, replica: ModelReplica) -> int:
-        return payment(self.facts, self.state, replica.facts)
 
 
 @dataclass

@@ -10,7 +10,8 @@ from eth_account.signers.local import LocalAccount
 from market.settlement import BURNT_ADDRESS
 from market.types import ZERO_ADDRESS
 from tests.stateful.ledger import Constants, Refused
-from tests.stateful.model import Model, ModelJob, Post
+from tests.stateful.model import Model
+from tests.stateful.records import ModelJob, Post
 from tests.unit.contracts.abi import Contract, Revert
 from tests.unit.contracts.draws import MODEL_ID, enlist, mine, number, offer, publish
 from tests.unit.contracts.world import (
