@@ -317,6 +317,10 @@ class Registry(Contract):
         """Base units of free stake below which nobody is listed or drawn."""
         return self.draw_stake_cap() // DRAW_STAKE_SHARE
 
+    def list_rest(self) -> int:
+        """Blocks that a place of the drawable list rests after a change."""
+        return cast(int, self._read("LIST_REST"))
+
     def vault(self) -> str:
         """Address of the vault whose stake counts."""
         return str(to_checksum_address(self._read("vault")))

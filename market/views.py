@@ -11,6 +11,9 @@ from market.settlement import JobState as JobState
 from market.settlement import ReplicaState as ReplicaState
 from market.types import ZERO_ADDRESS, Mode, Quote, Request, WireStruct
 
+WEIGHTS = 1 << 16
+"""The weight of an entry of the drawable list that is always taken when its place is picked."""
+
 
 @dataclass(frozen=True)
 class JobView:

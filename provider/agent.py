@@ -43,7 +43,6 @@ from provider.metrics import Books, Metrics, create_metrics_app
 from provider.node import Next, Node
 from provider.onboard import Onboarding, Report, stake_problem
 from provider.pricing import Shop
-from provider.records import BONDED
 from provider.server import Server, listen
 from provider.threads import on_thread
 from provider.watcher import JournalCursor, Watcher
@@ -237,8 +236,7 @@ def build(
                 return
             onboarding.announce(endpoint)
             if config.stake:
-                locked = sum(row.bond for row in journal.open_jobs() if row.stage in BONDED)
-                problem = stake_problem(onboarding.stake(locked), config.stake)
+                problem = stake_problem(onboarding.stake(), config.stake)
                 if problem:
                     report(problem)
             onboarding.offer(catalogue)  # after the stake: it decides who may be drawn

@@ -11,7 +11,7 @@ from market.deployment import Contracts
 from market.errors import ConfigError, ContractError
 from market.hashing import ZERO32
 from market.transactions import Transactions
-from market.views import Offer, modes_mask
+from market.views import WEIGHTS, Offer, Stake, modes_mask
 from provider.catalogue import Catalogue, Served
 from provider.config import ProviderConfig
 
@@ -30,9 +30,9 @@ class StakePlan:
     missing: int
 
     @classmethod
-    def of(cls, *, target: int, staked: int, locked: int, credit: int, wallet: int) -> StakePlan:
-        """`locked` bonds count as stake: they come back."""
-        wanted = max(target - staked - locked, 0)
+    def of(cls, *, target: int, stake: Stake, credit: int, wallet: int) -> StakePlan:
+        """Bonds count as stake: they come back."""
+        wanted = max(target - stake.free - stake.bonded, 0)
         from_credit = min(wanted, credit)
         from_wallet = min(wanted - from_credit, wallet)
         return cls(from_credit, from_wallet, wanted - from_credit - from_wallet)
@@ -81,7 +81,7 @@ class Onboarding:
             if not _is_published(registry, model_id):
                 self._publish(registry, served)
             offer = self._offer(served)
-            if registry.offer(self._address, model_id) != offer or not self._is_listed(model_id, offer):
+            if registry.offer(self._address, model_id) != offer or not self._is_well_listed(model_id, offer):
                 self._set_offer(model_id, offer, served.product.name)
 
     def leave_draws(self, catalogue: Catalogue) -> int:
@@ -99,13 +99,12 @@ class Onboarding:
                 self._report(f"is not drawn for {served.product.name} any more")
         return self._chain.head().number
 
-    def stake(self, locked: int) -> StakePlan:
-        """Deposits and stakes up to the configured target; `locked`: bonds in open jobs. Returns what was done."""
+    def stake(self) -> StakePlan:
+        """Deposits and stakes up to the configured target. Returns what was done."""
         vault, token = self._contracts.vault, self._contracts.token
         plan = StakePlan.of(
             target=self._config.stake,
-            staked=vault.staked(self._address),
-            locked=locked,
+            stake=vault.stake_of(self._address),
             credit=vault.credit(token.address, self._address),
             wallet=token.balance_of(self._address),
         )
@@ -119,11 +118,20 @@ class Onboarding:
             self._report(f"staked {plan.from_credit + plan.from_wallet}")
         return plan
 
-    def _is_listed(self, model_id: bytes, offer: Offer) -> bool:
-        """Whether the drawable list has this provider, where the offer says that it may be drawn."""
+    def _is_well_listed(self, model_id: bytes, offer: Offer) -> bool:
+        """Whether setting the offer again would change nothing on the drawable list: it has this provider, with the
+        weight of its present stake or at a place that still rests. An offer that is not to be drawn needs no entry."""
         if not offer.max_bond:
             return True
-        return any(same_address(entry.provider, self._address) for entry in self._contracts.registry.drawable(model_id))
+        registry, stake = self._contracts.registry, self._contracts.vault.stake_of(self._address)
+        cap = registry.draw_stake_cap()
+        weight = min(stake.free + stake.bonded, cap) * WEIGHTS // cap
+        rested = self._chain.head().number - registry.list_rest()
+        return any(
+            entry.weight >= weight or entry.since >= rested
+            for entry in registry.drawable(model_id)
+            if same_address(entry.provider, self._address)
+        )
 
     def _set_offer(self, model_id: bytes, offer: Offer, name: str) -> None:
         registry = self._contracts.registry

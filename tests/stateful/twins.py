@@ -357,14 +357,6 @@ TWINS = (
         "",
     ),
     Twin(
-        "bonds do not count as stake",
-        REGISTRY,
-        "Registry",
-        "return free + bonded >= drawStakeCap / STAKE_SHARE;",
-        "return free >= drawStakeCap / STAKE_SHARE;",
-        slow=True,
-    ),
-    Twin(
         "lost bond counts as stake",
         SETTLEMENTS,
         "libraries/Settlements",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -18,13 +19,13 @@ from market.events import decode_logs
 from market.hashing import ZERO32, pack_tokens, tokens_root, unpack_tokens
 from market.transactions import Transactions
 from market.types import ZERO_ADDRESS, Mode, Quote, Request
-from market.views import JobParams, JobState, ReplicaState, SignedQuote
+from market.views import WEIGHTS, JobParams, JobState, ReplicaState, SignedQuote
 from provider.drain import Drain
 from provider.instructions import DrainInstruction, InstructionBook, give
 from provider.journal import Journal
 from provider.records import Stage
 from tests.integration.provider.crashing import DRAW_POINTS
-from tests.integration.provider.market import DISPUTE_WINDOW, LocalAgent, Market, Program, until
+from tests.integration.provider.market import DISPUTE_WINDOW, STAKE, LocalAgent, Market, Program, until
 
 REPLICAS = 3
 MAX_BOND = 200_000
@@ -287,3 +288,27 @@ def test_agent_started_after_the_draw_answers_the_job_it_was_drawn_for(
     finally:
         again.stop()
     assert next(r for r in jobs.replicas(job) if r.provider == account.address).paid > 0
+
+
+def test_agent_that_starts_with_more_stake_raises_its_weight_and_only_once(market: Market, tmp_path: Path) -> None:
+    """Not while its place rests: then it would pay for a transaction that changes nothing."""
+    registry, vault = market.contracts.registry, market.contracts.vault
+
+    def start(stake: int) -> tuple[int, int]:
+        """Weight of its entry, and the transactions it sent besides announcing its new port."""
+        sent = market.chain.transaction_count(account.address)
+        config.write_text(re.sub(r"(?m)^stake = .*", f"stake = {stake}", config.read_text()))
+        LocalAgent(config, account).stop()
+        (entry,) = (e for e in registry.drawable(market.pack.model_id) if e.provider == account.address)
+        return entry.weight, market.chain.transaction_count(account.address) - sent - 1
+
+    config, account = market.newcomer(tmp_path, max_bond=MAX_BOND)
+    cap = registry.draw_stake_cap()
+    poor = STAKE * WEIGHTS // cap
+    assert start(STAKE)[0] == poor < WEIGHTS
+    assert vault.stake_of(account.address).free == STAKE
+    assert start(cap) == (poor, 3)  # approve, deposit, stake
+    market.anvil.mine(registry.list_rest())
+    assert start(cap) == (WEIGHTS, 1)
+    assert start(cap) == (WEIGHTS, 0)
+    assert vault.stake_of(account.address).free == cap

@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from market.views import Stake
 from provider.onboard import StakePlan, stake_problem
 from provider.status import Bond, Status
 
@@ -15,7 +16,8 @@ AMOUNTS = st.integers(0, 2**100)
 
 @given(target=AMOUNTS, staked=AMOUNTS, locked=AMOUNTS, credit=AMOUNTS, wallet=AMOUNTS)
 def test_stake_plan_reaches_the_target_or_says_what_is_missing(**money: int) -> None:
-    plan = StakePlan.of(**money)
+    stake = Stake(money["staked"], money["locked"], since=1)
+    plan = StakePlan.of(target=money["target"], stake=stake, credit=money["credit"], wallet=money["wallet"])
     assert 0 <= plan.from_credit <= money["credit"]
     assert 0 <= plan.from_wallet <= money["wallet"]
     reached = money["staked"] + money["locked"] + plan.from_credit + plan.from_wallet
