@@ -113,6 +113,28 @@ def test_nobody_else_makes_a_stake_younger(world: World) -> None:
     assert sorted(draw(world, job)) == sorted([HONEST.address, SNEAKY.address])
 
 
+def test_operator_without_whom_a_draw_fails_can_have_another(world: World) -> None:
+    """Known and stated in SECURITY.md: where fewer than n others take the terms, leaving makes the draw fail, and the
+    next hash is another chance. Where n others do, leaving only costs the leaver its place."""
+    assert isinstance(world.chain, RevmChain)
+    own, others = (SNEAKY, THIRD), (HONEST, *REPLICAS[3:5])
+    for honest, again in ((others[:2], True), (others, False)):
+        with world.chain.undone():
+            enlist(world, *honest, *own)
+            job = post_drawn(world, 3)
+            first = world.job(job)["drawBlock"]
+            mine(world)
+            for account in own:
+                world.registry.removeOffer(MODEL_ID, sender=account.address)
+            drawn = draw(world, job)
+            assert sorted(drawn) == ([] if again else sorted(p.address for p in honest))
+            assert (world.job(job)["drawBlock"] > first) == world.job(job)["drawFailed"] == again
+            for account in own:
+                world.registry.setOffer(MODEL_ID, offer(world), sender=account.address)
+            if again:
+                assert len(draw(world, job)) == 3
+
+
 def test_stake_that_was_there_before_the_block_counts(world: World) -> None:
     two_on_the_list(world)
     poor = times_drawn(world, before_the_block=False, after_it=False)
