@@ -50,7 +50,7 @@ HELP = {
     "cap": "Base units of the token that the vault takes at most.",
     "draw_stake_cap": "Base units of stake above which a provider is drawn no more often.",
     "demand_window": "Seconds to publish an output that is demanded.",
-    "demand_fee": "Base units that a demand costs and publishing earns.",
+    "demand_fee": "Base units that a demand of up to 512 tokens costs and publishing them earns.",
 }
 """What a parameter is, for --help; one without a line here is an option all the same."""
 

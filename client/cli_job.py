@@ -13,6 +13,7 @@ from rich.console import Console
 
 from client import cli_question as asked
 from client.cli_options import Connection, connected
+from client.demands import fee_of
 from client.errors import BadRequest
 from client.progress import Progress, Report
 from client.render import answer_text, money, page, progress_on, show_demand, show_job, show_jobs, show_quote
@@ -192,7 +193,8 @@ def demand_command(
 ) -> None:
     """Make a provider that was paid publish its answer on chain, or lose its bond. Call it again to go on.
 
-    Costs the contract's fee, which comes back where the provider stays silent. Everybody can read what is published.
+    Costs the contract's fee, once for each 512 tokens begun, which comes back where the provider stays silent.
+    Everybody can read what is published.
 
     Examples:
 
@@ -203,7 +205,7 @@ def demand_command(
     connection.must_be_able_to_ask(yes=yes)
     with connection.open(with_key=True) as client:
         wanted = client.find(job)
-        fee = money(client.marketplace.jobs.demand_fee(), client.marketplace.token_info)
+        fee = money(fee_of(client.marketplace, wanted, provider), client.marketplace.token_info)
         question = f"Demand the answer for {fee}, if that was not done yet? It becomes public."
         connection.confirm(question, yes=yes)
         with progress_on(connection.console):

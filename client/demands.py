@@ -64,10 +64,15 @@ class Demand:
         }
 
 
+def fee_of(place: Marketplace, job_id: bytes, provider: str) -> int:
+    """Base units that demanding the output of `provider` costs. Raises BadRequest where it is no replica."""
+    return place.jobs.demand_fee_of(job_id, _replica(place, job_id, provider).provider)
+
+
 def demand_next(place: Marketplace, wallet: Wallet, job_id: bytes, provider: str) -> Demand:
     """Does the next thing about the output of `provider`. Raises as `Client.demand`."""
     replica = _replica(place, job_id, provider)
-    fee = place.jobs.demand_fee()
+    fee = place.jobs.demand_fee_of(job_id, replica.provider)
 
     def outcome(state: str, ids: tuple[int, ...] | None = None) -> Demand:
         deadline = _replica(place, job_id, provider).demand_deadline

@@ -39,6 +39,7 @@ contract Jobs is IJobs, EIP712 {
     uint256 public constant DISPUTE_DEADLINE = 7 days;
     uint256 public constant MAX_CHALLENGER_SHARE_BPS = 3000;
     uint256 public constant DRAW_FEE_BPS = QuoteRules.DRAW_FEE_BPS;
+    uint256 public constant DEMAND_FEE_TOKENS = Payout.DEMAND_FEE_TOKENS;
     address private constant BURNT = address(0xdead);
     uint8 private constant FINISH_STOP = 1;
     uint8 private constant FINISH_LENGTH = 2;
@@ -176,7 +177,7 @@ contract Jobs is IJobs, EIP712 {
 
     function publishOutput(bytes32 jobId, bytes calldata ids) external {
         Demands.publish(_job(jobId), jobId, ids);
-        _pay(msg.sender, demandFee);
+        _pay(msg.sender, demandFeeOf(jobId, msg.sender));
     }
 
     // ------------------------------------------------------------------------------------------------- anyone
@@ -213,7 +214,7 @@ contract Jobs is IJobs, EIP712 {
 
     function demandReveal(bytes32 jobId, address provider, bytes calldata permit) external {
         Demands.open(_job(jobId), jobId, provider, disputeWindow, demandWindow);
-        IVault(vault).fund(stakeToken, msg.sender, demandFee, permit);
+        IVault(vault).fund(stakeToken, msg.sender, demandFeeOf(jobId, provider), permit);
     }
 
     function slashWithheld(bytes32 jobId, address provider) external {
@@ -280,6 +281,11 @@ contract Jobs is IJobs, EIP712 {
             );
             list[i] = JobRecords.viewOf(replica, paid, record.demanders[i]);
         }
+    }
+
+    function demandFeeOf(bytes32 jobId, address provider) public view returns (uint256) {
+        Job storage record = _job(jobId);
+        return Payout.demandFee(demandFee, record.replicas[record.indexOf(jobId, provider)].outputTokens);
     }
 
     function jobIdOf(address client, uint256 nonce) public view returns (bytes32) {
@@ -424,7 +430,7 @@ contract Jobs is IJobs, EIP712 {
         _pay(record.client, refund);
         _pay(challenger, reward);
         _pay(BURNT, burnt);
-        if (demander != address(0)) _pay(demander, demandFee);
+        if (demander != address(0)) _pay(demander, Payout.demandFee(demandFee, replica.outputTokens));
     }
 
     function _pay(address to, uint256 amount) private {

@@ -374,7 +374,7 @@ class Jobs(Contract):
         return self._write("draw", job_id)
 
     def demand_reveal(self, job_id: bytes, provider: str, permit: bytes = b"") -> Call:
-        """Demands the output of a replica that was paid, for `demand_fee`; the client, or anybody for a public job."""
+        """Demands the output of a replica that was paid, for `demand_fee_of`; the client, or anybody for a public job."""
         return self._write("demandReveal", job_id, provider, permit)
 
     def publish_output(self, job_id: bytes, ids: Sequence[int]) -> Call:
@@ -418,8 +418,12 @@ class Jobs(Contract):
         return str(to_checksum_address(self._read("registry")))
 
     def demand_fee(self) -> int:
-        """Base units that a demand costs, and a provider that publishes earns."""
+        """Base units that a demand of up to 512 tokens costs, and a provider that publishes them earns."""
         return cast(int, self._read("demandFee"))
+
+    def demand_fee_of(self, job_id: bytes, provider: str) -> int:
+        """Base units that a demand of the provider's output costs; grows with its length."""
+        return cast(int, self._read("demandFeeOf", job_id, provider))
 
     def demand_window(self) -> int:
         """Seconds in which a provider must publish what is demanded."""

@@ -33,7 +33,8 @@ class DeploymentParameters:
         draw_stake_cap: base units of stake above which a provider's chance to be drawn grows no more; a 16th of it is
             the least that can be drawn.
         demand_window: seconds in which a provider must publish an output that is demanded.
-        demand_fee: base units that a demand costs and publishing earns; it should pay for the provider's gas.
+        demand_fee: base units that a demand costs and publishing earns, for each 512 tokens begun; it should pay for
+            the gas of publishing as many (180,000).
     """
 
     token: str | None = None

@@ -16,6 +16,7 @@ from market.types import Quote
 MILLION = 1_000_000
 BPS = 10_000
 DRAW_FEE_BPS = 1_000
+DEMAND_FEE_TOKENS = 512
 """Least kill fee of a drawn job, in basis points of its price."""
 BURNT_ADDRESS = "0x000000000000000000000000000000000000dEaD"
 """Credit of this address belongs to nobody: slashed money that is neither refund nor reward."""
@@ -155,6 +156,11 @@ def minimum_bond(terms: Terms, max_input_tokens: int, max_output_tokens: int, sh
 def minimum_kill_fee(terms: Terms, input_tokens: int, max_output_tokens: int) -> int:
     """The least kill fee `post` accepts for a drawn job: DRAW_FEE_BPS of its price."""
     return -(-price(terms, input_tokens, max_output_tokens) * DRAW_FEE_BPS // BPS)
+
+
+def demand_fee(fee: int, output_tokens: int) -> int:
+    """What demanding an output costs: `fee` for every DEMAND_FEE_TOKENS tokens that it has or has begun."""
+    return fee * -(-output_tokens // DEMAND_FEE_TOKENS)
 
 
 def payment(job: JobFacts, state: JobState, replica: ReplicaFacts) -> int:

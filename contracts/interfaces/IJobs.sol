@@ -238,8 +238,8 @@ interface IJobs is ISubject {
     /// @notice Returns the bond of a replica that revealed to its stake once the dispute window is over, or, where
     /// it is disputed and the arbiter let its deadline pass, once that is over. Anyone.
     function releaseBond(bytes32 jobId, address provider) external;
-    /// @notice Demands the output of a replica that was paid, for `demandFee`: once per replica, inside its dispute
-    /// window, by the client, or by anyone if the input was inline. The provider has `demandWindow` to publish it; from
+    /// @notice Demands the output of a replica that was paid, for `demandFeeOf` it: once per replica, inside its
+    /// dispute window, by the client, or by anyone if the input was inline. The provider has `demandWindow` to publish it; from
     /// then on the output can be disputed for a whole window.
     /// @param permit as in `post`
     function demandReveal(bytes32 jobId, address provider, bytes calldata permit) external;
@@ -270,8 +270,13 @@ interface IJobs is ISubject {
     function arbiter() external view returns (address);
     /// @return seconds a revealed bond stays locked after settlement
     function disputeWindow() external view returns (uint64);
-    /// @return base units of the stake token that a demand costs, and a provider that publishes earns
+    /// @return base units of the stake token that a demand of DEMAND_FEE_TOKENS tokens or fewer costs, and a provider
+    /// that publishes them earns
     function demandFee() external view returns (uint128);
+    /// @return what a demand of the output of `provider` costs: demandFee · ⌈its tokens / DEMAND_FEE_TOKENS⌉; 0 before it
+    /// revealed
+    function demandFeeOf(bytes32 jobId, address provider) external view returns (uint256);
+    function DEMAND_FEE_TOKENS() external view returns (uint256);
     /// @return seconds in which a provider must publish what is demanded
     function demandWindow() external view returns (uint64);
     /// @return least kill fee of a drawn job, in basis points of its price

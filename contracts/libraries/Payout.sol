@@ -22,6 +22,7 @@ struct Split {
 library Payout {
     uint256 internal constant MILLION = 1_000_000;
     uint256 internal constant BPS = 10_000;
+    uint256 internal constant DEMAND_FEE_TOKENS = 512;
 
     function price(Terms memory terms, uint256 inputTokens, uint256 outputTokens) internal pure returns (uint256) {
         return terms.baseFee
@@ -57,6 +58,11 @@ library Payout {
         for (uint256 i; i < replicas.length; ++i) {
             sum += killFee(replicas[i].terms, inputTokens, maxOutputTokens);
         }
+    }
+
+    /// @notice What demanding an output costs: `fee` for every DEMAND_FEE_TOKENS tokens that it has or has begun.
+    function demandFee(uint256 fee, uint256 outputTokens) internal pure returns (uint256) {
+        return fee * Math.ceilDiv(outputTokens, DEMAND_FEE_TOKENS);
     }
 
     /// @notice What one replica gets out of the escrow of a job in `state`; 0 while that is not final.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from market.hashing import keccak256, pack_tokens, tokens_root
-from market.settlement import BondState, JobState, ReplicaState
+from market.settlement import BondState, JobState, ReplicaState, demand_fee
 from market.types import ZERO_ADDRESS, Mode
 from tests.stateful.job_rules import OUTPUTS, RIGHT, RIGHT_IDS, JobRules, actors, clients, picks
 from tests.stateful.pair import ACTORS, PROVIDERS
@@ -172,6 +172,10 @@ class DrawRules(JobRules):
         return found[which % len(found)] if found and pick % 6 else self._pick_demandable(pick, which)
 
     def _demand(self, job: ModelJob, provider: str, who: str) -> None:
+        replica = next((r for r in job.replicas if r.provider == provider), None)
+        if replica is not None and provider != ZERO_ADDRESS and replica.output is not None:
+            fee = demand_fee(self.pair.model.constants.demand_fee, replica.output.output_tokens)
+            assert self.jobs.demandFeeOf(job.id, provider) == fee
         self.pair.both(
             lambda: self.pair.model.demand(who, job.id, provider),
             lambda: self.jobs.demandReveal(job.id, provider, b"", sender=who),
@@ -302,7 +306,7 @@ class DrawRules(JobRules):
         constants, registry = self.pair.model.constants, self.pair.world.registry
         assert self.jobs.registry() == registry.address
         assert (self.jobs.demandFee(), self.jobs.demandWindow()) == (constants.demand_fee, constants.demand_window)
-        assert self.jobs.DRAW_FEE_BPS() == 1_000
+        assert (self.jobs.DRAW_FEE_BPS(), self.jobs.DEMAND_FEE_TOKENS()) == (1_000, 512)
         found = self.pair.model.registry.lists[MODEL_ID]
         assert registry.drawableLength(MODEL_ID) == len(found.order)
         for index in range(len(found.order)):

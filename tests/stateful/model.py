@@ -18,6 +18,7 @@ from market.settlement import (
     ReplicaState,
     Terms,
     cancel,
+    demand_fee,
     lapse,
     lapse_draw,
     minimum_bond,
@@ -386,7 +387,7 @@ class Model(Ledger):
         self._held_bond(job, replica)
         self._not_after(job, self.dispute_end(job, replica))
         require(not self.deprecated, "VaultDeprecated")
-        fee = self.constants.demand_fee
+        fee = self._demand_fee(replica)
         missing = max(0, fee - self.credit[caller])
         if missing:
             self._check_cap(missing)
@@ -422,9 +423,13 @@ class Model(Ledger):
         require(replica.demander != ZERO_ADDRESS, "NotDemanded", jobId=job.id, provider=provider)
         return replica
 
+    def _demand_fee(self, replica: ModelReplica) -> int:
+        return demand_fee(self.constants.demand_fee, replica.output.output_tokens if replica.output else 0)
+
     def _close_demand(self, replica: ModelReplica, fee_to: str) -> None:
-        self.credit[fee_to] += self.constants.demand_fee
-        self.held -= self.constants.demand_fee
+        fee = self._demand_fee(replica)
+        self.credit[fee_to] += fee
+        self.held -= fee
         replica.demander = ZERO_ADDRESS
 
 

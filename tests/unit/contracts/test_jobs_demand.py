@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from market.hashing import keccak256, pack_tokens, tokens_root
-from market.settlement import BondState, JobState, price, slash
+from market.settlement import BondState, JobState, demand_fee, price, slash
 from market.types import ZERO_ADDRESS, Output
 from tests.unit.contracts.checks import reverts
 from tests.unit.contracts.demands import (
@@ -45,6 +45,7 @@ from tests.unit.contracts.world import (
     STRANGER,
     World,
     pack_permit,
+    request,
 )
 
 # --- demandReveal
@@ -71,6 +72,36 @@ def test_demand_is_paid_by_permit_too(world: World) -> None:
     permit = pack_permit(world.permit(CLIENT, world.vault.address, DEMAND_FEE))
     demand(world, job, permit=permit)
     assert world.held() == 3 * BOND + DEMAND_FEE
+
+
+@pytest.mark.parametrize("tokens", [1, 512, 513, 1_024])
+@pytest.mark.parametrize("answers", [True, False])
+def test_demand_costs_as_many_fees_as_the_output_has_begun_512_tokens(world: World, tokens: int, answers: bool) -> None:
+    """Publishing costs gas by the token, and one fee for all would let a client make a provider pay it."""
+    ids = list(range(tokens))
+    output = Output(tokens_root(ids), tokens, 1)
+    terms = {"max_output_tokens": 1_024, "bond": 10**5, "miss_fee": 10**4}
+    job = world.post(asked=request(max_output_tokens=1_024), terms=terms)
+    assert world.jobs.demandFeeOf(job.id, P) == 0
+    world.commit(job, *((p, output) for p in (ONE, TWO, THREE)))
+    world.reveal(job, *((p, output) for p in (ONE, TWO, THREE)))
+    world.settle(job)
+    world.vault.deposit(world.token.address, A, 2 * DEMAND_FEE, sender=A)
+    fee = DEMAND_FEE * -(-tokens // 512)
+    assert world.jobs.demandFeeOf(job.id, P) == demand_fee(DEMAND_FEE, tokens) == fee
+    held, client, provider = world.held(), world.credit(CLIENT), world.credit(ONE)
+    demand(world, job)
+    assert (world.held(), world.credit(CLIENT)) == (held + fee, client - fee)
+    if answers:
+        publish(world, job, ids=ids)
+        assert (world.held(), world.credit(ONE)) == (held, provider + fee)
+    else:
+        world.warp(DEMAND_WINDOW + 1)
+        slash_withheld(world, job)
+        paid = world.replica(job, 0)["paid"]
+        parts = slash(10**5, paid, SHARE_BPS)
+        assert world.held() == held - 10**5
+        assert world.credit(CLIENT) == client + parts.refunded + parts.reward
 
 
 def test_demand_of_a_private_answer_by_anybody_but_the_client_reverts(world: World) -> None:
