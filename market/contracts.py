@@ -374,7 +374,7 @@ class Jobs(Contract):
         return self._write("draw", job_id)
 
     def demand_reveal(self, job_id: bytes, provider: str, permit: bytes = b"") -> Call:
-        """Demands the output of a replica that was paid, for `demand_fee_of`. The client may; in a public job anyone."""
+        """Demands the output of a replica that was paid, for `demand_fee_of`. In a public job anybody may."""
         return self._write("demandReveal", job_id, provider, permit)
 
     def publish_output(self, job_id: bytes, ids: Sequence[int]) -> Call:
