@@ -25,6 +25,7 @@ def test_constructor_states_what_it_was_given(world: World) -> None:
     assert jobs.arbiter() == world.arbiter.address
     assert jobs.registry() == world.registry.address
     assert (jobs.demandWindow(), jobs.demandFee(), jobs.DRAW_FEE_BPS()) == (DEMAND_WINDOW, DEMAND_FEE, 1_000)
+    assert jobs.DEMAND_FEE_TOKENS() == 512
     assert (jobs.disputeWindow(), jobs.challengerShareBps()) == (DISPUTE_WINDOW, SHARE_BPS)
     assert (jobs.MAX_REPLICAS(), jobs.MIN_WINDOW(), jobs.MAX_WINDOW()) == (7, 30, DAY)
     assert (jobs.DISPUTE_DEADLINE(), jobs.MAX_CHALLENGER_SHARE_BPS()) == (DISPUTE_DEADLINE, 3_000)
