@@ -314,7 +314,7 @@ class Registry(Contract):
         return cast(int, self._read("drawStakeCap"))
 
     def draw_stake_minimum(self) -> int:
-        """Base units of free stake below which nobody is listed or drawn."""
+        """Base units of stake, bonds counted, below which nobody is listed or drawn."""
         return self.draw_stake_cap() // DRAW_STAKE_SHARE
 
     def list_rest(self) -> int:

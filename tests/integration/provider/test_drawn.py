@@ -302,7 +302,7 @@ def test_agent_that_starts_with_more_stake_raises_its_weight_and_only_once(marke
         (entry,) = (e for e in registry.drawable(market.pack.model_id) if e.provider == account.address)
         return entry.weight, market.chain.transaction_count(account.address) - sent - 1
 
-    config, account = market.newcomer(tmp_path, max_bond=MAX_BOND)
+    config, account = market.provider(tmp_path, max_bond=MAX_BOND)
     cap = registry.draw_stake_cap()
     poor = STAKE * WEIGHTS // cap
     assert start(STAKE)[0] == poor < WEIGHTS
