@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from market.hashing import STOP_TOKENS_MAX
 from market.inference.errors import PromptError
 from market.inference.model import Config
+from market.inference.sampling import Picker
 from market.types import Finish
 
 if TYPE_CHECKING:
@@ -35,8 +36,9 @@ class Engine(Protocol):
         stop_tokens: Sequence[int],
         cancelled: Callable[[], bool] | None = None,
         on_token: Callable[[int], None] | None = None,
+        sampling: Picker | None = None,
     ) -> Generation:
-        """Greedy continuation of ``ids``.
+        """Continuation of ``ids``: greedy, or with the tokens that ``sampling`` picks.
 
         ``cancelled`` is asked before each step; ``on_token`` hears each id as soon as it is known. Raises
         PromptError (nothing computed) for an empty prompt, ids outside the vocabulary, more positions than

@@ -3,6 +3,7 @@
 AssayError
 └── InferenceError
     ├── PromptError          empty, too long, or with ids outside the vocabulary
+    ├── SamplingError        sampling fields that no request may have
     ├── SelfTestError        the fast arithmetic of this machine is not exact
     └── BackendError         the device or matmul path asked for does not exist here
 """
@@ -36,6 +37,16 @@ class PromptError(InferenceError):
             value=value,
             allowed=allowed,
         )
+
+
+class SamplingError(InferenceError):
+    """``field`` of the request cannot be ``value``; nothing was computed."""
+
+    exit_code: ClassVar[int] = 2
+
+    def __init__(self, field: str, value: int, message: str) -> None:
+        self.field, self.value = field, value
+        super().__init__(f"{message} Nothing was computed or charged.", field=field, value=value)
 
 
 class SelfTestError(InferenceError):

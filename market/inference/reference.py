@@ -43,12 +43,22 @@ def forward(model: IntegerModel, ids: Sequence[int], first: int = 0) -> Int64Arr
 
 
 def greedy(model: IntegerModel, ids: Sequence[int], max_output_tokens: int, stop_tokens: Sequence[int]) -> list[int]:
-    """Greedy continuation of ``ids``; the stop token is the last id returned. Recomputes everything for each
-    token.
-    """
+    """Greedy continuation of ``ids``; the stop token is the last id returned."""
+    return generate(model, ids, max_output_tokens, stop_tokens, lambda logits, position: argmax(logits))
+
+
+def generate(
+    model: IntegerModel,
+    ids: Sequence[int],
+    max_output_tokens: int,
+    stop_tokens: Sequence[int],
+    pick: Callable[[Int64Array, int], int],
+) -> list[int]:
+    """Continuation of ``ids`` by ``pick(logits, output position)``. Recomputes everything for each token."""
     output: list[int] = []
     while len(output) < max_output_tokens and (not output or output[-1] not in stop_tokens):
-        output.append(argmax(forward(model, [*ids, *output], first=len(ids) + len(output) - 1)[0]))
+        logits = forward(model, [*ids, *output], first=len(ids) + len(output) - 1)[0]
+        output.append(pick(logits, len(output)))
     return output
 
 

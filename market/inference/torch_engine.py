@@ -16,6 +16,7 @@ from market.inference import torch_operations as ops
 from market.inference.engine import Generation, check_request
 from market.inference.errors import BackendError, SelfTestError
 from market.inference.model import IntegerModel, Layer
+from market.inference.sampling import Picker
 from market.inference.torch_operations import AttentionScales, Embedding, Projection
 from market.types import Finish
 
@@ -46,7 +47,7 @@ class Block:
 
 
 class TorchEngine:
-    """Greedy generation over one model. One instance serves one call at a time."""
+    """Generation over one model. One instance serves one call at a time."""
 
     def __init__(
         self,
@@ -88,6 +89,7 @@ class TorchEngine:
         stop_tokens: Sequence[int],
         cancelled: Callable[[], bool] | None = None,
         on_token: Callable[[int], None] | None = None,
+        sampling: Picker | None = None,
     ) -> Generation:
         """See ``Engine.generate``. Raises PromptError before anything is computed."""
         check_request(self.config, ids, max_output_tokens, stop_tokens)
@@ -98,7 +100,10 @@ class TorchEngine:
                 return Generation((), Finish.CANCELLED)
             logits = self.forward(prompt[:, start : start + PREFILL_CHUNK], cache, last_only=True)
         while True:
-            token = int(ops.argmax(logits[:, -1])[0])
+            if sampling is None:
+                token = int(ops.argmax(logits[:, -1])[0])
+            else:
+                token = sampling.pick(logits[0, -1].cpu().numpy(), len(output))
             output.append(token)
             if on_token is not None:
                 on_token(token)

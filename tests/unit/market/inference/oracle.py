@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from fractions import Fraction
 from math import floor, isqrt
 
+from sha3 import keccak_256
+
 Row = Sequence[int]
+LN2_Q96 = 54916777467707473351141471128
 
 
 def shift_round(x: int, shift: int) -> int:
@@ -47,7 +50,7 @@ def to_cache(z: int, fraction: int) -> int:
 
 def exp2_negative(d: int, high: Row, low: Row) -> int:
     product = high[d // 256 % 256] * low[d % 256] // 2**30
-    return product // 2 ** (d // 65536)
+    return product // 2 ** min(d // 65536, 31)
 
 
 def silu(x: int, high: Row, low: Row) -> int:
@@ -71,3 +74,65 @@ def attend(
     total = sum(weights)
     sums = [sum(w * value[i] for w, value in zip(weights, values, strict=True)) for i in range(len(query))]
     return [floor(Fraction(s * 2 ** (16 - bits[2]), total) + Fraction(1, 2)) for s in sums]
+
+
+def draw(seed: bytes, position: int) -> int:
+    return int.from_bytes(keccak_256(seed + bytes(28) + bytes.fromhex(f"{position:08x}")).digest(), "big")
+
+
+def token_hash(number: int, token: int) -> int:
+    z = (number + token * 0x9E3779B97F4A7C15) % 2**64
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        z = (z ^ z // 2**shift) * factor % 2**64
+    return z - z % 2 + 1
+
+
+def minus_ln(x: int, fraction: int) -> int:
+    """docs/numerics.md 10.4 word for word, with each intermediate held against the width stated there."""
+    b = x.bit_length()
+    m = floor(Fraction(x) * Fraction(2) ** (64 - b))
+    w = fits(2**64 - m, 64)
+    s = fits(fits(w * 2**96, 160) // (2**65 - w), 95)
+    q = fits(fits(s * s, 190) // 2**128, 61)
+    p = 2**64 // 15
+    for k in range(6, -1, -1):
+        p = fits(2**64 // (2 * k + 1) + fits(p * q, 126) // 2**64, 65)
+    return (fraction - b) * LN2_Q96 + fits(s * p, 160) // 2**63
+
+
+def gumbel(h: int) -> int:
+    inner = fits(minus_ln(2**64 - h, 64), 102)
+    return shift_round(minus_ln(inner, 96), 76)
+
+
+def kept(logits: Row, temperature: int, top_k: int, top_p: int, high: Row, low: Row) -> list[int]:
+    """Ids that the filters leave, in rank order; temperature above 0."""
+    ranked = sorted(range(len(logits)), key=lambda j: (-logits[j], j))[: top_k or None]
+    if top_p == 65536:
+        return ranked
+    weights = [exp2_negative((logits[ranked[0]] - logits[j]) * 94548 // temperature, high, low) for j in ranked]
+    needed = -(-top_p * sum(weights) // 65536)
+    return [j for i, j in enumerate(ranked) if sum(weights[:i]) < needed]
+
+
+def pick(logits: Row, position: int, temperature: int, top_k: int, top_p: int, seed: bytes, high: Row, low: Row) -> int:
+    if temperature == 0:
+        return min(range(len(logits)), key=lambda j: (-logits[j], j))
+    number = draw(seed, position)
+
+    def key(j: int) -> int:
+        return logits[j] * 2**20 + fits(temperature * gumbel(token_hash(number, j)), 58)
+
+    return min(kept(logits, temperature, top_k, top_p, high, low), key=lambda j: (-key(j), j))
+
+
+def log_probability(logits: Row, token: int, high: Row, low: Row) -> int:
+    top = max(logits)
+    total = sum(exp2_negative((top - x) * 94548 // 65536, high, low) for x in logits)
+    return min(logits[token] - top - max(shift_round(-minus_ln(total, 30), 80), 0), 0)
+
+
+def fits(x: int, bits: int) -> int:
+    """x, which docs/numerics.md says needs no more than so many bits of magnitude."""
+    assert abs(x) < 2**bits, f"{x} needs more than {bits} bits"
+    return x

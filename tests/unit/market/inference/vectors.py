@@ -11,13 +11,29 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from market.inference import reference
+from market.inference import reference, reference_sampling
+from market.inference.model import Int64Array, IntegerModel
+from market.inference.sampling import Sampling
 from market.models import tables
 from market.models.tiny import write_tiny_pack
 from tests.unit.market.inference import oracle
 
 FILE = Path(__file__).parents[3] / "vectors" / "numerics.json"
 TINY_PROMPT = [1, 70, 80, 287, 0]
+SEED = hashlib.sha256(b"seed").digest()
+LOGITS = [65536 * 3, 65536 * 5, -(2**40), 65536 * 5, 65536 * 4 + 1, 0, 65536 * 5 - 1, -70000, 2**17, 65536, 65536, 1]
+SAMPLINGS = [  # temperatureQ16, topK, topPQ16
+    (65536, 0, 65536),
+    (45875, 0, 58982),
+    (65536, 3, 65536),
+    (65536, 2, 65536),
+    (131072, 5, 52429),
+    (1, 0, 65536),
+    (2**32 - 1, 0, 65535),
+    (65536, 0, 1),
+    (2**20, 100, 65536),
+    (0, 0, 65536),
+]
 
 
 def cases() -> dict[str, Any]:
@@ -69,8 +85,37 @@ def cases() -> dict[str, Any]:
         "tables": {
             name: _digest(table) for name, table in (("exp2_high", high), ("exp2_low", low), ("cos", cos), ("sin", sin))
         },
+        "sampling": _sampling(high, low),
+        "log_probabilities": _log_probabilities(high, low),
         "tiny": _tiny(),
     }
+
+
+def _sampling(high: list[int], low: list[int]) -> dict[str, Any]:
+    """Logits with ties; every kind of filter; temperatures from the lowest to the highest."""
+    seed, number = "0x" + SEED.hex(), oracle.draw(SEED, 7)
+    hashes = [1, 3, 2**32 + 1, 2**63 - 1, 2**63 + 1, 2**64 - 3, 2**64 - 1]
+    chosen = []
+    for temperature, top_k, top_p in SAMPLINGS:
+        ids = [oracle.pick(LOGITS, t, temperature, top_k, top_p, SEED, high, low) for t in range(24)]
+        order = None if temperature == 0 else oracle.kept(LOGITS, temperature, top_k, top_p, high, low)
+        chosen.append([temperature, top_k, top_p, order, ids])
+    return {
+        "seed": seed,
+        "draws": [[t, hex(oracle.draw(SEED, t))] for t in (0, 1, 7, 2047, 2**32 - 1)],
+        "token_hash": [[j, str(oracle.token_hash(number, j))] for j in (0, 1, 2, 49151, 2**32 - 2)],
+        "minus_ln": [
+            [str(x), f, str(oracle.minus_ln(x, f))] for x, f in ((1, 64), (2**64 - 1, 64), (3, 30), (2**90, 96))
+        ],
+        "gumbel": [[str(h), oracle.gumbel(h)] for h in hashes],
+        "logits": LOGITS,
+        "chosen": chosen,
+    }
+
+
+def _log_probabilities(high: list[int], low: list[int]) -> list[Any]:
+    rows = [LOGITS, [5], [-(2**61), 2**61], [0] * 300, [7 * i * i for i in range(100)]]
+    return [[row, [oracle.log_probability(row, j, high, low) for j in range(len(row))]] for row in rows]
 
 
 def _tiny() -> dict[str, Any]:
@@ -84,7 +129,17 @@ def _tiny() -> dict[str, Any]:
             "last_logits": logits[-1].tolist(),
             "logits_sha256": hashlib.sha256(logits.astype("<i8").tobytes()).hexdigest(),
             "output": reference.greedy(pack.model, TINY_PROMPT, 16, []),
+            "sampled": [_sampled(pack.model, *fields) for fields in SAMPLINGS[:5]],
         }
+
+
+def _sampled(model: IntegerModel, temperature: int, top_k: int, top_p: int) -> list[Any]:
+    sampling = Sampling(temperature, top_k, top_p, SEED)
+
+    def pick(logits: Int64Array, position: int) -> int:
+        return reference_sampling.pick(logits, position, sampling, model.tables)
+
+    return [temperature, top_k, top_p, reference.generate(model, TINY_PROMPT, 16, [], pick)]
 
 
 def _digest(table: object) -> str:
