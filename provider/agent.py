@@ -357,6 +357,7 @@ def _shop(
         challenger_share_bps=contracts.jobs.challenger_share_bps(),
         products={model_id: served.product for model_id, served in catalogue.items()},
         modes=config.offered_modes,
+        samplers=config.offered_samplers,
         terms=config.terms,
         gas=config.gas,
         limits=config.limits,

@@ -64,6 +64,10 @@ def init(
     ] = None,
     label: Annotated[str, typer.Option(help="Region or privacy class, announced on chain.")] = "",
     mode: Annotated[list[str] | None, typer.Option(help="Verification mode to offer; repeat for more.")] = None,
+    sampler: Annotated[
+        list[str] | None,
+        typer.Option(help="Sampler to offer: greedy, seeded_by_request; repeat for more. Left out: both."),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<n>.")] = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads of the engine.")] = None,
     confirmations: Annotated[int, typer.Option(help="Blocks on top of a job before it is believed.")] = 0,
@@ -107,6 +111,7 @@ def init(
         endpoint=endpoint,
         label=label,
         modes=mode or ("quorum", "none"),
+        samplers=sampler or ("greedy", "seeded_by_request"),
         device=device,
         threads=threads,
         confirmations=confirmations,

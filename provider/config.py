@@ -19,9 +19,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from market.api import BODY_LIMIT
 from market.config import wrong_setting
 from market.errors import ConfigError
-from market.types import Mode
+from market.types import Mode, Sampler
 
 BUILT_MODES = (Mode.NONE, Mode.QUORUM)
+BUILT_SAMPLERS = (Sampler.GREEDY, Sampler.SEEDED_BY_REQUEST)
 _MOST = 2**96  # so that no price, fee or bond made of it leaves uint128
 
 
@@ -140,6 +141,7 @@ class ProviderConfig(Section):
     label: Annotated[str, Field(max_length=31)] = ""  # region or privacy class, announced on chain
     packs: Annotated[tuple[Path, ...], Field(min_length=1)]
     modes: tuple[str, ...] = ("quorum", "none")
+    samplers: tuple[str, ...] = ("greedy", "seeded_by_request")  # other requests are refused
     device: str = "cpu"
     threads: Annotated[int, Field(strict=True, ge=1, le=1024)] | None = None  # None: what the engine finds best
     confirmations: Annotated[int, Field(strict=True, ge=0, le=1000)] = 0  # blocks on top before it is believed
@@ -181,6 +183,14 @@ class ProviderConfig(Section):
             raise ValueError(f"must be some of {', '.join(sorted(built))}")
         return value
 
+    @field_validator("samplers")
+    @classmethod
+    def _samplers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        built = [sampler.name.lower() for sampler in BUILT_SAMPLERS]
+        if set(value) - set(built) or not value:
+            raise ValueError(f"must be some of {', '.join(built)}")
+        return value
+
     @model_validator(mode="after")
     def _reachable(self) -> Self:
         if self.endpoint is None and self.host in ("0.0.0.0", "::", ""):  # noqa: S104 - refused, not used
@@ -190,6 +200,10 @@ class ProviderConfig(Section):
     @property
     def offered_modes(self) -> tuple[Mode, ...]:
         return tuple(mode for mode in BUILT_MODES if mode.name.lower() in self.modes)
+
+    @property
+    def offered_samplers(self) -> tuple[Sampler, ...]:
+        return tuple(sampler for sampler in BUILT_SAMPLERS if sampler.name.lower() in self.samplers)
 
     def prices_of(self, model_id: bytes, name: str) -> Prices:
         """The prices of one model: by its id, else by its name, else the general ones."""

@@ -50,6 +50,8 @@ label = {label}
 packs = {packs}
 # Ways to verify that are offered: quorum, none.
 modes = {modes}
+# How tokens may be chosen: greedy, seeded_by_request (temperature, top-k, top-p with a seed in the request).
+samplers = {samplers}
 # cpu, cuda or cuda:<n>.
 device = {device}
 {threads_line}
@@ -167,6 +169,7 @@ class Choices:
     endpoint: str | None = None
     label: str = ""
     modes: Sequence[str] = ("quorum", "none")
+    samplers: Sequence[str] = ("greedy", "seeded_by_request")
     device: str = "cpu"
     threads: int | None = None
     confirmations: int = 0
@@ -201,6 +204,7 @@ def render(choices: Choices) -> str:
         label=json.dumps(choices.label),
         packs=json.dumps(list(choices.packs)),
         modes=json.dumps(list(choices.modes)),
+        samplers=json.dumps(list(choices.samplers)),
         device=json.dumps(choices.device),
         threads_line=_optional("threads", choices.threads, "CPU threads. Left out: what the engine finds best."),
         stake=_amount(choices.stake),

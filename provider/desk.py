@@ -140,7 +140,7 @@ class Desk:
         served = self._catalogue.get(request.model_id)
         if served is None:
             raise unknown_model(request.model_id)
-        check_request(request, served.product, limits)
+        check_request(request, served.product, limits, self._shop.samplers)
         _check_vocabulary(ids, served.product.vocabulary)
         if messages is not None:
             self._check_template(served.text.encode_chat, messages, ids)

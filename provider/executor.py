@@ -13,6 +13,7 @@ import structlog
 
 from market.errors import AssayError
 from market.inference.engine import Engine
+from market.inference.sampling import Picker
 from market.types import Finish
 
 log = structlog.get_logger(__name__)
@@ -27,6 +28,7 @@ class Work:
     ids: tuple[int, ...]
     max_output_tokens: int
     stop_tokens: tuple[int, ...]
+    sampling: Picker | None = None  # None: greedy
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,11 @@ class EngineExecutor:
         log.info("inference_started", job_id="0x" + work.job_id.hex(), input_tokens=len(work.ids))
         try:
             generation = self._engines[work.model_id].generate(
-                work.ids, work.max_output_tokens, work.stop_tokens, cancelled=lambda: self._cancelled
+                work.ids,
+                work.max_output_tokens,
+                work.stop_tokens,
+                cancelled=lambda: self._cancelled,
+                sampling=work.sampling,
             )
         except AssayError as error:
             return Failure(error.code, error.message)

@@ -18,6 +18,7 @@ import structlog
 from market.chain import DEVELOPMENT_CHAIN_IDS
 from market.errors import ContractError
 from market.hashing import tokens_root, unpack_stop_tokens
+from market.inference.sampling import Sampling
 from market.settlement import Terms as JobTerms
 from market.settlement import price
 from market.signing import Domain
@@ -180,6 +181,7 @@ class Node:
             ids=stored.ids,
             max_output_tokens=stored.request.max_output_tokens,
             stop_tokens=unpack_stop_tokens(stored.request.stop_tokens),
+            sampling=Sampling.of(stored.request),
         )
         if not self._executor.submit(work):
             return Next(at=now + 1)
@@ -209,7 +211,7 @@ class Node:
             or len(stored.ids) != request.input_tokens
         ):
             raise Refusal("HASH_MISMATCH", "The delivered prompt does not hash to the request on chain.")
-        check_request(request, product, self._shop.limits)
+        check_request(request, product, self._shop.limits, self._shop.samplers)
         self._check_terms(row, job, mine)
         if job.reveal_window < self._timing.min_reveal_window:
             raise Refusal(

@@ -6,13 +6,15 @@ price(maxInput, maxOutput); killFee ≤ price of the request; price of the reque
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from market.hashing import ZERO32, unpack_stop_tokens
+from market.inference.errors import SamplingError
+from market.inference.sampling import Sampling
 from market.settlement import BPS, minimum_bond, price
 from market.settlement import Terms as JobTerms
-from market.types import Mode, Quote, Request
+from market.types import Mode, Quote, Request, Sampler
 from provider.config import Gas, Limits, Prices, Terms
 from provider.errors import Refusal
 
@@ -75,6 +77,7 @@ class Shop:
     terms: Terms
     gas: Gas
     limits: Limits
+    samplers: tuple[Sampler, ...] = (Sampler.GREEDY, Sampler.SEEDED_BY_REQUEST)
     max_bond: int = 0
 
     def check_drawn(self, model_id: bytes, mode: int, offered: JobTerms) -> None:
@@ -109,7 +112,7 @@ class Shop:
             most_output = min(self.limits.max_output_tokens, product.context - 1)
             request_hash, smallest = ZERO32, (1, 1)
         else:
-            check_request(ask.request, product, self.limits)
+            check_request(ask.request, product, self.limits, self.samplers)
             most_input, most_output = ask.request.input_tokens, ask.request.max_output_tokens
             request_hash, smallest = ask.request.request_hash, (most_input, most_output)
         self._check_load(situation)
@@ -204,15 +207,9 @@ class Shop:
             )
 
 
-def check_request(request: Request, product: Product, limits: Limits) -> None:
-    """Raises Refusal unless this model can run the request inside the provider's limits."""
-    if not request.is_plain_greedy:
-        raise Refusal(
-            "SAMPLER_NOT_OFFERED",
-            "This provider samples greedily only: sampler, temperatureQ16, topK, topPQ16 and seed must be 0.",
-            sampler=request.sampler,
-            offered=[0],
-        )
+def check_request(request: Request, product: Product, limits: Limits, samplers: Sequence[Sampler]) -> None:
+    """Raises Refusal unless this model can run the request inside the provider's limits and with its samplers."""
+    _check_sampling(request, samplers)
     if request.input_tokens == 0:
         raise Refusal("EmptyInput", "The request has no prompt tokens.", inputTokens=0)
     if request.max_output_tokens == 0:
@@ -247,6 +244,29 @@ def check_request(request: Request, product: Product, limits: Limits) -> None:
             token=stop_tokens[-1],
             limit=product.vocabulary - 1,
         )
+
+
+def _check_sampling(request: Request, samplers: Sequence[Sampler]) -> None:
+    if request.sampler not in samplers:
+        if request.sampler == Sampler.SEEDED_BY_CHAIN:
+            message = "Sampler 2 takes its seed from the chain, and no contract stores such a seed yet."
+            hint = "Use sampler 1 with a seed in the request."
+        else:
+            words = ", ".join(f"{int(sampler)} ({sampler.name.lower()})" for sampler in samplers)
+            message = f"This provider does not sample with sampler {request.sampler}, only with: {words}."
+            hint = "Ask for one of these, or ask another provider."
+        raise Refusal(
+            "SAMPLER_NOT_OFFERED",
+            message,
+            hint=hint,
+            sampler=request.sampler,
+            offered=[int(sampler) for sampler in samplers],
+        )
+    try:
+        Sampling.of(request)
+    except SamplingError as error:
+        code = "BadSampler" if error.field == "sampler" else "BAD_SAMPLING"
+        raise Refusal(code, error.message, sampler=request.sampler, field=error.field, value=error.value) from None
 
 
 def unknown_model(model_id: bytes, status: int = 409) -> Refusal:

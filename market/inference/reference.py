@@ -44,7 +44,7 @@ def forward(model: IntegerModel, ids: Sequence[int], first: int = 0) -> Int64Arr
 
 def greedy(model: IntegerModel, ids: Sequence[int], max_output_tokens: int, stop_tokens: Sequence[int]) -> list[int]:
     """Greedy continuation of ``ids``; the stop token is the last id returned."""
-    return generate(model, ids, max_output_tokens, stop_tokens, lambda logits, position: argmax(logits))
+    return generate(model, ids, max_output_tokens, stop_tokens, lambda logits, _: argmax(logits))
 
 
 def generate(

@@ -26,13 +26,11 @@ def pick(logits: Int64Array, position: int, sampling: Sampling, tables: Tables) 
         return argmax(logits)
     values = [int(value) for value in logits]
     start = draw(sampling.seed, position) % 2**64
-    best = None
-    for token in sorted(nucleus(values, sampling, tables)):
-        key = (values[token] << 20) + sampling.temperature_q16 * gumbel(token_hash(start, token))
-        if best is None or key > best[0]:
-            best = key, token
-    assert best is not None
-    return best[1]
+    keys = {
+        token: (values[token] << 20) + sampling.temperature_q16 * gumbel(token_hash(start, token))
+        for token in nucleus(values, sampling, tables)
+    }
+    return min(keys, key=lambda token: (-keys[token], token))
 
 
 def nucleus(values: Sequence[int], sampling: Sampling, tables: Tables) -> list[int]:
@@ -78,7 +76,7 @@ def negative_log(x: int, fraction: int) -> int:
     """-ln(x / 2^fraction) in Q96, x >= 1: x is brought to w = 1 - m with 1/2 <= m < 1, and with s = w / (2 - w)
     -ln(1 - w) = 2 artanh(s) = 2 s (1 + s^2/3 + s^4/5 + ...)."""
     bits = x.bit_length()
-    m = x * 2**64 // 2**bits  # Q64
+    m = x * 2**64 // (1 << bits)  # Q64
     w = 2**64 - m
     s = w * 2**96 // (2**65 - w)  # Q96
     square = s**2 // 2**128  # Q64

@@ -224,7 +224,7 @@ def _noise_bounds() -> Int64Array:
 
 @cache
 def _powers() -> Int32Array:
-    """[65536]: 2^-(i / 65536) in Q30, each the product of an entry of both exp2 tables (docs/numerics.md, section 5)."""
+    """[65536]: 2^-(i / 65536) in Q30, products of both exp2 tables' entries (docs/numerics.md, section 5)."""
     root = 1 << 255  # of ½ in Q256, sixteen times: 2^(-1/65536)
     for _ in range(16):
         root = isqrt(root << 256)

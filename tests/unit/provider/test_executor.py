@@ -12,6 +12,7 @@ import pytest
 from market.hashing import keccak256
 from market.inference.engine import Generation
 from market.inference.errors import PromptError
+from market.inference.sampling import Picker
 from market.types import Finish
 from provider.executor import Answer, EngineExecutor, Failure, Work
 
@@ -35,6 +36,7 @@ class GatedEngine:
         stop_tokens: Sequence[int],
         cancelled: Callable[[], bool] | None = None,
         on_token: Callable[[int], None] | None = None,
+        sampling: Picker | None = None,
     ) -> Generation:
         if ids[0] > 100:
             raise PromptError("vocabulary", ids[0], 100, "too large")

@@ -105,9 +105,12 @@ def test_quote_for_a_mode_that_is_not_sold_is_refused() -> None:
 @pytest.mark.parametrize(
     ("fields", "code", "details"),
     [
-        ({"sampler": Sampler.SEEDED_BY_REQUEST}, "SAMPLER_NOT_OFFERED", {"sampler": 1, "offered": [0]}),
-        ({"seed": keccak256(b"seed")}, "SAMPLER_NOT_OFFERED", {"sampler": 0, "offered": [0]}),
-        ({"temperature_q16": 1}, "SAMPLER_NOT_OFFERED", {"sampler": 0, "offered": [0]}),
+        ({"sampler": Sampler.SEEDED_BY_CHAIN}, "SAMPLER_NOT_OFFERED", {"sampler": 2, "offered": [0, 1]}),
+        ({"sampler": 7}, "SAMPLER_NOT_OFFERED", {"sampler": 7, "offered": [0, 1]}),
+        ({"seed": keccak256(b"seed")}, "BadSampler", {"sampler": 0, "field": "sampler", "value": 0}),
+        ({"temperature_q16": 1}, "BadSampler", {"sampler": 0, "field": "sampler", "value": 0}),
+        ({"sampler": 1}, "BAD_SAMPLING", {"sampler": 1, "field": "topPQ16", "value": 0}),
+        ({"sampler": 1, "top_p_q16": 65537}, "BAD_SAMPLING", {"sampler": 1, "field": "topPQ16", "value": 65537}),
         ({"input_tokens": 0}, "EmptyInput", {"inputTokens": 0}),
         ({"max_output_tokens": 0}, "NoOutputAsked", {"maxOutputTokens": 0}),
         ({"input_tokens": 101}, "INPUT_TOO_LONG", {"inputTokens": 101, "limit": 100}),
@@ -119,6 +122,15 @@ def test_quote_for_a_mode_that_is_not_sold_is_refused() -> None:
 def test_quote_for_a_request_that_cannot_run_is_refused(fields: dict[str, Any], code: str, details: Any) -> None:
     error = refusal(replace(ASK, request=samples.request(**fields)))
     assert (error.code, error.details) == (code, details)
+
+
+def test_quote_for_a_seeded_request_is_given_where_that_sampler_is_on() -> None:
+    seeded = samples.request(sampler=1, temperature_q16=45875, top_k=40, top_p_q16=62259, seed=keccak256(b"seed"))
+    ask = replace(ASK, request=seeded)
+    assert samples.shop().quote(ask, samples.situation(), nonce=1).request_hash == seeded.request_hash
+    with pytest.raises(Refusal) as caught:
+        samples.shop(samplers=(Sampler.GREEDY,)).quote(ask, samples.situation(), nonce=1)
+    assert (caught.value.code, caught.value.details) == ("SAMPLER_NOT_OFFERED", {"sampler": 1, "offered": [0]})
 
 
 def test_quote_beyond_the_context_is_refused_with_what_is_left() -> None:
