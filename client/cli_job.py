@@ -44,9 +44,14 @@ def post_command(
     label: list[str] = asked.LabelOption,
     min_reliability: int = asked.ReliabilityOption,
     max_kill_fee: int = asked.KillFeeOption,
+    temperature: str | None = asked.TemperatureOption,
+    top_k: int | None = asked.TopKOption,
+    top_p: str | None = asked.TopPOption,
     seed: str | None = asked.SeedOption,
     draw: bool = asked.DrawOption,
     bond: str | None = asked.BondOption,
+    stop_string: list[str] = asked.StopStringOption,
+    selection_seed: str | None = asked.SelectionSeedOption,
     commit_window: int = typer.Option(120, "--commit-window", help="Seconds for delivery, inference and commit."),
     reveal_window: int = typer.Option(60, "--reveal-window", help="Seconds for the reveals after it."),
     escrow: str = typer.Option("auto", "--escrow", help="Where the money comes from: auto, credit, allowance, permit."),
@@ -67,13 +72,16 @@ def post_command(
 
         assay job post @prompt.txt --max-output-tokens 64 --max-escrow 0.05 --yes
 
+        assay job post "Tell me a story." --temperature 0.8 --top-p 0.95 --stop-string "The end" --yes
+
         echo "Why is the sky blue?" | assay job post --yes --json | jq -r .answer
 
         assay job post --draw --max-price 0.01 "What is the capital of France?"
     """
     wanted = asked.JobQuestion(
         prompt, file, messages, model, mode, replicas, quorum, max_output_tokens, max_price, max_escrow, allow, deny,
-        label, min_reliability, max_kill_fee, seed, draw, bond,
+        label, min_reliability, max_kill_fee, temperature, top_k, top_p, seed, draw, bond, stop_string,
+        selection_seed,
     )  # fmt: skip
     connection.must_be_able_to_ask(yes=yes)
     question, source = wanted.question(), asked.parse_escrow(escrow)

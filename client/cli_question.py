@@ -50,12 +50,29 @@ ReliabilityOption = typer.Option(
 KillFeeOption = typer.Option(
     20, "--max-kill-fee", min=0, max=100, help="Most a quote's kill fee may be, in percent of its price."
 )
-SeedOption = typer.Option(None, "--seed", help="32 bytes hex: decides between equals.", show_default=False)
 DrawOption = typer.Option(
     False, "--draw", help="The chain draws who answers, from offers that allow it. The prompt becomes public, for ever."
 )
 BondOption = typer.Option(
     None, "--bond", help="With --draw: least bond that each locks, in units of the token.", show_default=False
+)
+TemperatureOption = typer.Option(
+    None, "--temperature", help="How much chance decides, e.g. 0.7; 0 = greedy. [default: greedy]", show_default=False
+)
+TopKOption = typer.Option(
+    None, "--top-k", min=0, max=2**32 - 1, help="Choose among the k likeliest tokens; 0 = all.", show_default=False
+)
+TopPOption = typer.Option(
+    None, "--top-p", help="Choose among the likeliest tokens of this share, e.g. 0.9.", show_default=False
+)
+SeedOption = typer.Option(
+    None, "--seed", help="32 bytes hex: the same seed gives the same answer. Default: drawn.", show_default=False
+)
+StopStringOption = typer.Option(
+    [], "--stop-string", help="Cut the answer's text before this text; repeatable.", show_default=False
+)
+SelectionSeedOption = typer.Option(
+    None, "--selection-seed", help="32 bytes hex: decides between equal quotes.", show_default=False
 )
 
 
@@ -78,9 +95,14 @@ class JobQuestion:
     label: list[str]
     min_reliability: int
     max_kill_fee: int
+    temperature: str | None
+    top_k: int | None
+    top_p: str | None
     seed: str | None
     draw: bool
     bond: str | None
+    stop_string: list[str]
+    selection_seed: str | None
 
     def question(self) -> dict[str, Any]:
         """Arguments of Client.negotiate that carry the prompt.
@@ -135,18 +157,25 @@ class JobQuestion:
             labels=frozenset(self.label),
             min_reliability_bps=self.min_reliability * 100,
             max_kill_fee_bps=self.max_kill_fee * 100,
-            seed=None if self.seed is None else _seed(self.seed),
             draw=self.draw,
             bond=0 if self.bond is None else parse_amount(self.bond, decimals),
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            seed=_seed("--seed", self.seed),
+            stop_strings=tuple(self.stop_string),
+            selection_seed=_seed("--selection-seed", self.selection_seed),
             **more,
         )
 
 
-def _seed(text: str) -> bytes:
+def _seed(option: str, text: str | None) -> bytes | None:
+    if text is None:
+        return None
     try:
-        return parse_bytes32("--seed", text)
+        return parse_bytes32(option, text)
     except WireError as error:
-        raise BadRequest(error.message) from None
+        raise BadRequest(error.message, hint="Nothing was sent.") from None
 
 
 def parse_escrow(text: str) -> EscrowSource:

@@ -32,9 +32,14 @@ def quote_command(
     label: list[str] = asked.LabelOption,
     min_reliability: int = asked.ReliabilityOption,
     max_kill_fee: int = asked.KillFeeOption,
+    temperature: str | None = asked.TemperatureOption,
+    top_k: int | None = asked.TopKOption,
+    top_p: str | None = asked.TopPOption,
     seed: str | None = asked.SeedOption,
     draw: bool = asked.DrawOption,
     bond: str | None = asked.BondOption,
+    stop_string: list[str] = asked.StopStringOption,
+    selection_seed: str | None = asked.SelectionSeedOption,
     explain: bool = typer.Option(False, "--explain", help="Name every provider left out, and the first reason."),
 ) -> None:
     """Ask providers for prices; no money moves and no key is needed.
@@ -54,7 +59,8 @@ def quote_command(
     """
     wanted = asked.JobQuestion(
         prompt, file, messages, model, mode, replicas, quorum, max_output_tokens, max_price, max_escrow, allow, deny,
-        label, min_reliability, max_kill_fee, seed, draw, bond,
+        label, min_reliability, max_kill_fee, temperature, top_k, top_p, seed, draw, bond, stop_string,
+        selection_seed,
     )  # fmt: skip
     question = wanted.question()
     with connection.open(with_key=False) as client, progress_on(connection.console) as report:

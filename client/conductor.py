@@ -182,7 +182,7 @@ class Conductor:
         steps.pause(output.answered_at)
         gas = dict(gas) | await anyio.to_thread.run_sync(self._gas, job_id, record, output.problems)
         if record is not None:
-            outcome = outcome_json(output, answer, gas)
+            outcome = outcome_json(output, answer, gas, record.stop_strings)
             record = updated(parts.store, record, state=FINAL, steps_ms=steps.measured(), result=outcome)
         domain, token = parts.marketplace.jobs.domain, parts.marketplace.token_info
         result = compose(job_id, job, replicas, record, token, domain, steps.as_milliseconds(), output.problems)

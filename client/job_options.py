@@ -11,10 +11,12 @@ from pydantic import ValidationError
 from client.errors import BadRequest, EmptyPrompt
 from client.escrow import EscrowSource
 from client.model_files import Limits, ModelText
+from client.sampling import Number, SamplingChoice
+from client.stop_strings import check_stop_strings
 from market.api import BODY_LIMIT, CONTENT_LIMIT, IDS_LIMIT, MESSAGES_LIMIT, Message
 from market.hashing import STOP_TOKENS_MAX, UNUSED_TOKEN, ZERO32, pack_stop_tokens, tokens_root
 from market.settlement import BPS, DRAW_FEE_BPS
-from market.types import Mode, Request, Sampler
+from market.types import Mode, Request
 
 BUILT_MODES = (Mode.NONE, Mode.QUORUM)
 _ENVELOPE = 4096  # bytes of a delivery beside messages and ids
@@ -34,7 +36,11 @@ class JobOptions:
         commit_window: for delivery, inference and commit; reveal_window: for the reveals after it.
         allow, deny: addresses of providers; labels: words a provider must carry.
         min_reliability_bps: least share of jobs paid, of providers with a record.
-        seed: decides between equal quotes; None = drawn, and recorded in the report.
+        temperature: a decimal as text (or int, Decimal); None and 0 = greedy, unless top_k, top_p or seed is given: 1.
+        top_k: most tokens to choose from, 0 = no limit; top_p: share of probability to choose from, as temperature.
+        seed: 32 bytes that fix the answer; None = drawn, and told in the report.
+        stop_strings: text that ends the answer, cut by this client alone: the provider neither knows nor stops.
+        selection_seed: decides between equal quotes; None = drawn, and recorded in the report.
         escrow: where the money may come from.
         draw: the chain draws who answers, out of the offers that allow it; the prompt becomes public. `bond` is the
             least that each must lock then, 0 = what the contract demands. Who may answer cannot be chosen.
@@ -55,7 +61,12 @@ class JobOptions:
     deny: frozenset[str] = frozenset()
     labels: frozenset[str] = frozenset()
     min_reliability_bps: int = 0
+    temperature: Number | None = None
+    top_k: int | None = None
+    top_p: Number | None = None
     seed: bytes | None = None
+    stop_strings: tuple[str, ...] = ()
+    selection_seed: bytes | None = None
     escrow: EscrowSource = EscrowSource.AUTO
     draw: bool = False
     bond: int = 0
@@ -155,9 +166,16 @@ def check_options(options: JobOptions, limits: ChainLimits) -> None:
         raise BadRequest(f"max_output_tokens takes 1 to {(1 << 32) - 1}, not {options.max_output_tokens}.")
     if not 0 <= options.max_kill_fee_bps <= BPS:
         raise BadRequest(f"max_kill_fee_bps is a share of the price, 0 to {BPS}, not {options.max_kill_fee_bps}.")
-    if options.seed is not None and len(options.seed) != 32:
-        raise BadRequest(f"The seed takes 32 bytes, not {len(options.seed)}.")
+    if options.selection_seed is not None and len(options.selection_seed) != 32:
+        raise BadRequest(f"The selection seed takes 32 bytes, not {len(options.selection_seed)}.")
+    sampling_of(options, ZERO32)
+    check_stop_strings(options.stop_strings)
     _check_draw(options)
+
+
+def sampling_of(options: JobOptions, drawn_seed: bytes) -> SamplingChoice:
+    """How the tokens shall be chosen. Raises BadRequest."""
+    return SamplingChoice.of(options.temperature, options.top_k, options.top_p, options.seed, drawn_seed)
 
 
 def _check_draw(options: JobOptions) -> None:
@@ -170,7 +188,7 @@ def _check_draw(options: JobOptions) -> None:
         "--deny": options.deny,
         "--label": options.labels,
         "--min-reliability": options.min_reliability_bps,
-        "--seed": options.seed,
+        "--selection-seed": options.selection_seed,
     }
     odd = [name for name, value in chosen.items() if value]
     if odd:
@@ -184,12 +202,13 @@ def _check_draw(options: JobOptions) -> None:
 
 
 def build_request(
-    model_id: bytes, prompt: Prompt, model: ModelText, options: JobOptions, nonce: bytes
+    model_id: bytes, prompt: Prompt, model: ModelText, options: JobOptions, nonce: bytes, drawn_seed: bytes
 ) -> tuple[Request, tuple[int, ...]]:
     """The Request and the prompt's ids.
 
     Args:
         nonce: 32 random bytes; they make equal prompts distinct.
+        drawn_seed: 32 random bytes, for an answer that is sampled without a seed given.
 
     Raises:
         BadRequest: the prompt is too long for the model, or an id is outside its vocabulary.
@@ -200,17 +219,18 @@ def build_request(
     stop_tokens = model.limits.stop_tokens if options.stop_tokens is None else options.stop_tokens
     _check_tokens(ids, stop_tokens, model.limits, options.max_output_tokens)
     _check_size(ids, prompt)
+    sampling = sampling_of(options, drawn_seed)
     request = Request(
         model_id=model_id,
         input_root=tokens_root(ids),
         input_tokens=len(ids),
         max_output_tokens=options.max_output_tokens,
         stop_tokens=pack_stop_tokens(stop_tokens),
-        sampler=Sampler.GREEDY,
-        temperature_q16=0,
-        top_k=0,
-        top_p_q16=0,
-        seed=ZERO32,
+        sampler=sampling.sampler,
+        temperature_q16=sampling.temperature_q16,
+        top_k=sampling.top_k,
+        top_p_q16=sampling.top_p_q16,
+        seed=sampling.seed,
         nonce=nonce,
     )
     return request, ids

@@ -21,6 +21,7 @@ from client.provider_http import ProviderHttp, ProviderRefused, printable
 from client.quotes import Wanted, verify_quote
 from client.results import QuoteReport, TokenInfo
 from client.rfq import RfqPolicy, gather_quotes
+from client.sampling import SamplingChoice
 from client.selection import Selection, VerifiedQuote, select
 from client.signatures import SignatureChecker
 from client.steps import StepClock
@@ -133,7 +134,9 @@ class Negotiator:
                 f"Nobody offers {model.name}.", hint="Nothing was spent. Try another model, or later.", left_out=[]
             )
         text = await self._files.load(model.roots, self.reachable(offers))
-        request, ids = build_request(model.model_id, prompt, text, options, self._random(32))
+        request, ids = build_request(
+            model.model_id, prompt, text, options, nonce=self._random(32), drawn_seed=self._random(32)
+        )
         if options.draw:
             outcome = await self._plan_draw(model, offers, request, options, steps, report)
             return Bargain(outcome, request, ids, prompt, text, options)
@@ -259,7 +262,7 @@ class Negotiator:
     def _select(
         self, quotes: Sequence[VerifiedQuote], left_out: Sequence[LeftOut], options: JobOptions, name: str
     ) -> Selection:
-        seed = options.seed if options.seed is not None else self._random(32)
+        seed = options.selection_seed if options.selection_seed is not None else self._random(32)
         if len({quote.provider.lower() for quote in quotes}) < options.replicas:
             raise _too_few(len(quotes), options.replicas, left_out, name)
         try:
@@ -289,8 +292,9 @@ class Negotiator:
             chosen=selection.chosen,
             alternatives=selection.alternatives,
             left_out=tuple(left_out),
-            seed=selection.seed,
+            selection_seed=selection.seed,
             steps_ms=steps.measured(),
+            sampling=SamplingChoice.of_request(request),
         )
 
 

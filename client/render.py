@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from client.progress import Progress, Report
 from client.results import Balance, JobResult, JobSummary, QuoteReport, TokenInfo
 from client.selection import VerifiedQuote
 from market.money import format_amount
+from market.types import Sampler
 from market.views import JobState
 
 _ROLES = {"agreed": "green", "late": "yellow", "working": "cyan", "released": "dim"}
@@ -76,6 +78,8 @@ def show_quote(console: Console, report: QuoteReport, *, explain: bool) -> None:
             (answer_text(report.model_name), "bold"),
         )
     )
+    if report.sampling.sampler is not Sampler.GREEDY:
+        console.print(f"sampled with {report.sampling.describe()}")
     console.print(Text(_guarantee(report)))
     if report.drawn is not None:
         _show_drawn(console, report.drawn, report, explain=explain)
@@ -159,6 +163,10 @@ def show_job(console: Console, result: JobResult) -> None:
             money(replica.paid, token) if replica.paid else "–",
         )
     _print_table(console, table)
+    if result.sampling is not None and result.sampling.sampler is not Sampler.GREEDY:
+        console.print(f"sampled with {result.sampling.describe()}")
+    if result.stop_string is not None:
+        console.print(Text(f"cut at the stop string {json.dumps(result.stop_string, ensure_ascii=False)}"))
     if result.state.is_final:
         burnt = f" + {money(result.burnt, token)} burnt, as nobody made the draw in time" if result.burnt else ""
         console.print(

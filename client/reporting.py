@@ -9,6 +9,8 @@ from eth_utils.address import to_checksum_address
 
 from client.outputs import FetchedOutput, Source
 from client.results import JobResult, SignedReceipt, TokenInfo, finish_name, replicas_of
+from client.sampling import SamplingChoice
+from client.stop_strings import cut
 from client.store import JobRecord
 from market.chain import Chain
 from market.contracts import Jobs
@@ -69,10 +71,14 @@ def sources_of(job: JobView, replicas: Sequence[ReplicaView], endpoints: Mapping
     ]
 
 
-def outcome_json(output: FetchedOutput, answer: str | None, gas: Mapping[str, int]) -> dict[str, Any]:
+def outcome_json(
+    output: FetchedOutput, answer: str | None, gas: Mapping[str, int], stop_strings: Sequence[str]
+) -> dict[str, Any]:
     """What the local record keeps of a job's end."""
+    text, stop = (None, None) if answer is None else cut(answer, stop_strings)
     return {
-        "answer": answer,
+        "answer": text,
+        "stopString": stop,
         "ids": None if output.ids is None else list(output.ids),
         "finish": output.finish,
         "receipts": [receipt.to_json() for receipt in output.receipts],
@@ -118,6 +124,8 @@ def compose(
         final_at=job.final_at,
         receipts=documents(map(_receipt, outcome.get("receipts", ())), domain, record, outcome.get("ids") or ()),
         problems=tuple(problems),
+        sampling=None if record is None else SamplingChoice.of_request(record.request),
+        stop_string=outcome.get("stopString"),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from client.drawing import DrawOffer
 from client.errors import JobCancelled, NoAgreement, OutputUnavailable
 from client.matching import LeftOut
+from client.sampling import SamplingChoice
 from client.selection import VerifiedQuote
 from market.errors import AssayError
 from market.receipts import ReceiptDocument
@@ -43,7 +44,8 @@ class QuoteReport:
     Attributes:
         escrow: what `post` would take: the sum of the chosen prices for the request at its longest.
         bond: the smallest bond behind a chosen quote: what a proved liar loses at least.
-        seed: what decided between equals; the same seed and quotes give the same choice.
+        selection_seed: what decided between equals; the same seed and quotes give the same choice.
+        sampling: how the answer's tokens would be chosen.
         drawn: what is offered to whoever the chain draws; then nobody is chosen, and there are no alternatives.
     """
 
@@ -58,8 +60,9 @@ class QuoteReport:
     chosen: tuple[VerifiedQuote, ...]
     alternatives: tuple[VerifiedQuote, ...]
     left_out: tuple[LeftOut, ...]
-    seed: bytes
+    selection_seed: bytes
     steps_ms: Mapping[str, int]
+    sampling: SamplingChoice
     drawn: DrawOffer | None = None
 
     @property
@@ -89,7 +92,8 @@ class QuoteReport:
             "chosen": [_quote_json(quote) for quote in self.chosen],
             "alternatives": [_quote_json(quote) for quote in self.alternatives],
             "left_out": [item.to_json() for item in self.left_out],
-            "seed": "0x" + self.seed.hex(),
+            "sampling": self.sampling.to_json(),
+            "selection_seed": "0x" + self.selection_seed.hex(),
             "drawn": None if self.drawn is None else self.drawn.to_json(),
             "steps_ms": dict(self.steps_ms),
         }
@@ -198,11 +202,15 @@ class JobResult:
     """A job as it stands or ended.
 
     Attributes:
-        answer: text of the agreed output; None before agreement, or where the tokenizer could not be had.
+        answer: text of the agreed output, cut at the first stop string; None before agreement, or where the tokenizer
+            could not be had.
         ids: its token ids; finish: "stop" or "length", "" before agreement.
         state: the job's state on chain in lower case; settled: whether an agreed output was paid.
         paid, refunded: what left the escrow to replicas, and came back as credit; base units. burnt: the fee of a draw
             that nobody made in time.
+        sampling: how its tokens were chosen, with the seed: the same model, prompt and sampling give the same ids. None
+            for a job of another machine.
+        stop_string: the one the answer was cut at; ids and receipts hold all that was computed.
         gas: label of each transaction ("Jobs.post", "Jobs.commit 0x1234…") → gas used.
         receipts: of every paid replica that served its output; each is a file that market.receipts.verify_receipt
             checks offline.
@@ -228,6 +236,8 @@ class JobResult:
     left_out: tuple[LeftOut, ...] = ()
     problems: tuple[str, ...] = field(default=())
     burnt: int = 0
+    sampling: SamplingChoice | None = None
+    stop_string: str | None = None
 
     @property
     def settled(self) -> bool:
@@ -281,6 +291,8 @@ class JobResult:
             "answer": self.answer,
             "ids": list(self.ids),
             "finish": self.finish,
+            "stop_string": self.stop_string,
+            "sampling": None if self.sampling is None else self.sampling.to_json(),
             "token": self.token.to_json(),
             "escrow": self.escrow,
             "paid": self.paid,

@@ -63,6 +63,8 @@ class JobRecord:
     """Everything needed to go on with a job after a restart.
 
     Attributes:
+        selection_seed: what decided between equal quotes; the seed of the answer is in the request.
+        stop_strings: where this client cuts the answer's text.
         ids: the prompt's token ids; messages: what they were rendered from, None for a prompt given as ids.
         state: prepared (nothing sent yet), posted, final, or failed (the chain refused the post).
         post_transaction: hash, "" before.
@@ -82,7 +84,8 @@ class JobRecord:
     ids: tuple[int, ...]
     messages: tuple[dict[str, str], ...] | None
     quotes: tuple[StoredQuote, ...]
-    seed: bytes
+    selection_seed: bytes
+    stop_strings: tuple[str, ...] = ()
     state: str = PREPARED
     post_transaction: str = ""
     acceptances: Mapping[str, StoredAcceptance] = field(default_factory=dict)
@@ -198,7 +201,8 @@ def _body(record: JobRecord) -> dict[str, Any]:
             {"quote": q.quote.to_json(), "signature": "0x" + q.signature.hex(), "endpoint": q.endpoint}
             for q in record.quotes
         ],
-        "seed": record.seed.hex(),
+        "seed": record.selection_seed.hex(),
+        "stopStrings": list(record.stop_strings),
         "postTransaction": record.post_transaction,
         "acceptances": {
             provider: {"acceptance": item.acceptance.to_json(), "signature": "0x" + item.signature.hex()}
@@ -229,7 +233,8 @@ def _record(row: tuple[Any, ...]) -> JobRecord:
             StoredQuote(Quote.from_json(q["quote"]), bytes.fromhex(q["signature"][2:]), q["endpoint"])
             for q in body["quotes"]
         ),
-        seed=bytes.fromhex(body["seed"]),
+        selection_seed=bytes.fromhex(body["seed"]),
+        stop_strings=tuple(body.get("stopStrings", ())),  # absent in records of older clients
         state=state,
         post_transaction=body["postTransaction"],
         acceptances={

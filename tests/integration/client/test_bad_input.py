@@ -97,8 +97,8 @@ def test_quote_explains_who_was_left_out_and_moves_nothing(client: Client, town:
     reasons = {item.provider: item.constraint for item in report.left_out}
     assert [reasons[address] for address in town.providers[3:]] == ["allow"] * 2
     assert [reason for address, reason in reasons.items() if address in town.honest] == ["score"]
-    again = client.quote(PROMPT, options=dataclasses.replace(options, seed=report.seed))
-    assert again.seed == report.seed
+    again = client.quote(PROMPT, options=dataclasses.replace(options, selection_seed=report.selection_seed))
+    assert again.selection_seed == report.selection_seed
 
 
 def test_job_that_nobody_confirms_is_not_posted(client: Client) -> None:

@@ -14,6 +14,9 @@ from client import Client, JobOptions, JobResult, Progress
 from client.errors import JobCancelled, NoAgreement
 from client.steps import STEPS
 from client.store import JobRecord, StoredQuote
+from market.inference import reference, reference_sampling
+from market.inference.sampling import Sampling
+from market.models.pack import load_pack
 from market.models.text import Text
 from market.receipts import verify_receipt
 from market.types import Mode
@@ -101,6 +104,57 @@ def test_job_of_one_prompt_twice_gives_the_same_ids(client: Client, honest: JobO
     assert client.run(PROMPT, options=alone).ids == client.run(PROMPT, options=alone).ids
 
 
+def test_job_sampled_by_its_seed_is_agreed_on_by_all_and_can_be_asked_again(
+    client: Client, honest: JobOptions, tiny_pack: Path
+) -> None:
+    options = dataclasses.replace(honest, temperature="1.5", top_k=200, top_p="0.95", max_output_tokens=12)
+    result = client.run(PROMPT, options=options)
+    assert {replica.role for replica in result.providers} == {"agreed"}
+    chosen = result.sampling
+    assert chosen is not None
+    assert chosen.to_json() | {"seed": ""} == {
+        "sampler": "seeded_by_request",
+        "temperature": "1.5",
+        "temperature_q16": 98304,
+        "top_k": 200,
+        "top_p": "0.95",
+        "top_p_q16": 62259,
+        "seed": "",
+    }
+    assert client.show(result.job_id).sampling == chosen
+    model = load_pack(tiny_pack)
+    text = Text((tiny_pack / "tokenizer.json").read_bytes(), (tiny_pack / "template.jinja").read_bytes())
+    prompt = text.encode_chat([{"role": "user", "content": PROMPT}])
+    sampling = Sampling(98304, 200, 62259, chosen.seed)
+    expected = reference.generate(
+        model.model,
+        prompt,
+        12,
+        model.limits.stop_tokens,
+        lambda logits, position: reference_sampling.pick(logits, position, sampling, model.model.tables),
+    )
+    assert list(result.ids) == expected
+    alone = dataclasses.replace(options, replicas=1, quorum=1, mode=Mode.NONE)
+    assert client.run(PROMPT, options=alone, seed=chosen.seed).ids == result.ids
+    others = [client.run(PROMPT, options=alone, seed=bytes([n]) * 32).ids for n in range(2)]
+    assert any(ids != result.ids for ids in others)
+
+
+def test_job_with_a_stop_string_is_cut_here_and_nowhere_else(connect: Connect, honest: JobOptions) -> None:
+    client = connect()
+    alone = dataclasses.replace(honest, replicas=1, quorum=1, mode=Mode.NONE, max_output_tokens=12)
+    whole = client.run(PROMPT, options=alone)
+    assert whole.answer is not None
+    assert whole.stop_string is None
+    stop = whole.answer[3:6]
+    posted = client.post(PROMPT, options=alone, stop_strings=("never said", stop))
+    cut = client.watch(posted.job_id)
+    assert cut.answer == whole.answer[: whole.answer.find(stop)]
+    assert (cut.stop_string, cut.ids, cut.finish) == (stop, whole.ids, whole.finish)
+    assert client.show(posted.job_id).answer == cut.answer
+    verify_receipt(json.loads(json.dumps(cut.receipts[0].to_json())))
+
+
 def test_job_posted_and_watched_by_another_process_goes_on_to_its_answer(
     connect: Connect, honest: JobOptions, tmp_path: Path
 ) -> None:
@@ -140,7 +194,7 @@ def test_job_prepared_but_never_sent_is_reported_as_costing_nothing(client: Clie
         ids=bargain.ids,
         messages=bargain.prompt.messages,
         quotes=tuple(StoredQuote(q.quote, q.signature, q.endpoint) for q in bargain.report.chosen),
-        seed=bargain.report.seed,
+        selection_seed=bargain.report.selection_seed,
     )
     client.store.put(record)
     with pytest.raises(Exception, match="never posted, so nothing was spent") as caught:

@@ -110,7 +110,7 @@ async def test_negotiation_of_one_seed_is_repeatable(pack: Pack, tmp_path: Path)
     seeds = [bytes([n]) * 32 for n in range(8)]
     choices = []
     for seed in seeds:
-        bargain = await negotiate(pack, street, tmp_path, count=6, seed=seed)
-        assert bargain.report.seed == seed
+        bargain = await negotiate(pack, street, tmp_path, count=6, selection_seed=seed)
+        assert bargain.report.selection_seed == seed
         choices.append(frozenset(quote.provider for quote in bargain.report.chosen))
     assert len(set(choices)) > 1

@@ -9,6 +9,7 @@ from rich.console import Console
 from client.matching import LeftOut
 from client.render import show_jobs, show_quote
 from client.results import JobSummary, QuoteReport, TokenInfo
+from client.sampling import SamplingChoice
 from market.hashing import keccak256
 from market.types import Mode
 from tests.unit.client import examples
@@ -39,8 +40,9 @@ def report() -> QuoteReport:
         chosen=tuple(examples.verified(number, price=4_500_000) for number in (1, 2, 3)),
         alternatives=(),
         left_out=(LeftOut(examples.account(4).address, "", "matching", "max_price", REASON),),
-        seed=bytes(32),
+        selection_seed=bytes(32),
         steps_ms={},
+        sampling=SamplingChoice.of("0.7", None, None, None, bytes(31) + b"\1"),
     )
 
 
@@ -52,7 +54,8 @@ def test_quote_in_a_narrow_terminal_keeps_every_value_whole_on_one_line() -> Non
         assert examples.account(number).address.lower() in lines
     assert sum("4.5 TEST" in line for line in lines) == 3
     assert any(line.split("because", 1)[-1].strip() == REASON for line in lines)
-    table = lines[2:]  # after the two sentences
+    assert lines[1] == f"sampled with temperature 0.7  seed 0x{31 * '00'}01"
+    table = lines[3:]  # after the sentences
     assert all(len(line) <= 80 for line in table)
 
 
@@ -60,7 +63,7 @@ def test_quote_in_a_wide_terminal_is_a_table() -> None:
     wide = console(150)
     show_quote(wide, report(), explain=False)
     lines = printed(wide).splitlines()
-    assert [line.split()[0] for line in lines[3:]] == [examples.account(n).address.lower() for n in (1, 2, 3)]
+    assert [line.split()[0] for line in lines[4:]] == [examples.account(n).address.lower() for n in (1, 2, 3)]
 
 
 def test_jobs_in_a_narrow_terminal_show_prompt_and_answer_whole() -> None:

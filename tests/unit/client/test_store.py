@@ -24,7 +24,8 @@ RECORD = JobRecord(
     ids=(1, 2, 3),
     messages=({"role": "user", "content": "the cat"},),
     quotes=tuple(StoredQuote(*signed(number), f"http://127.0.0.1:{9000 + number}") for number in range(3)),
-    seed=keccak256(b"seed"),
+    selection_seed=keccak256(b"seed"),
+    stop_strings=("\n\n", "end"),
 )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from market.errors import ConfigError
 from market.hashing import keccak256
-from market.types import Mode
+from market.types import Mode, Sampler
 from provider import config_file
 from provider.config import Prices, ProviderConfig, Terms
 from provider.config_file import Choices
@@ -48,6 +48,7 @@ def test_written_file_reads_back_as_chosen(tmp_path: Path) -> None:
         endpoint="https://provider.example/assay",
         label="eu",
         modes=("none",),
+        samplers=("greedy",),
         threads=1,
         confirmations=3,
         stake=2**70,
@@ -61,6 +62,7 @@ def test_written_file_reads_back_as_chosen(tmp_path: Path) -> None:
     assert config == written
     assert config.packs == (tmp_path / "packs/tiny", tmp_path / 'packs/odd "name"')
     assert config.offered_modes == (Mode.NONE,)
+    assert config.offered_samplers == (Sampler.GREEDY,)
     assert (config.stake, config.prices.per_m_output, config.terms.valid_seconds) == (2**70, 3, 6)
     assert (config.ws_url, config.endpoint, config.threads) == (choices.ws_url, choices.endpoint, 1)
     assert (config.gas.token_per_coin, config.timing.settle_grace, config.label) == (7, 8, "eu")
@@ -99,6 +101,8 @@ def test_written_file_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
         ('endpoint = "ftp://a"', "endpoint"),
         ('modes = ["optimistic"]', "modes"),
         ("modes = []", "modes"),
+        ('samplers = ["seeded_by_chain"]', "samplers"),
+        ("samplers = []", "samplers"),
         ("[terms]\nmiss_fee_bps = 9999", "terms.miss_fee_bps"),
         ("[prices]\nbase_fee = 1e3", "prices.base_fee"),
         ("[limits]\nqueue = 0", "limits.queue"),
