@@ -99,6 +99,19 @@ def test_quote_of_a_drawn_job_says_who_may_be_drawn_for_what(town: Town, assay) 
     assert document(assay("quote", PROMPT, "-t", "5", "--json"))["drawn"] is None
 
 
+def test_job_post_with_a_temperature_tells_the_seed_that_gives_the_same_answer_again(town: Town, assay) -> None:  # type: ignore[no-untyped-def]
+    often = ("job", "post", PROMPT, "--yes", "-t", "6", "--mode", "none", *honest(town))
+    first = document(assay(*often, "--temperature", "1.3", "--top-p", "0.98", "--json"))
+    assert first["sampling"]["temperature"] == "1.3"
+    seed = first["sampling"]["seed"]
+    again = assay(*often, "--temperature", "1.3", "--top-p", "0.98", "--seed", seed)
+    assert f"sampled with temperature 1.3  top-p 0.98  seed {seed}" in again.stderr
+    shown = document(assay("job", "show", document(assay("job", "list", "--json"))[0]["job_id"], "--json"))
+    assert (shown["ids"], shown["sampling"]) == (first["ids"], first["sampling"])
+    quoted = document(assay("quote", PROMPT, "--top-k", "3", "--json"))
+    assert (quoted["sampling"]["top_k"], quoted["sampling"]["temperature"]) == (3, "1")
+
+
 def test_job_post_killed_after_posting_goes_on_with_watch(town: Town, tmp_path: Path, assay) -> None:
     process = subprocess.Popen(
         [*ASSAY, "job", "post", PROMPT, "--yes", "-t", "5", *honest(town)],
@@ -153,7 +166,16 @@ def test_quote_explain_shows_price_guarantee_and_reasons(town: Town, assay) -> N
     reasons = {item["provider"]: item["constraint"] for item in report["left_out"]}
     assert reasons[town.providers[4].lower()] == "deny"
     assert set(reasons.values()) == {"deny", "score"}
-    assert set(report) >= {"chosen", "alternatives", "left_out", "seed", "token", "steps_ms", "bond"}
+    assert set(report) >= {
+        "chosen",
+        "alternatives",
+        "left_out",
+        "sampling",
+        "selection_seed",
+        "token",
+        "steps_ms",
+        "bond",
+    }
 
 
 def test_prompt_is_read_from_a_file_or_messages(town: Town, tmp_path: Path, assay) -> None:
