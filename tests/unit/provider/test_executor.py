@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from queue import Queue
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from market.hashing import keccak256
 from market.inference.engine import Generation
 from market.inference.errors import PromptError
-from market.inference.sampling import Picker
+from market.inference.sampling import Picker, Sampling
 from market.types import Finish
 from provider.executor import Answer, EngineExecutor, Failure, Work
 
@@ -28,6 +29,7 @@ class GatedEngine:
     def __init__(self) -> None:
         self.gate = threading.Semaphore(0)
         self.started: Queue[int] = Queue()
+        self.sampling: list[Picker | None] = []
 
     def generate(
         self,
@@ -42,6 +44,7 @@ class GatedEngine:
             raise PromptError("vocabulary", ids[0], 100, "too large")
         if ids[0] == 99:
             raise RuntimeError("secret of the prompt")
+        self.sampling.append(sampling)
         self.started.put(ids[0])
         made: list[int] = []
         while len(made) < max_output_tokens:
@@ -69,6 +72,15 @@ def bench() -> Any:
     bench = Bench()
     yield bench
     bench.executor.stop()
+
+
+def test_work_is_sampled_as_it_says(bench: Bench) -> None:
+    sampling = Sampling(65536, 0, 65536, bytes(32))
+    for item in (work(1), replace(work(2), sampling=sampling)):
+        assert bench.executor.submit(item)
+        bench.engine.gate.release(2)
+        bench.done.get(timeout=TIMEOUT)
+    assert bench.engine.sampling == [None, sampling]
 
 
 def test_work_is_answered_in_order_with_its_time(bench: Bench) -> None:
