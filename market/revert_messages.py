@@ -93,7 +93,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
     ),
     "BadSampler": (
         "Sampler {sampler} cannot be used with these sampling fields in a job.",
-        "Use sampler 0 (greedy) with every sampling field and the seed at zero, or sampler 1 with a seed; 2 is not built.",
+        "Use sampler 0 (greedy) with all sampling fields 0, or sampler 1 with a seed; 2 is not built yet.",
     ),
     "BadSignature": ("The quote is not signed by {provider}.", _NEW_QUOTE),
     "BondTooSmall": (

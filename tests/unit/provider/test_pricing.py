@@ -124,6 +124,18 @@ def test_quote_for_a_request_that_cannot_run_is_refused(fields: dict[str, Any], 
     assert (error.code, error.details) == (code, details)
 
 
+@pytest.mark.parametrize("count", [1, 1000, 2047])
+def test_quote_with_the_usual_limits_fills_the_context_of_2048(count: int) -> None:
+    product = replace(samples.PRODUCT, context=2048)
+    shop = samples.shop(limits=Limits(), products={samples.MODEL_ID: product})
+    asked = samples.request(input_tokens=count, max_output_tokens=2048 - count)
+    quote = shop.quote(replace(ASK, request=asked), samples.situation(), nonce=1)
+    assert (quote.max_input_tokens, quote.max_output_tokens) == (count, 2048 - count)
+    more = replace(asked, max_output_tokens=2049 - count)
+    with pytest.raises(Refusal, match=str(2048 - count)):
+        shop.quote(replace(ASK, request=more), samples.situation(), nonce=1)
+
+
 def test_quote_for_a_seeded_request_is_given_where_that_sampler_is_on() -> None:
     seeded = samples.request(sampler=1, temperature_q16=45875, top_k=40, top_p_q16=62259, seed=keccak256(b"seed"))
     ask = replace(ASK, request=seeded)
