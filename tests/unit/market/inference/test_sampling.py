@@ -233,6 +233,30 @@ def test_hashes_of_a_whole_vocabulary_are_uniform_and_distinct() -> None:
         assert ((counts - expected) ** 2 / expected).sum() < 330.5  # 255 degrees of freedom, one in 1,000
 
 
+@pytest.mark.slow
+def test_frequencies_over_twenty_million_draws_match_softmax() -> None:
+    """The hashes are the sampler's; their noise is the real one, 2^-20 from the sampler's at most."""
+    logits = array([0, 20000, -70000, 130000, 65536, 65536, -200000, 1, 100000, 5, 90000, -1])
+    weights = np.exp(logits / FULL)
+    counts, draws, random = np.zeros(12), 2_000_000, np.random.default_rng(0)
+    for _ in range(10):
+        starts = random.integers(0, 1 << 64, draws, dtype=np.uint64)
+        keys = np.empty((12, draws))
+        for token, counter in enumerate(sampling._counters(12)):
+            keys[token] = -np.log(-np.log1p(-sampling._hashes(0, starts + counter).astype(np.float64) / 2.0**64))
+        counts += np.bincount((keys + logits[:, None] / FULL).argmax(0), minlength=12)
+    expected = weights / weights.sum() * counts.sum()
+    assert ((counts - expected) ** 2 / expected).sum() < 31.3  # 11 degrees of freedom, one in 1,000
+
+
+@pytest.mark.slow
+def test_every_part_of_a_flat_vocabulary_wins_equally_often() -> None:
+    counters = sampling._counters(49152)
+    winners = [int(sampling._hashes(sampling.draw(ZERO32, t), counters).argmin()) for t in range(40_000)]
+    counts = np.bincount(np.array(winners) // 768, minlength=64)
+    assert ((counts - 625) ** 2 / 625).sum() < 103.5  # 63 degrees of freedom, one in 1,000
+
+
 def test_temperature_0_is_the_argmax_whatever_the_other_fields_are() -> None:
     logits = array([3, 9, 9, 1])
     for top_k, top_p in ((0, FULL), (1, 1), (3, 30000)):
