@@ -173,7 +173,7 @@ LIMITS = ChainLimits(30, 86_400, 7)
     ("changes", "says"),
     [
         ({"draw": True, "allow": frozenset({CLIENT})}, "--allow cannot be used with --draw"),
-        ({"draw": True, "deny": frozenset({CLIENT}), "seed": bytes(31) + b"\1"}, "--deny, --seed"),
+        ({"draw": True, "deny": frozenset({CLIENT}), "selection_seed": bytes(31) + b"\1"}, "--deny, --selection-seed"),
         ({"draw": True, "labels": frozenset({"eu"})}, "--label"),
         ({"draw": True, "min_reliability_bps": 1}, "--min-reliability"),
         ({"draw": True, "max_kill_fee_bps": 999}, "kill fee of a drawn job"),
