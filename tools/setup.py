@@ -26,6 +26,8 @@ VENV = ROOT / ".venv"
 #: slither and halmos pin packages that ours pin otherwise
 SECURITY_VENV = ROOT / ".venv-security"
 SECURITY_LOCK = "tests/security/requirements.txt"
+#: C sources of the optional extension
+NATIVE = "market/inference/native"
 NODE = ROOT / "node_modules"
 BUILD = ROOT / "build"
 #: the interpreter behind a virtual environment that this may run in and has to remove
@@ -82,10 +84,24 @@ def check_machine() -> None:
 
 
 def packages(kind: str) -> None:
-    """The virtualenv with the packages of constraints.txt."""
-    extra = "provider,dev" if kind == "dev" else "provider"
-    what = ["-c", "constraints.txt", "-e", f".[{extra}]"]
-    virtualenv(VENV, kind, f"Python packages ({extra})", what, digest("pyproject.toml", "constraints.txt"))
+    """The virtualenv with the packages of constraints.txt, and the kernels in C where there is a compiler."""
+    what = ["-c", "constraints.txt", "-e", ".[dev]" if kind == "dev" else "."]
+    sources = sorted(str(path.relative_to(ROOT)) for path in (ROOT / NATIVE).glob("*.[ch]"))
+    inputs = digest("pyproject.toml", "constraints.txt", *sources)
+    if virtualenv(VENV, kind, "Python packages" + (" (dev)" if kind == "dev" else ""), what, inputs):
+        note_missing_kernels()
+
+
+def note_missing_kernels() -> None:
+    """The extension is optional, and pip says nothing when it leaves it out."""
+    probe = "import importlib.util as u, sys; sys.exit(u.find_spec('market.inference.native._kernels') is None)"
+    if subprocess.run([str(VENV / "bin" / "python"), "-c", probe], cwd=ROOT, check=False).returncode != 0:
+        print(
+            "  note: the kernels in C were not built, most likely for want of a C compiler. Everything works, but answers "
+            "come many times slower.\n  To have them: install a compiler (Debian: apt install gcc libc6-dev), then "
+            "remove .venv and run the same command again.",
+            flush=True,
+        )
 
 
 def security_tools() -> None:
@@ -93,11 +109,11 @@ def security_tools() -> None:
     virtualenv(SECURITY_VENV, "security", "slither and halmos", ["-r", SECURITY_LOCK], digest(SECURITY_LOCK))
 
 
-def virtualenv(folder: Path, kind: str, title: str, what: list[str], inputs: str) -> None:
-    """A virtualenv into which pip installed `what`, unless its stamp names these inputs."""
+def virtualenv(folder: Path, kind: str, title: str, what: list[str], inputs: str) -> bool:
+    """A virtualenv into which pip installed `what`, unless its stamp names these inputs. True if pip had to run."""
     unfinished = folder / ".unfinished"
     if is_complete(folder, STAMPS[kind], inputs):
-        return
+        return False
     if must_start_over(folder):
         remove_torn(folder)
     folder.mkdir(exist_ok=True)
@@ -108,6 +124,7 @@ def virtualenv(folder: Path, kind: str, title: str, what: list[str], inputs: str
     step(title, [str(folder / "bin" / "pip"), "install", "--no-input", *what])
     (folder / f".stamp-{kind}").write_text(inputs)
     unfinished.unlink()
+    return True
 
 
 def node_modules(*, everything: bool) -> None:

@@ -73,6 +73,38 @@ def check_request(config: Config, ids: Sequence[int], max_output_tokens: int, st
         )
 
 
+def greedy(
+    config: Config,
+    ids: Sequence[int],
+    max_output_tokens: int,
+    stop_tokens: Sequence[int],
+    advance: Callable[[Sequence[int]], int],
+    chunk: int,
+    cancelled: Callable[[], bool] | None = None,
+    on_token: Callable[[int], None] | None = None,
+) -> Generation:
+    """What ``Engine.generate`` is for any engine that can ``advance``: append ids to a sequence of its own, at most
+    ``chunk`` at once, and name the likeliest next one.
+    """
+    check_request(config, ids, max_output_tokens, stop_tokens)
+    output: list[int] = []
+    for start in range(0, len(ids), chunk):
+        if cancelled is not None and cancelled():
+            return Generation((), Finish.CANCELLED)
+        token = advance(ids[start : start + chunk])
+    while True:
+        output.append(token)
+        if on_token is not None:
+            on_token(token)
+        if token in stop_tokens:
+            return Generation(tuple(output), Finish.STOP)
+        if len(output) == max_output_tokens:
+            return Generation(tuple(output), Finish.LENGTH)
+        if cancelled is not None and cancelled():
+            return Generation(tuple(output), Finish.CANCELLED)
+        token = advance([token])
+
+
 def load_engine(pack: Pack, device: str = "cpu", threads: int | None = None, matmul: str = "auto") -> Engine:
     """An engine that serves ``pack``; torch is imported here and not before.
 

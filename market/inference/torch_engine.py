@@ -13,12 +13,11 @@ import torch
 
 from market.inference import matmul
 from market.inference import torch_operations as ops
-from market.inference.engine import Generation, check_request
+from market.inference.engine import Generation, check_request, continued
 from market.inference.errors import BackendError, SelfTestError
 from market.inference.model import IntegerModel, Layer
 from market.inference.sampling import Picker
 from market.inference.torch_operations import AttentionScales, Embedding, Projection
-from market.types import Finish
 
 PREFILL_CHUNK = 256  # positions of the prompt run at once: bounds the memory of the score matrix
 
@@ -94,26 +93,16 @@ class TorchEngine:
         """See ``Engine.generate``. Raises PromptError before anything is computed."""
         check_request(self.config, ids, max_output_tokens, stop_tokens)
         cache = self.new_cache(1, len(ids) + max_output_tokens)
-        prompt, output = torch.tensor([list(ids)], device=self.device), list[int]()
-        for start in range(0, len(ids), PREFILL_CHUNK):
-            if cancelled is not None and cancelled():
-                return Generation((), Finish.CANCELLED)
-            logits = self.forward(prompt[:, start : start + PREFILL_CHUNK], cache, last_only=True)
-        while True:
-            if sampling is None:
-                token = int(ops.argmax(logits[:, -1])[0])
-            else:
-                token = sampling.pick(logits[0, -1].cpu().numpy(), len(output))
-            output.append(token)
-            if on_token is not None:
-                on_token(token)
-            if token in stop_tokens:
-                return Generation(tuple(output), Finish.STOP)
-            if len(output) == max_output_tokens:
-                return Generation(tuple(output), Finish.LENGTH)
-            if cancelled is not None and cancelled():
-                return Generation(tuple(output), Finish.CANCELLED)
-            logits = self.forward(torch.tensor([[token]], device=self.device), cache, last_only=True)
+
+        def advance(new: Sequence[int], made: int) -> int:
+            logits = self.forward(torch.tensor([list(new)], device=self.device), cache, last_only=True)
+            if sampling is None or made < 0:
+                return int(ops.argmax(logits[:, -1])[0])
+            return sampling.pick(logits[0, -1].cpu().numpy(), made)
+
+        return continued(
+            self.config, ids, max_output_tokens, stop_tokens, advance, PREFILL_CHUNK, cancelled, on_token
+        )
 
     def new_cache(self, batch: int, capacity: int) -> Cache:
         """An empty cache for ``batch`` sequences of up to ``capacity`` positions."""
