@@ -93,6 +93,18 @@ def check_module(module: str, needed_for: str, fix: str) -> Finding:
     return Finding(module, found, "installed" if found else "not installed", needed_for, fix)
 
 
+def check_kernels() -> Finding:
+    """What `assay provider run` may compute with, the one it takes first; slow when nothing native is there."""
+    from market.inference.engine import available_kernels
+    from market.inference.native.library import supported
+
+    fix = "install a C compiler (Debian: apt install gcc libc6-dev), then the package again"
+    try:
+        return Finding("kernels", bool(supported()), ", ".join(available_kernels()), "answering fast", fix)
+    except AssayError as error:
+        return Finding("kernels", False, error.message, "answering fast", "install the package again")
+
+
 def check_memory() -> Finding:
     size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     return Finding("memory", size >= MEMORY_GIB, f"{size:.0f} GiB", "three agents at once", f"{MEMORY_GIB} GiB")
@@ -213,7 +225,7 @@ def doctor(
         check_platform,
         check_node,
         check_anvil,
-        lambda: check_module("torch", "serving models (assay provider run)", "pip install 'assay[provider]'"),
+        check_kernels,
         lambda: check_module("coincurve", "signing quotes fast", "pip install coincurve"),
         check_memory,
         lambda: check_disk(Path.cwd()),

@@ -25,6 +25,7 @@ from market.contracts import Jobs, Vault
 from market.deployment import Contracts, Deployment
 from market.errors import AssayError
 from market.events import Follower, HeadWaker
+from market.inference.engine import kernels_in_use
 from market.transaction_history import TransactionHistory
 from market.transactions import Transactions
 from provider.app import create_app
@@ -208,8 +209,9 @@ def build(
 
         catalogue = load_catalogue(config.packs, config)
         report("packs: " + ", ".join(served.product.name for served in catalogue.values()))
-        engines = load_engines(catalogue, config.device, config.threads)
-        report(f"engine: exact on {config.device}")
+        engines = load_engines(catalogue, config.device, config.threads, config.kernels)
+        names = sorted({kernels_in_use(engine) for engine in engines.values()})
+        report(f"engine: exact on {config.device}, kernels {', '.join(names)}")
 
         journal = open_journal(config.journal_path, chain, deployment.jobs)
         stack.callback(journal.close)

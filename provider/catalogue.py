@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from market.errors import ConfigError
-from market.inference.engine import Engine
+from market.inference.engine import Engine, load_engine
 from market.models.pack import Pack, load_pack
 from market.models.text import Text
 from market.types import Model
@@ -71,19 +71,12 @@ def load_catalogue(paths: Iterable[Path], config: ProviderConfig) -> Catalogue:
     return catalogue
 
 
-def load_engines(catalogue: Catalogue, device: str, threads: int | None) -> dict[bytes, Engine]:
+def load_engines(catalogue: Catalogue, device: str, threads: int | None, kernels: str = "auto") -> dict[bytes, Engine]:
     """An engine per model; each tests its fast arithmetic against an exact one.
 
-    Raises:
-        ConfigError: torch is not installed.
-        InferenceError: this machine computes wrongly, or lacks the device.
+    Raises InferenceError when this machine computes wrongly, or lacks the device or the kernels.
     """
-    from market.inference.engine import load_engine
-
-    try:
-        return {model_id: load_engine(served.pack, device, threads) for model_id, served in catalogue.items()}
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"The engine needs {error.name}, which is not installed.",
-            hint="Install the provider's packages: pip install 'assay[provider]'.",
-        ) from None
+    return {
+        model_id: load_engine(served.pack, device, threads, None if kernels == "auto" else kernels)
+        for model_id, served in catalogue.items()
+    }

@@ -143,6 +143,7 @@ class ProviderConfig(Section):
     modes: tuple[str, ...] = ("quorum", "none")
     samplers: tuple[str, ...] = ("greedy", "seeded_by_request")  # other requests are refused
     device: str = "cpu"
+    kernels: Literal["auto", "avx512vnni", "avx2", "portable", "torch", "numpy"] = "auto"  # of the cpu
     threads: Annotated[int, Field(strict=True, ge=1, le=1024)] | None = None  # None: what the engine finds best
     confirmations: Annotated[int, Field(strict=True, ge=0, le=1000)] = 0  # blocks on top before it is believed
     stake: Amount = 0  # target: `run` deposits and stakes up to it from the wallet; 0 = leave the stake alone

@@ -54,6 +54,8 @@ modes = {modes}
 samplers = {samplers}
 # cpu, cuda or cuda:<n>.
 device = {device}
+# What computes on the cpu: auto is the fastest that this machine runs exactly; avx512vnni, avx2, portable, torch, numpy.
+# kernels = "auto"
 {threads_line}
 
 # --- stake

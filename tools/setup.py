@@ -97,8 +97,8 @@ def note_missing_kernels() -> None:
     probe = "import importlib.util as u, sys; sys.exit(u.find_spec('market.inference.native._kernels') is None)"
     if subprocess.run([str(VENV / "bin" / "python"), "-c", probe], cwd=ROOT, check=False).returncode != 0:
         print(
-            "  note: the kernels in C were not built, most likely for want of a C compiler. Everything works, but answers "
-            "come many times slower.\n  To have them: install a compiler (Debian: apt install gcc libc6-dev), then "
+            "  note: the kernels in C were not built, most likely for want of a C compiler. Everything works, but "
+            "answers come many times slower.\n  To have them: install a compiler (Debian: apt install gcc libc6-dev), then "
             "remove .venv and run the same command again.",
             flush=True,
         )

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
 from market.hashing import STOP_TOKENS_MAX
-from market.inference.errors import PromptError
+from market.inference.errors import BackendError, PromptError, SelfTestError
 from market.inference.model import Config
 from market.inference.sampling import Picker
 from market.types import Finish
 
 if TYPE_CHECKING:
     from market.models.pack import Pack
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -105,13 +110,80 @@ def greedy(
         token = advance([token])
 
 
-def load_engine(pack: Pack, device: str = "cpu", threads: int | None = None, matmul: str = "auto") -> Engine:
-    """An engine that serves ``pack``; torch is imported here and not before.
+#: what ``load_engine`` takes for ``kernels``; auto is the first of them that this machine runs exactly
+KERNELS = ("auto", "avx512vnni", "avx2", "portable", "torch", "numpy")
 
-    ``device``: cpu, cuda or cuda:<n>. ``threads``: CPU threads of the whole process, None = torch's choice.
-    ``matmul``: auto, int8 or float32. Raises SelfTestError when this machine's fast products are not exact,
-    BackendError for an unknown setting.
+
+def load_engine(
+    pack: Pack, device: str = "cpu", threads: int | None = None, kernels: str | None = None, matmul: str = "auto"
+) -> Engine:
+    """An engine that serves ``pack``, proved exact on this machine by a self-test.
+
+    Args:
+        device: cpu, cuda or cuda:<n>. Everything but cpu needs torch, which is imported only then.
+        threads: CPU threads, None = one on every processor that this process may use.
+        kernels: one of KERNELS for the cpu; None = the environment's ASSAY_KERNELS, or auto.
+        matmul: for torch: auto, int8 or float32.
+
+    Raises:
+        SelfTestError: the arithmetic asked for is not exact here; ``check`` names what differs. ``auto`` goes on to the
+            next kernel, with a warning in the log.
+        BackendError: this machine or installation lacks what was asked for.
     """
-    from market.inference.torch_engine import TorchEngine
+    kernels = kernels or os.environ.get("ASSAY_KERNELS") or "auto"
+    if kernels not in KERNELS:
+        raise BackendError(f"kernels {kernels}", f"known are {', '.join(KERNELS)}")
+    if device != "cpu" or kernels == "torch":
+        return _torch_engine(pack, device, threads, matmul)
+    if kernels != "auto":
+        return _cpu_engine(pack, kernels, threads)
+    failure: SelfTestError | None = None
+    for name in available_kernels():
+        try:
+            return _cpu_engine(pack, name, threads)
+        except SelfTestError as error:
+            _LOG.warning("kernels %s are not used: %s", name, error.message)
+            failure = failure or error
+    assert failure is not None  # numpy is always there
+    raise failure
 
+
+def available_kernels() -> tuple[str, ...]:
+    """Those of KERNELS that this processor and this installation have, in the order that ``auto`` tries them."""
+    from market.inference.native import library
+
+    torch = ("torch",) if find_spec("torch") else ()
+    return (*library.supported(), *torch, "numpy")
+
+
+def kernels_in_use(engine: Engine) -> str:
+    """What computes for this engine, in words for people."""
+    return str(getattr(engine, "kernels", type(engine).__name__))
+
+
+def _cpu_engine(pack: Pack, kernels: str, threads: int | None) -> Engine:
+    if kernels == "torch":
+        return _torch_engine(pack, "cpu", threads, "auto")
+    if kernels == "numpy":
+        from market.inference.numpy_engine import NumpyEngine
+
+        return NumpyEngine(pack.model)
+    from market.inference.native import library, selftest
+
+    loaded = library.library()
+    if loaded is None:
+        raise BackendError(f"kernels {kernels}", "the package was installed without a C compiler")
+    if kernels not in library.supported():
+        raise BackendError(f"kernels {kernels}", "this processor cannot run them")
+    return selftest.proved(library.Kernel(loaded, kernels), pack.model, threads)
+
+
+def _torch_engine(pack: Pack, device: str, threads: int | None, matmul: str) -> Engine:
+    try:
+        from market.inference.torch_engine import TorchEngine
+    except ModuleNotFoundError as error:
+        raise BackendError(
+            f"device {device}" if device != "cpu" else "kernels torch",
+            f"it needs {error.name}, which is not installed (pip install 'assay[cuda]')",
+        ) from None
     return TorchEngine(pack.model, device=device, product=matmul, threads=threads)

@@ -5,7 +5,7 @@ AssayError
     ├── PromptError          empty, too long, or with ids outside the vocabulary
     ├── SamplingError        sampling fields that no request may have
     ├── SelfTestError        the fast arithmetic of this machine is not exact
-    └── BackendError         the device or matmul path asked for does not exist here
+    └── BackendError         the device, kernels or matmul path asked for does not exist here
 """
 
 from __future__ import annotations
@@ -50,20 +50,21 @@ class SamplingError(InferenceError):
 
 
 class SelfTestError(InferenceError):
-    """A fast product differs from the exact one. ``check`` names the failed check."""
+    """A fast operation differs from the exact one. ``check`` names the failed check."""
 
     def __init__(self, check: str) -> None:
         self.check = check
         super().__init__(
-            f"Self-test failed: {check} differs from the exact integer product. This machine would give wrong answers, "
-            "so nothing was served.",
-            hint="Choose another matmul path (float32) or another machine.",
+            f"Self-test failed: {check} differs from the exact integers. This machine would give wrong answers, so "
+            "nothing was served.",
+            hint="Build the package anew (pip install --force-reinstall --no-deps), or choose other kernels "
+            "(kernels = portable).",
             check=check,
         )
 
 
 class BackendError(InferenceError):
-    """``setting`` is a device or matmul path that this machine lacks."""
+    """``setting`` is a device, a kernel or a matmul path that this machine lacks."""
 
     exit_code: ClassVar[int] = 2
 

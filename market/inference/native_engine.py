@@ -70,7 +70,7 @@ class NativeEngine:
             raise BackendError(f"kernels {kernel}", "this machine or this installation does not have it")
         if not 2 <= model.config.head_size <= lib.HEAD_SIZE_MAX:
             raise BackendError("native kernels", f"the model's heads are wider than {lib.HEAD_SIZE_MAX}")
-        self.config, self.kernel = model.config, kernel
+        self.config, self.kernels = model.config, kernel
         self.threads = threads or len(os.sched_getaffinity(0))
         self._library = loaded
         self._kept: list[object] = [model]  # what C holds addresses of

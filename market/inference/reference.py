@@ -1,8 +1,8 @@
 """The forward pass in plain numpy int64: the executable form of docs/numerics.md, written to be read.
 
 No cache, no batch, no speed: ``forward`` runs a whole sequence at once and returns the logits of the
-positions asked for. It shares no arithmetic with the torch engine; the two are compared to the last bit by
-the tests. T = positions, D = hidden, H = heads, G = kv heads, S = head size, F = feed-forward width, V =
+positions asked for. It shares no arithmetic with the engines that serve; all are compared to the last bit by
+the tests (``numpy_engine``, the last resort, is this with a cache). T = positions, D = hidden, H = heads, G = kv heads, S = head size, F = feed-forward width, V =
 vocabulary.
 """
 
@@ -99,12 +99,14 @@ def quantise(y: Int64Array) -> tuple[Int64Array, Int64Array]:
     return np.clip(shift_round(y, shift), -ACTIVATION_LIMIT, ACTIVATION_LIMIT), shift
 
 
-def rotate(z: Int64Array, tables: Tables) -> Int64Array:
-    """Rotary embedding: element i of each head turns with element i + S/2. [T, heads, S] → the same."""
+def rotate(z: Int64Array, tables: Tables, first: int = 0) -> Int64Array:
+    """Rotary embedding: element i of each head turns with element i + S/2. [T, heads, S] at positions from ``first`` on
+    → the same.
+    """
     half = z.shape[-1] // 2
     a, b = z[..., :half], z[..., half:]
-    cos = tables.rope_cos[: len(z), None].astype(np.int64)  # [T, 1, S/2] Q15
-    sin = tables.rope_sin[: len(z), None].astype(np.int64)
+    cos = tables.rope_cos[first : first + len(z), None].astype(np.int64)  # [T, 1, S/2] Q15
+    sin = tables.rope_sin[first : first + len(z), None].astype(np.int64)
     return np.concatenate([(a * cos - b * sin + 2**14) >> 15, (b * cos + a * sin + 2**14) >> 15], axis=-1)
 
 
@@ -114,14 +116,14 @@ def to_cache(z: Int64Array, fraction: int) -> Int64Array:
 
 
 def attend(q: Int64Array, k: Int64Array, v: Int64Array, layer: Layer, multiplier: int, tables: Tables) -> Int64Array:
-    """Causal grouped attention: q [T, H, S], k and v [T, G, S] → [T, H, S] in Q16."""
+    """Causal grouped attention: q [T, H, S] of the last T of U positions, k and v [U, G, S] → [T, H, S] in Q16."""
     positions, heads, _ = q.shape
     group = heads // k.shape[1]
-    hidden_future = np.arange(positions)[None, :] > np.arange(positions)[:, None]  # [T, T]
+    hidden_future = np.arange(len(k))[None, :] > np.arange(len(k) - positions, len(k))[:, None]  # [T, U]
     mixed = np.empty_like(q)
     for head in range(heads):
-        keys, values = k[:, head // group], v[:, head // group]  # [T, S]
-        dots = np.einsum("ts,us->tu", q[:, head], keys)  # [T, T]
+        keys, values = k[:, head // group], v[:, head // group]  # [U, S]
+        dots = np.einsum("ts,us->tu", q[:, head], keys)  # [T, U]
         scores = shift_round(dots * multiplier, layer.query_fraction + layer.key_fraction + 2)  # log2 domain, Q16
         best = np.where(hidden_future, scores.min(), scores).max(axis=-1, keepdims=True)
         distance = np.where(hidden_future, 0, best - scores)

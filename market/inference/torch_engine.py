@@ -71,6 +71,7 @@ class TorchEngine:
             self.product = matmul.choose(product, self.device, samples)
         else:
             self.product = matmul.proved(product, self.device, samples)
+        self.kernels = f"torch {self.product.name} on {self.device}"
         self._embedding = Embedding.of(model.embedding, self.device)
         self._blocks = [self._block(layer) for layer in model.layers]
         self._output_norm = ops.tensor(model.output_norm, self.device).long()

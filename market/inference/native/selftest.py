@@ -1,0 +1,194 @@
+"""Proof, at every start, that a kernel gives exact integers on this machine, before it serves anything.
+
+Each operation runs on extremes and on fixed random numbers and is compared with ``market.inference.reference``, which
+computes in numpy's int64 and, for single numbers, in Python's own integers. Then a small model runs whole, on the threads
+it will serve with. The reason is not theoretical: see docs/numerics.md, section 6.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from market.inference import reference
+from market.inference.errors import SelfTestError
+from market.inference.model import AnyArray, Config, Int64Array, IntegerModel, Layer, Linear, Tables
+from market.inference.native.library import ACCUMULATOR_L1, QUERIES, Kernel
+from market.inference.native_engine import NativeEngine, Work
+
+SEED = 20240601
+COUNTS = (1, 2, 3, 7, 8, 17)  # rows of activations: alone, few, a full group, groups and a rest
+SAMPLE = 40  # rows taken at each end of a matrix
+PLANE_L1 = (1 << 17) - 1  # packing refuses rows of larger L1 norm
+
+
+def proved(kernel: Kernel, model: IntegerModel, threads: int | None = 1) -> NativeEngine:
+    """An engine over ``model`` whose kernel passed. Raises SelfTestError at the first difference, naming the check."""
+    check_matrices(kernel, model)
+    check_rows(kernel, model)
+    check_attention(kernel, model)
+    engine = NativeEngine(model, kernel.name, threads)
+    check_forward(kernel.name, engine.threads, model.tables)
+    return engine
+
+
+def check_matrices(kernel: Kernel, model: IntegerModel) -> None:
+    """Every shape of matrix with its own weights, and the largest weights whose sums packing allows at that width."""
+    seen: set[tuple[int, ...]] = set()
+    for matrix in model.matrices():
+        rows, columns = matrix.weight.shape
+        if (rows, columns) in seen:
+            continue
+        seen.add((rows, columns))
+        for part in (*ends(matrix), extreme_matrix(columns, ACCUMULATOR_L1), extreme_matrix(columns, PLANE_L1)):
+            _check_linear(kernel, part, f"{rows}x{columns}")
+
+
+def extreme_matrix(columns: int, norm: int) -> Linear:
+    """Rows of the largest weights, of one sign and of several, whose L1 norm is at most ``norm``."""
+    signs = np.sign(np.cos(np.outer(np.arange(9), np.arange(columns))) + 0.5)  # the first row all 1
+    largest = max(1, min(127, norm // columns))
+    multiplier = np.full(9, (1 << 24) - 1, dtype=np.int32)
+    return Linear((largest * signs).astype(np.int8), multiplier, 40)
+
+
+def ends(matrix: Linear) -> Iterator[Linear]:
+    """The first and the last rows of a matrix, as matrices."""
+    rows = len(matrix.weight)
+    for part in {(0, min(rows, SAMPLE)), (max(rows - SAMPLE, 0), rows)}:
+        yield Linear(matrix.weight[slice(*part)], matrix.multiplier[slice(*part)], matrix.exponent)
+
+
+def extreme_rows(columns: int, weight: AnyArray) -> Int64Array:
+    """Q16 rows whose integers reach both limits, line up with the signs of a row of weights, or are tiny or random."""
+    signs = np.where(weight[0] < 0, -1, 1).astype(np.int64)
+    random = np.random.default_rng(SEED).integers(-(1 << 30), 1 << 30, (11, columns))
+    rows = [32639 * signs, -32639 * signs, 32768 * signs, (signs << 40) - 1, np.zeros(columns, dtype=np.int64), signs]
+    return np.concatenate([np.stack(rows), random])
+
+
+def _check_linear(kernel: Kernel, matrix: Linear, shape: str) -> None:
+    y = extreme_rows(matrix.weight.shape[1], matrix.weight)
+    q, shift = reference.quantise(y)
+    expected = reference.linear(matrix, q, shift)
+    for count in COUNTS:
+        for grouped in (False, True):
+            got, shifts = kernel.linear(matrix, y[:count], grouped)
+            if not np.array_equal(shifts, shift[:count, 0]):
+                raise SelfTestError(f"quantise {kernel.name} of {count} rows")
+            if not np.array_equal(got, expected[:count]):
+                raise SelfTestError(f"matmul {kernel.name} of {count} rows by a matrix of {shape}")
+
+
+def check_rows(kernel: Kernel, model: IntegerModel) -> None:
+    """normalise, rotate, to_cache and the activation."""
+    c, tables, random = model.config, model.tables, np.random.default_rng(SEED)
+    for bits in (0, 16, 22, 30, 51):
+        limit = (1 << bits) + 1
+        row = random.integers(-limit, limit, c.hidden)
+        row[0] = limit
+        for gain in (model.output_norm, model.layers[0].attention_norm):
+            expected = reference.normalise(row[None], gain, c.epsilon)[0]
+            _same(kernel.normalise(row, gain, c.epsilon), expected, f"normalise {kernel.name}")
+    for position in (0, 1, c.context - 1):
+        head = random.integers(-(1 << 36), 1 << 36, c.head_size)
+        cos, sin = tables.rope_cos[position], tables.rope_sin[position]
+        moved = Tables(tables.exp2_high, tables.exp2_low, cos[None], sin[None])
+        expected = reference.rotate(head[None, None], moved)[0, 0]
+        _same(kernel.rotate(head, cos, sin), expected, f"rotate {kernel.name}")
+    values = np.concatenate([[-(1 << 40), 1 << 40, -1, 0, 1], random.integers(-(1 << 24), 1 << 24, 60)])
+    for fraction in range(16):
+        expected = reference.to_cache(values, fraction)
+        _same(kernel.to_cache(values, fraction), expected, f"to_cache {kernel.name}")
+    near, far = random.integers(-(1 << 21), 1 << 21, 200), random.integers(-(1 << 33) + 1, 1 << 33, 50)
+    gate = np.concatenate([[-(1 << 33) + 1, (1 << 33) - 1, -(1 << 31), 1 << 31, 0, -1], near, far])
+    up = random.integers(-(1 << 28), 1 << 28, len(gate))
+    expected = (reference.silu(gate, tables) * up + (1 << 15)) >> 16
+    _same(kernel.activate(gate, up, tables), expected, f"activation {kernel.name}")
+
+
+def check_attention(kernel: Kernel, model: IntegerModel) -> None:
+    """Queries over caches at their limits and at random, with the model's own formats."""
+    c, random = model.config, np.random.default_rng(SEED)
+    limit = reference.CACHE_LIMIT
+    for length, layer in ((1, model.layers[0]), (150, model.layers[-1])):
+        keys, values = (random.integers(-limit, limit + 1, (length, c.head_size)) for _ in range(2))
+        queries = random.integers(-limit, limit + 1, (QUERIES, c.head_size))
+        keys[: length // 2], queries[0], queries[1] = limit, limit, -limit
+        values[: length // 3] = np.where(np.arange(c.head_size) % 2, limit, -limit)
+        queries[2:4] >>= 9  # weights spread over many positions
+        for count in (1, 2, 3, QUERIES):
+            seen = np.array([max(1, length - 17 * j) for j in range(count)], dtype=np.int32)
+            fractions = (layer.query_fraction, layer.key_fraction, layer.value_fraction)
+            arguments = (keys, values, fractions, c.score_multiplier, model.tables)
+            got = kernel.attend(queries[:count], seen, *arguments)
+            for j in range(count):
+                window = slice(0, int(seen[j]))
+                k, v = keys[window, None], values[window, None]
+                expected = reference.attend(queries[j][None, None], k, v, layer, c.score_multiplier, model.tables)
+                _same(got[j], expected[0, 0], f"attention {kernel.name} over {seen[j]} positions")
+
+
+def check_forward(kernel: str, threads: int, tables: Tables) -> None:
+    """A small model from one end to the other: the prompt at once, token by token, and beside another sequence."""
+    model = small_model(tables)
+    engine = NativeEngine(model, kernel, threads)
+    ids = [int(i) for i in np.random.default_rng(SEED).integers(0, model.config.vocabulary, 12)]
+    expected = reference.forward(model, ids)
+    name = f"forward pass {kernel} on {threads} threads"
+    _same(engine.forward(ids), expected, name)
+    first, second = engine.new_cache(len(ids)), engine.new_cache(len(ids))
+    engine.step([Work(first, ids[:2]), Work(second, ids[:9])])
+    together = engine.step_logits([Work(first, ids[2:3]), Work(second, ids[9:])])
+    _same(together, expected[[2, -1]], name)
+    _same(engine.step_logits([Work(first, ids[3:4])])[0], expected[3], name)
+
+
+def small_model(tables: Tables) -> IntegerModel:
+    """Two layers of random weights, with rows of no register's multiple; the pack's exp2 tables, its first angles."""
+    random, size = np.random.default_rng(SEED), 16
+    config = Config(
+        vocabulary=97,
+        context=32,
+        hidden=72,
+        feed_forward=104,
+        layers=2,
+        heads=6,
+        kv_heads=2,
+        head_size=size,
+        epsilon=42949,
+        score_multiplier=94548,
+    )
+
+    def matrix(rows: int, columns: int, exponent: int = 31) -> Linear:
+        weight = random.integers(-127, 128, (rows, columns), dtype=np.int8)
+        return Linear(weight, random.integers(1 << 20, 1 << 21, rows, dtype=np.int32), exponent)
+
+    def gain() -> AnyArray:
+        return random.integers(3000, 5000, config.hidden, dtype=np.int32)
+
+    width, narrow = config.heads * size, config.kv_heads * size
+    layers = tuple(
+        Layer(
+            gain(),
+            *(matrix(rows, config.hidden) for rows in (width, narrow, narrow)),
+            matrix(config.hidden, width),
+            gain(),
+            *(matrix(config.feed_forward, config.hidden) for _ in range(2)),
+            matrix(config.hidden, config.feed_forward),
+            *(10, 10, 12),
+        )
+        for _ in range(config.layers)
+    )
+    angles = np.arange(config.context * size // 2).reshape(config.context, -1)
+    cos = ((angles * 7919) % 65537 - 32768).astype(np.int32)  # any numbers of Q15 do
+    sin = ((angles * 104729) % 65537 - 32768).astype(np.int32)
+    embedding = matrix(config.vocabulary, config.hidden)
+    own = Tables(tables.exp2_high, tables.exp2_low, cos, sin)
+    return IntegerModel(config, embedding, layers, gain(), embedding, own)
+
+
+def _same(got: AnyArray, expected: AnyArray, check: str) -> None:
+    if not np.array_equal(got, expected):
+        raise SelfTestError(check)
