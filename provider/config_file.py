@@ -54,7 +54,7 @@ modes = {modes}
 samplers = {samplers}
 # cpu, cuda or cuda:<n>.
 device = {device}
-# What computes on the cpu: auto is the fastest that this machine runs exactly; avx512vnni, avx2, portable, torch, numpy.
+# What computes on the cpu: avx512vnni, avx2, portable, torch, numpy; auto is the first that this machine runs exactly.
 # kernels = "auto"
 {threads_line}
 

@@ -98,8 +98,8 @@ def note_missing_kernels() -> None:
     if subprocess.run([str(VENV / "bin" / "python"), "-c", probe], cwd=ROOT, check=False).returncode != 0:
         print(
             "  note: the kernels in C were not built, most likely for want of a C compiler. Everything works, but "
-            "answers come many times slower.\n  To have them: install a compiler (Debian: apt install gcc libc6-dev), then "
-            "remove .venv and run the same command again.",
+            "answers come many times slower.\n  To have them: install a compiler (Debian: apt install gcc libc6-dev), "
+            "then remove .venv and run the same command again.",
             flush=True,
         )
 

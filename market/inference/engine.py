@@ -144,8 +144,7 @@ def load_engine(
         except SelfTestError as error:
             _LOG.warning("kernels %s are not used: %s", name, error.message)
             failure = failure or error
-    assert failure is not None  # numpy is always there
-    raise failure
+    raise failure or BackendError("kernels auto", "there are none")
 
 
 def available_kernels() -> tuple[str, ...]:
@@ -170,12 +169,10 @@ def _cpu_engine(pack: Pack, kernels: str, threads: int | None) -> Engine:
         return NumpyEngine(pack.model)
     from market.inference.native import library, selftest
 
-    loaded = library.library()
-    if loaded is None:
-        raise BackendError(f"kernels {kernels}", "the package was installed without a C compiler")
+    kernel = library.Kernel(library.library(), kernels)
     if kernels not in library.supported():
         raise BackendError(f"kernels {kernels}", "this processor cannot run them")
-    return selftest.proved(library.Kernel(loaded, kernels), pack.model, threads)
+    return selftest.proved(kernel, pack.model, threads)
 
 
 def _torch_engine(pack: Pack, device: str, threads: int | None, matmul: str) -> Engine:

@@ -177,7 +177,7 @@ class NativeEngine:
                 done += here
             for work, count in zip(batch, counts, strict=True):
                 work.cache.length += count
-            return likeliest.tolist()
+            return [int(token) for token in likeliest]
 
     def _check(self, batch: Sequence[Work]) -> None:
         if len({id(work.cache) for work in batch}) != len(batch):

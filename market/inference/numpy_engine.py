@@ -70,7 +70,8 @@ class NumpyEngine:
             product = (reference.silu(gate, model.tables) * up + 2**15) >> 16
             x = x + self._linear(layer.down, *reference.quantise(product))
         a, shift = reference.quantise(reference.normalise(x[-1:], model.output_norm, c.epsilon))
-        return self._linear(model.head, a, shift)[0]
+        logits: Int64Array = self._linear(model.head, a, shift)[0]
+        return logits
 
     def _attend(self, layer: Layer, a: Int64Array, shift: Int64Array, cache: Int64Array, start: int) -> Int64Array:
         c, tables, end = self.config, self._model.tables, start + len(a)
@@ -91,7 +92,8 @@ class NumpyEngine:
 
     def _product(self, matrix: Linear, plane: Int64Array) -> Int64Array:
         """Sums of a byte plane [T, K]: every partial one is an integer below 2^24, which float32 holds."""
-        return (plane.astype(np.float32) @ self._floats[id(matrix)].T).astype(np.int64)
+        sums: Int64Array = (plane.astype(np.float32) @ self._floats[id(matrix)].T).astype(np.int64)
+        return sums
 
     def _check(self) -> None:
         """Each shape against an exact product, on planes that make the largest sums of a row."""

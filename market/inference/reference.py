@@ -1,9 +1,9 @@
 """The forward pass in plain numpy int64: the executable form of docs/numerics.md, written to be read.
 
 No cache, no batch, no speed: ``forward`` runs a whole sequence at once and returns the logits of the
-positions asked for. It shares no arithmetic with the engines that serve; all are compared to the last bit by
-the tests (``numpy_engine``, the last resort, is this with a cache). T = positions, D = hidden, H = heads, G = kv heads, S = head size, F = feed-forward width, V =
-vocabulary.
+positions asked for. It shares no arithmetic with the engines that serve; the tests compare all of them with it
+to the last bit (``numpy_engine``, the last resort, is this with a cache). T = positions, D = hidden, H = heads,
+G = kv heads, S = head size, F = feed-forward width, V = vocabulary.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from market.inference.errors import SelfTestError
+from market.inference.errors import BackendError, SelfTestError
 from market.inference.model import AnyArray, Int32Array, Int64Array, Linear, Tables
 
 KERNELS = ("avx512vnni", "avx2", "portable")  # the fastest first
@@ -184,7 +184,10 @@ class Matrix:
 class Kernel:
     """Single operations of one kernel, on plain rows: for the self-test and the tests. Shapes as in ``reference``."""
 
-    def __init__(self, loaded: ctypes.CDLL, name: str) -> None:
+    def __init__(self, loaded: ctypes.CDLL | None, name: str) -> None:
+        """Raises BackendError without a library."""
+        if loaded is None:
+            raise BackendError(f"kernels {name}", "the package was installed without a C compiler")
         self.name, self._library, self._name = name, loaded, name.encode()
 
     def linear(self, matrix: Linear, y: Int64Array, grouped: bool) -> tuple[Int64Array, Int32Array]:

@@ -1,8 +1,8 @@
 """Proof, at every start, that a kernel gives exact integers on this machine, before it serves anything.
 
 Each operation runs on extremes and on fixed random numbers and is compared with ``market.inference.reference``, which
-computes in numpy's int64 and, for single numbers, in Python's own integers. Then a small model runs whole, on the threads
-it will serve with. The reason is not theoretical: see docs/numerics.md, section 6.1.
+computes in numpy's int64 and, for single numbers, in Python's own integers. Then a small model runs whole, on the
+threads it will serve with. The reason is not theoretical: see docs/numerics.md, section 6.1.
 """
 
 from __future__ import annotations
@@ -171,13 +171,18 @@ def small_model(tables: Tables) -> IntegerModel:
     width, narrow = config.heads * size, config.kv_heads * size
     layers = tuple(
         Layer(
-            gain(),
-            *(matrix(rows, config.hidden) for rows in (width, narrow, narrow)),
-            matrix(config.hidden, width),
-            gain(),
-            *(matrix(config.feed_forward, config.hidden) for _ in range(2)),
-            matrix(config.hidden, config.feed_forward),
-            *(10, 10, 12),
+            attention_norm=gain(),
+            query=matrix(width, config.hidden),
+            key=matrix(narrow, config.hidden),
+            value=matrix(narrow, config.hidden),
+            attention_output=matrix(config.hidden, width),
+            feed_forward_norm=gain(),
+            gate=matrix(config.feed_forward, config.hidden),
+            up=matrix(config.feed_forward, config.hidden),
+            down=matrix(config.hidden, config.feed_forward),
+            query_fraction=10,
+            key_fraction=10,
+            value_fraction=12,
         )
         for _ in range(config.layers)
     )

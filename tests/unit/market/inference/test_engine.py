@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from market.errors import AssayError
-from market.inference.engine import Engine, Generation, load_engine
+from market.inference.engine import Engine, Generation, available_kernels, kernels_in_use, load_engine
 from market.inference.errors import BackendError, PromptError, SelfTestError
 from market.inference.matmul import Float32Product, Int8Product, PlaneProduct, choose, proved
+from market.inference.native import library, selftest
+from market.inference.numpy_engine import NumpyEngine
 from market.inference.torch_engine import TorchEngine
 from market.models.pack import Pack
 from market.types import Finish
@@ -47,10 +49,63 @@ class OneWrongSum(Float32Product):
         return sums
 
 
-def test_load_engine_of_a_pack_serves_it(tiny_pack: Pack, tiny_engine: TorchEngine) -> None:
-    engine: Engine = load_engine(tiny_pack, device="cpu", threads=torch.get_num_threads())
+@pytest.mark.parametrize("kernels", ["auto", *available_kernels()])
+def test_load_engine_of_a_pack_serves_it(kernels: str, tiny_pack: Pack, tiny_engine: TorchEngine) -> None:
+    engine: Engine = load_engine(tiny_pack, device="cpu", threads=torch.get_num_threads(), kernels=kernels)
     assert engine.config == tiny_pack.model.config
+    assert kernels_in_use(engine).startswith(available_kernels()[0] if kernels == "auto" else kernels)
     assert engine.generate(PROMPT, 5, []) == tiny_engine.generate(PROMPT, 5, [])
+    long = [token % 288 for token in range(150)]  # several chunks of every engine but one
+    assert engine.generate(long, 3, []) == tiny_engine.generate(long, 3, [])
+    with pytest.raises(PromptError):
+        engine.generate([288], 1, [])
+
+
+def test_load_engine_goes_on_to_the_next_kernel_when_one_is_damaged(
+    tiny_pack: Pack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def damaged(kernel: library.Kernel, *_: object) -> Engine:
+        raise SelfTestError(f"matmul {kernel.name}")
+
+    monkeypatch.setattr(selftest, "proved", damaged)
+    names = [name for name in available_kernels() if name not in library.KERNELS]
+    assert kernels_in_use(load_engine(tiny_pack, threads=1)).startswith(names[0])
+    assert [f"kernels {name} are not used" in caplog.text for name in library.supported()] == [True] * len(
+        library.supported()
+    )
+    if library.supported():
+        with pytest.raises(SelfTestError, match="matmul portable"):
+            load_engine(tiny_pack, kernels="portable")
+
+
+def test_load_engine_without_the_native_library_takes_the_next(
+    tiny_pack: Pack, tiny_engine: TorchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "library", lambda: None)
+    assert kernels_in_use(load_engine(tiny_pack, threads=1)).startswith("torch")
+    monkeypatch.setattr("market.inference.engine.find_spec", lambda _: None)
+    engine = load_engine(tiny_pack)
+    assert kernels_in_use(engine) == "numpy"
+    assert engine.generate(PROMPT, 9, []) == tiny_engine.generate(PROMPT, 9, [])
+    with pytest.raises(BackendError, match="C compiler"):
+        load_engine(tiny_pack, kernels="portable")
+
+
+def test_load_engine_with_unknown_kernels_is_refused(tiny_pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BackendError, match="abacus"):
+        load_engine(tiny_pack, kernels="abacus")
+    monkeypatch.setenv("ASSAY_KERNELS", "sliderule")
+    with pytest.raises(BackendError, match="sliderule"):
+        load_engine(tiny_pack)
+
+
+def test_numpy_engine_whose_float32_products_are_not_exact_refuses(
+    tiny_pack: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = NumpyEngine._product
+    monkeypatch.setattr(NumpyEngine, "_product", lambda self, matrix, plane: exact(self, matrix, plane) + 1)
+    with pytest.raises(SelfTestError, match="numpy float32"):
+        NumpyEngine(tiny_pack.model)
 
 
 def test_generate_reaching_a_stop_token_ends_with_it(tiny_engine: TorchEngine) -> None:
@@ -164,6 +219,25 @@ def test_engine_switches_reduced_precision_off(tiny_pack: Pack) -> None:
     assert not torch.backends.cudnn.allow_tf32
 
 
+@pytest.mark.skipif(not library.supported(), reason="the package was installed without a C compiler")
+def test_serving_on_a_cpu_loads_neither_torch_nor_transformers(tiny_pack: Pack) -> None:
+    """The provider's own path: its command, its configuration and catalogue, its engines, then an answer."""
+    code = (
+        "import sys; import provider.cli, provider.program, provider.agent, provider.executor\n"
+        "from types import SimpleNamespace; from pathlib import Path\n"
+        "from provider.catalogue import load_catalogue, load_engines; from provider.config import Prices\n"
+        "config = SimpleNamespace(prices_of=lambda *_: Prices())\n"
+        "catalogue = load_catalogue([Path(sys.argv[1])], config)\n"
+        "(engine,) = load_engines(catalogue, 'cpu', 2).values()\n"
+        f"assert len(engine.generate({PROMPT}, 4, []).ids) == 4\n"
+        "print(sorted({'torch', 'transformers', 'accelerate'} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(tiny_pack.path)], capture_output=True, text=True, check=False
+    )
+    assert (result.stdout.strip(), result.stderr) == ("[]", "")
+
+
 def test_importing_the_packages_loads_no_torch() -> None:
     modules = "market.inference, market.inference.engine, market.inference.reference, market.models.pack"
     modules += ", market.models.packer, market.models.text, market.models.cli, market.models.tiny"
@@ -177,7 +251,7 @@ def test_auto_product_on_a_processor_without_vnni_serves_the_same_tokens(
     """ONEDNN_MAX_CPU_ISA takes VNNI away from oneDNN, whose int8 product is then silently wrong."""
     code = (
         "import sys; from market.models.pack import load_pack; from market.inference.engine import load_engine\n"
-        f"engine = load_engine(load_pack(sys.argv[1])); print(*engine.generate({PROMPT}, 12, []).ids)"
+        f"engine = load_engine(load_pack(sys.argv[1]), kernels='torch'); print(*engine.generate({PROMPT}, 12, []).ids)"
     )
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
     command = [sys.executable, "-c", code, str(tiny_pack.path)]

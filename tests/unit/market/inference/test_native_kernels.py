@@ -196,7 +196,7 @@ def test_attend_equals_exact_integers(
 
 
 def test_mix_of_the_largest_sums_stays_exact() -> None:
-    """All weights 2^20 and all values at a limit over a whole context: each int32 span of the mix is as full as it gets."""
+    """All weights 2^20 and all values at a limit over a whole context: no int32 span of the mix can be fuller."""
     size, length = 64, 2048
     keys = np.zeros((length, size), dtype=np.int64)
     values = np.where(np.arange(size) % 2, 32767, -32767) * np.ones((length, 1), dtype=np.int64)

@@ -14,6 +14,8 @@ import torch
 
 from market.inference import reference
 from market.inference.model import Int64Array
+from market.inference.native import library, selftest
+from market.inference.native_engine import Work
 from market.inference.torch_engine import TorchEngine
 from market.models.pack import Pack
 from market.models.text import load_text
@@ -104,3 +106,23 @@ def test_answer_to_a_chat_prompt_is_text_that_stops(real_pack: Pack, engine: Tor
     generation = engine.generate(ids, 40, real_pack.limits.stop_tokens)
     assert text.decode(generation.ids) == "The capital of France is Paris."
     assert generation.ids[-1] in real_pack.limits.stop_tokens
+
+
+@pytest.mark.parametrize("kernel", library.KERNELS)
+def test_native_kernels_give_the_same_logits_and_answers(
+    kernel: str, real_pack: Pack, engine: TorchEngine, sequences: list[tuple[list[int], list[int]]]
+) -> None:
+    """The same as what the reference was compared with above: logits, then answers, one by one and together."""
+    if kernel not in library.supported():
+        pytest.skip(f"the package was installed without {kernel}, or this processor cannot run it")
+    native = selftest.proved(library.Kernel(library.library(), kernel), real_pack.model, threads=2)
+    prompt, output = sequences[0]
+    ids = [*prompt, *output[:-1]]
+    assert digest(native.forward(ids)) == digest(logits(engine, [ids], [len(ids)], 0))
+    for prompt, output in sequences:
+        assert list(native.generate(prompt, OUTPUT_TOKENS, []).ids) == output
+    batch = [Work(native.new_cache(len(prompt) + OUTPUT_TOKENS), prompt) for prompt, _ in sequences]
+    for step in range(OUTPUT_TOKENS):
+        tokens = native.step(batch)
+        assert tokens == [output[step] for _, output in sequences]
+        batch = [Work(work.cache, [token]) for work, token in zip(batch, tokens, strict=True)]

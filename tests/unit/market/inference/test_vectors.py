@@ -1,4 +1,4 @@
-"""The published examples: both engines give them, and the oracle still says the same."""
+"""The published examples: every engine and kernel gives them, and the oracle still says the same."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from market.inference import reference
 from market.inference import torch_operations as ops
 from market.inference.matmul import Int8Product
 from market.inference.model import Layer, Linear, Tables
+from market.inference.native import library
+from market.inference.native_engine import NativeEngine
 from market.inference.torch_engine import TorchEngine
 from market.models import tables as table_builder
 from market.models.pack import Pack
-from tests.unit.market.inference import vectors
+from tests.unit.market.inference import exact, vectors
 
 CPU = torch.device("cpu")
 
@@ -97,3 +99,62 @@ def test_vectors_of_the_tiny_model_hold(file: dict[str, Any], tiny_pack: Pack, t
     assert list(tiny_engine.generate(tiny["prompt"], 16, []).ids) == tiny["output"]
     ids = torch.tensor([tiny["prompt"]])
     assert tiny_engine.forward(ids, tiny_engine.new_cache(1, 5))[0, -1].tolist() == tiny["last_logits"]
+
+
+@pytest.fixture(params=library.KERNELS)
+def kernel(request: pytest.FixtureRequest) -> library.Kernel:
+    if request.param not in library.supported():
+        pytest.skip(f"the package was installed without {request.param}, or this processor cannot run it")
+    return library.Kernel(library.library(), request.param)
+
+
+def test_vectors_of_every_operation_hold_in_every_kernel(
+    kernel: library.Kernel, file: dict[str, Any], tables: Tables
+) -> None:
+    one = np.full(1, 1 << 16, dtype=np.int64)  # times 1: the activation is then silu itself
+    for x, expected in file["silu"]:
+        assert kernel.activate(np.array([x]), one, tables).tolist() == [expected]
+    for z, fraction, expected in file["to_cache"]:
+        assert kernel.to_cache(np.array([z]), fraction).tolist() == [expected]
+    for d, expected in file["exp2_negative"]:
+        assert exact.exp2neg(d, tables) == expected
+        high, low = divmod(min(d, 32767 * 32767), 32767)  # two positions whose scores differ by d
+        keys, values = [[0, 0], [-high, -low]], [[0, 0], [32767, -32767]]
+        two = np.array([2], dtype=np.int32)
+        got = kernel.attend(np.array([[32767, 1]]), two, np.array(keys), np.array(values), (0, 0, 0), 4, tables)
+        assert got.tolist() == [exact.attend([32767, 1], keys, values, (0, 0, 0), 4, tables)]
+    norm, linear = file["normalise"], file["linear"]
+    gain = np.array(norm["gain"], dtype=np.int32)
+    for row, expected in norm["rows"]:
+        assert kernel.normalise(np.array(row), gain, norm["epsilon"]).tolist() == expected
+    multiplier = np.array(linear["multiplier"], dtype=np.int32)
+    matrix = Linear(np.array(linear["weight"], dtype=np.int8), multiplier, linear["exponent"])
+    for grouped in (False, True):
+        for (row, q, shift), (_, _, expected) in zip(file["quantise"], linear["rows"], strict=True):
+            out, shifts = kernel.linear(matrix, np.array([row]), grouped)
+            assert (out.tolist(), shifts.tolist()) == ([expected], [shift])
+            back = Linear(np.eye(len(q), dtype=np.int8), np.full(len(q), 2, dtype=np.int32), 1 + shift)
+            assert kernel.linear(back, np.array([row]), grouped)[0].tolist() == [q]
+    for head, position, expected in file["rotate"]:
+        cos, sin = tables.rope_cos[position], tables.rope_sin[position]
+        assert kernel.rotate(np.array(head), cos, sin).tolist() == expected
+
+
+def test_vectors_of_attention_hold_in_every_kernel(
+    kernel: library.Kernel, file: dict[str, Any], tables: Tables
+) -> None:
+    case = file["attend"]
+    query, keys, values = (np.array(case[name]) for name in ("query", "keys", "values"))
+    for count in range(1, library.QUERIES + 1):
+        queries, seen = np.broadcast_to(query, (count, len(query))), np.full(count, len(keys), dtype=np.int32)
+        got = kernel.attend(queries, seen, keys, values, tuple(case["fraction_bits"]), case["multiplier"], tables)
+        assert got.tolist() == [case["result"]] * count
+
+
+def test_vectors_of_the_tiny_model_hold_in_every_kernel(
+    kernel: library.Kernel, file: dict[str, Any], tiny_pack: Pack
+) -> None:
+    tiny = file["tiny"]
+    engine = NativeEngine(tiny_pack.model, kernel.name, 2)
+    assert list(engine.generate(tiny["prompt"], 16, []).ids) == tiny["output"]
+    assert engine.forward(tiny["prompt"])[-1].tolist() == tiny["last_logits"]

@@ -1,0 +1,345 @@
+"""The engine in C against the numpy reference, to the last bit: layers, whole answers, threads, batches, cuts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from market.inference import reference
+from market.inference.errors import BackendError, PromptError, SelfTestError
+from market.inference.model import Int32Array, Int64Array, IntegerModel, Linear, Tables
+from market.inference.native import library as lib
+from market.inference.native import selftest
+from market.inference.native_engine import ROWS, NativeEngine, Work
+from market.models.pack import Pack
+
+pytestmark = pytest.mark.skipif(lib.library() is None, reason="the package was installed without a C compiler")
+CASES = [(kernel, threads) for kernel in lib.KERNELS for threads in (1, 2)]
+IDS = [int(i) for i in np.random.default_rng(7).integers(0, 288, 70)]
+
+
+def engine_or_skip(pack: Pack, kernel: str, threads: int = 1) -> NativeEngine:
+    if kernel not in lib.supported():
+        pytest.skip(f"this processor has no {kernel}")
+    return NativeEngine(pack.model, kernel, threads)
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[1]}t")
+def engine(request: pytest.FixtureRequest, tiny_pack: Pack) -> NativeEngine:
+    return engine_or_skip(tiny_pack, *request.param)
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_pack: Pack) -> Int64Array:
+    """Logits of every position of IDS by the reference."""
+    return reference.forward(tiny_pack.model, IDS)
+
+
+def reference_residuals(pack: Pack, ids: list[int]) -> Iterator[Int64Array]:
+    """The residual stream before each layer and at the end, from the reference's operations."""
+    model, c = pack.model, pack.model.config
+    x = reference.embed(model.embedding, np.array(ids))
+    yield x
+    for layer in model.layers:
+        a, shift = reference.quantise(reference.normalise(x, layer.attention_norm, c.epsilon))
+        q, k, v = (
+            reference.linear(matrix, a, shift).reshape(len(ids), -1, c.head_size)
+            for matrix in (layer.query, layer.key, layer.value)
+        )
+        q = reference.to_cache(reference.rotate(q, model.tables), layer.query_fraction)
+        k = reference.to_cache(reference.rotate(k, model.tables), layer.key_fraction)
+        v = reference.to_cache(v, layer.value_fraction)
+        mixed = reference.attend(q, k, v, layer, c.score_multiplier, model.tables).reshape(len(ids), -1)
+        x = x + reference.linear(layer.attention_output, *reference.quantise(mixed))
+        a, shift = reference.quantise(reference.normalise(x, layer.feed_forward_norm, c.epsilon))
+        gate, up = reference.linear(layer.gate, a, shift), reference.linear(layer.up, a, shift)
+        product = (reference.silu(gate, model.tables) * up + 2**15) >> 16
+        x = x + reference.linear(layer.down, *reference.quantise(product))
+        yield x
+
+
+def test_residual_stream_equals_the_reference_layer_by_layer(engine: NativeEngine, tiny_pack: Pack) -> None:
+    for ids in (IDS, IDS[:1], IDS[:8]):
+        got = engine.residuals(ids)
+        for index, x in enumerate(reference_residuals(tiny_pack, ids)):
+            assert np.array_equal(got[index], x), f"before layer {index} of {len(ids)} positions"
+
+
+def test_logits_of_every_position_equal_the_reference(engine: NativeEngine, expected: Int64Array) -> None:
+    assert np.array_equal(engine.forward(IDS), expected)
+
+
+def test_logits_token_by_token_equal_the_reference(engine: NativeEngine, expected: Int64Array) -> None:
+    cache = engine.new_cache(len(IDS))
+    got = [engine.step_logits([Work(cache, [token])])[0] for token in IDS]
+    assert np.array_equal(np.array(got), expected)
+
+
+@given(data=st.data())
+@settings(max_examples=12, deadline=None)
+def test_any_interleaving_of_sequences_gives_each_its_own_logits(
+    tiny_pack: Pack, expected: Int64Array, data: st.DataObject
+) -> None:
+    """Sequences of different lengths, each cut anywhere, beside any others: nothing depends on the neighbours."""
+    kernel, threads = data.draw(st.sampled_from([case for case in CASES if case[0] in lib.supported()]))
+    engine = NativeEngine(tiny_pack.model, kernel, threads)
+    caches = [engine.new_cache(len(IDS)) for _ in range(data.draw(st.integers(1, 11)))]
+    for _ in range(6):
+        batch = []
+        for cache in data.draw(st.permutations(caches)):
+            count = data.draw(st.integers(0, min(20, len(IDS) - cache.length)))
+            if count:
+                batch.append(Work(cache, IDS[cache.length : cache.length + count]))
+        if not batch:
+            break
+        ends = [work.cache.length + len(work.ids) - 1 for work in batch]
+        if data.draw(st.booleans()):
+            assert np.array_equal(engine.step_logits(batch), expected[ends])
+        else:
+            assert engine.step(batch) == [reference.argmax(expected[end]) for end in ends]
+
+
+def test_batch_larger_than_a_pass_equals_single_sequences(engine: NativeEngine, expected: Int64Array) -> None:
+    batch = [Work(engine.new_cache(70), IDS[: 70 - index]) for index in range(6)]
+    assert sum(len(work.ids) for work in batch) > ROWS
+    assert np.array_equal(engine.step_logits(batch), expected[[69 - index for index in range(6)]])
+
+
+def test_shortened_and_copied_caches_go_on_as_if_nothing_had_been(engine: NativeEngine, expected: Int64Array) -> None:
+    cache, copy = engine.new_cache(70), engine.new_cache(64)
+    engine.step([Work(cache, [*IDS[:33], *([5] * 20)])])
+    cache.length = 33
+    copy.copy_prefix(cache, 21)
+    got = engine.step_logits([Work(cache, IDS[33:50]), Work(copy, IDS[21:40])])
+    assert np.array_equal(got, expected[[49, 39]])
+    with pytest.raises(ValueError, match="not there"):
+        copy.copy_prefix(cache, 51)
+
+
+def test_answers_equal_the_reference(engine: NativeEngine, tiny_pack: Pack) -> None:
+    for prompt in ([1, 70, 80], [9], IDS[:40]):
+        assert list(engine.generate(prompt, 16, []).ids) == reference.greedy(tiny_pack.model, prompt, 16, [])
+
+
+def test_step_with_a_bad_entry_computes_nothing(engine: NativeEngine) -> None:
+    good, small = engine.new_cache(20), engine.new_cache(4)
+    for bad, limit in (
+        (Work(small, [1] * 5), "context"),
+        (Work(small, [288]), "vocabulary"),
+        (Work(small, [-1]), "vocabulary"),
+        (Work(small, []), "empty"),
+    ):
+        with pytest.raises(PromptError) as caught:
+            engine.step([Work(good, [1, 2]), bad])
+        assert caught.value.limit == limit
+        assert (good.length, small.length) == (0, 0)
+    with pytest.raises(ValueError, match="twice"):
+        engine.step([Work(good, [1]), Work(good, [2])])
+
+
+def test_engine_with_an_untied_head_and_odd_shapes_equals_the_reference(tiny_pack: Pack) -> None:
+    """Shapes that fill no register: the self-test's small model, whose head is a matrix of its own here."""
+    tables = tiny_pack.model.tables
+    small = selftest.small_model(tables)
+    head = Linear(small.embedding.weight[::-1].copy(), small.embedding.multiplier, small.embedding.exponent + 1)
+    model = replace(small, head=head)
+    ids = list(range(20))
+    for kernel, threads in CASES:
+        if kernel in lib.supported():
+            got = NativeEngine(model, kernel, threads).forward(ids)
+            assert np.array_equal(got, reference.forward(model, ids)), kernel
+
+
+def test_matrices_whose_sums_leave_int32_are_exact(tiny_pack: Pack) -> None:
+    """Rows of an L1 norm beyond 65,797, up to the packer's limit: every kernel then sums in int64."""
+    layer, c = tiny_pack.model.layers[0], tiny_pack.model.config
+    wide = replace(c, hidden=1024, heads=1, kv_heads=1, feed_forward=24, vocabulary=40, layers=1)
+    random = np.random.default_rng(3)
+
+    def matrix(rows: int, columns: int) -> Linear:
+        weight = random.choice(np.array([-127, 127, 126], dtype=np.int8), (rows, columns))
+        return Linear(weight, np.full(rows, (1 << 24) - 1, dtype=np.int32), 40)
+
+    def gain() -> Int32Array:
+        return np.full(1024, 4096, dtype=np.int32)
+
+    embedding = matrix(40, 1024)
+    matrices = [matrix(16, 1024) for _ in range(3)], matrix(1024, 16), [matrix(24, 1024) for _ in range(2)]
+    own = replace(
+        layer,
+        attention_norm=gain(),
+        query=matrices[0][0],
+        key=matrices[0][1],
+        value=matrices[0][2],
+        attention_output=matrices[1],
+        feed_forward_norm=gain(),
+        gate=matrices[2][0],
+        up=matrices[2][1],
+        down=matrix(1024, 24),
+    )
+    model = replace(
+        tiny_pack.model, config=wide, embedding=embedding, layers=(own,), output_norm=gain(), head=embedding
+    )
+    ids = [3, 5, 39, 0, 7, 7, 12, 30, 1]
+    assert len(np.unique(reference.forward(model, ids))) > 100  # no desert of zeros
+    for kernel, threads in CASES:
+        if kernel in lib.supported():
+            engine = NativeEngine(model, kernel, threads)
+            assert np.array_equal(engine.forward(ids), reference.forward(model, ids)), kernel
+            assert np.array_equal(engine.forward(ids[:1]), reference.forward(model, ids[:1])), kernel
+
+
+class Damaged(lib.Kernel):
+    """A kernel, one of whose operations is off by one in one place."""
+
+    def __init__(self, name: str, operation: str) -> None:
+        loaded = lib.library()
+        assert loaded is not None
+        super().__init__(loaded, name)
+        self._operation = operation
+
+    def linear(self, matrix: Linear, y: Int64Array, grouped: bool) -> tuple[Int64Array, Int32Array]:
+        out, shift = super().linear(matrix, y, grouped)
+        if self._operation == "matmul" and len(y) > 8:  # only past the first group of rows
+            out[8, -1] += 1
+        if self._operation == "quantise":
+            shift[-1] += 1
+        return out, shift
+
+    def normalise(self, x: Int64Array, gain: Int32Array, epsilon: int) -> Int64Array:
+        return super().normalise(x, gain, epsilon) + self._error("normalise")
+
+    def rotate(self, z: Int64Array, cos: Int32Array, sin: Int32Array) -> Int64Array:
+        return super().rotate(z, cos, sin) + self._error("rotate")
+
+    def to_cache(self, z: Int64Array, fraction: int) -> Int64Array:
+        return super().to_cache(z, fraction) + self._error("to_cache")
+
+    def activate(self, gate: Int64Array, up: Int64Array, tables: Tables) -> Int64Array:
+        return super().activate(gate, up, tables) + self._error("activation")
+
+    def attend(
+        self,
+        queries: Int64Array,
+        positions: Int32Array,
+        keys: Int64Array,
+        values: Int64Array,
+        fractions: tuple[int, int, int],
+        multiplier: int,
+        tables: Tables,
+    ) -> Int64Array:
+        out = super().attend(queries, positions, keys, values, fractions, multiplier, tables)
+        out[-1, -1] += self._error("attention")
+        return out
+
+    def _error(self, operation: str) -> int:
+        return int(operation == self._operation)
+
+
+@pytest.mark.parametrize(
+    "operation", ["matmul", "quantise", "normalise", "rotate", "to_cache", "activation", "attention"]
+)
+def test_damaged_kernel_refuses_to_serve_and_names_the_check(operation: str, tiny_pack: Pack) -> None:
+    for kernel in lib.supported():
+        with pytest.raises(SelfTestError) as caught:
+            selftest.proved(Damaged(kernel, operation), tiny_pack.model)
+        assert caught.value.check.startswith(f"{operation} {kernel}")
+        assert "nothing was served" in str(caught.value)
+
+
+def test_saturating_byte_products_would_be_caught(tiny_pack: Pack) -> None:
+    """What vpmaddubsw does: the sum of two products of bytes is cut off at int16."""
+
+    class Saturating(lib.Kernel):
+        def linear(self, matrix: Linear, y: Int64Array, grouped: bool) -> tuple[Int64Array, Int32Array]:
+            _, shift = super().linear(matrix, y, grouped)
+            q, _ = reference.quantise(y)
+            sums = np.zeros((len(y), len(matrix.weight)), dtype=np.int64)
+            for plane, scale in (((q >> 8) + 128, 256), (q & 255, 1)):
+                pairs = (plane[:, None, :] * matrix.weight[None].astype(np.int64)).reshape(*sums.shape, -1, 2).sum(-1)
+                sums += scale * pairs.clip(-32768, 32767).sum(-1)
+            sums -= 32768 * matrix.weight.sum(-1, dtype=np.int64)
+            right = matrix.exponent - shift[:, None].astype(np.int64)
+            return reference.shift_round(sums * matrix.multiplier, right), shift
+
+    loaded = lib.library()
+    assert loaded is not None
+    with pytest.raises(SelfTestError, match="matmul portable"):
+        selftest.proved(Saturating(loaded, "portable"), tiny_pack.model)
+
+
+def test_forward_pass_that_differs_is_caught(tiny_pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    class OtherGain(NativeEngine):
+        def __init__(self, model: IntegerModel, kernel: str, threads: int | None = None) -> None:
+            gain = model.output_norm.copy()
+            gain[5] += 40
+            super().__init__(replace(model, output_norm=gain), kernel, threads)
+
+    monkeypatch.setattr(selftest, "NativeEngine", OtherGain)
+    with pytest.raises(SelfTestError, match="forward pass portable on 2 threads"):
+        selftest.check_forward("portable", 2, tiny_pack.model.tables)
+
+
+def test_kernel_that_is_not_here_is_refused(tiny_pack: Pack) -> None:
+    with pytest.raises(BackendError, match="abacus"):
+        NativeEngine(tiny_pack.model, "abacus")
+
+
+def test_library_of_other_sources_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A stale build: structures of another size would make C read past them."""
+    monkeypatch.setattr(lib, "STRUCTURES", (*lib.STRUCTURES[1:], lib.STRUCTURES[0]))
+    with pytest.raises(SelfTestError, match="other structures"):
+        lib.library.__wrapped__()
+    broken = tmp_path / "_kernels.so"
+    broken.write_bytes(b"no library")
+    monkeypatch.setattr(lib, "find_spec", lambda _: type("Spec", (), {"origin": str(broken)}))
+    with pytest.raises(SelfTestError, match="native library"):
+        lib.library.__wrapped__()
+
+
+def test_engine_gives_its_memory_back(tiny_pack: Pack) -> None:
+    """Engines with threads come and go: neither threads nor buffers stay."""
+    code = (
+        "import sys, os; from market.models.pack import load_pack\n"
+        "from market.inference.native_engine import NativeEngine\n"
+        "model = load_pack(sys.argv[1]).model\n"
+        "for _ in range(30): NativeEngine(model, 'portable', 3).generate([1, 2, 3], 2, [])\n"
+        "print(len(os.listdir('/proc/self/task')))"
+    )
+    command = [sys.executable, "-c", code, str(tiny_pack.path)]
+    threads = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    alone = int(
+        subprocess.run(
+            [sys.executable, "-c", "import numpy, os; print(len(os.listdir('/proc/self/task')))"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    )
+    assert threads <= alone + 2
+
+
+def test_environment_chooses_the_kernels(tiny_pack: Pack) -> None:
+    code = (
+        "import sys; from market.models.pack import load_pack; from market.inference.engine import load_engine\n"
+        "engine = load_engine(load_pack(sys.argv[1])); print(engine.kernels, *engine.generate([1, 70, 80], 12, []).ids)"
+    )
+    answers = set()
+    for kernel in (*lib.supported(), "numpy"):
+        command, environment = (
+            [sys.executable, "-c", code, str(tiny_pack.path)],
+            {**os.environ, "ASSAY_KERNELS": kernel},
+        )
+        output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+        assert output[0] == kernel
+        answers.add(tuple(output[1:]))
+    assert len(answers) == 1
