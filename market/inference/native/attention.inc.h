@@ -4,6 +4,7 @@
  *   score_block(keys, queries, count, size, dots)      dots[query][KEY_BLOCK] of one block of keys, exact in int64
  *   mix_values(values, weight, count, positions, ...)  sum[query][S] of weights times values, exact in int64
  */
+#include "packed.h"
 #include "rows.inc.h"
 
 /* Weights of one query from its scores; returns their sum. Positions up to `padded` get weight 0. */
@@ -43,13 +44,18 @@ static void attend(const struct attention *c, const int16_t *keys, const int16_t
     const int64_t half = (int64_t)1 << (c->score_shift - 1);
     int64_t best[QUERIES], total[QUERIES];
     int longest = 0;
+    struct packed packed;
     for (int j = 0; j < count; j++) {
         best[j] = INT64_MIN;
+        for (int i = 0; i < size; i++) {
+            packed.pair[i / 2][j][0][i % 2] = queries[j].high[i];
+            packed.pair[i / 2][j][1][i % 2] = queries[j].low[i];
+        }
         longest = queries[j].positions > longest ? queries[j].positions : longest;
     }
     for (int start = 0; start < longest; start += KEY_BLOCK) {
         int64_t dots[QUERIES][KEY_BLOCK];
-        score_block(keys + (ptrdiff_t)start * size, queries, count, size, dots);
+        score_block(keys + (ptrdiff_t)start * size, &packed, count, size, dots);
         for (int j = 0; j < count; j++) {
             int64_t *score = room->score + (ptrdiff_t)j * room->capacity + start;
             int seen = queries[j].positions - start;

@@ -8,6 +8,7 @@
 #include <immintrin.h>
 #include <string.h>
 
+#include "packed.h"
 #include "portable.h"
 
 #define UNROLL _Pragma("GCC unroll 16")
@@ -37,13 +38,13 @@ INLINE_VECTOR void widen(__m256i upper, __m256i lower, int bits, int add, int64_
     }
 }
 
-static void score_block(const int16_t *keys, const struct query *queries, int count, int size,
+static void score_block(const int16_t *keys, const struct packed *queries, int count, int size,
                         int64_t dots[QUERIES][KEY_BLOCK]) {
     for (int j = 0; j < count; j++) {
         __m256i upper[2], lower[2];
         UNROLL for (int i = 0; i < 2; i++) upper[i] = lower[i] = _mm256_setzero_si256();
         for (int i = 0; i < size; i += 2) {
-            __m256i a = broadcast(queries[j].high + i), b = broadcast(queries[j].low + i);
+            __m256i a = broadcast(queries->pair[i / 2][j][0]), b = broadcast(queries->pair[i / 2][j][1]);
             UNROLL for (int half = 0; half < 2; half++) {
                 __m256i key = load(keys + i * KEY_BLOCK + 16 * half);
                 upper[half] = dot_words(upper[half], key, a);

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "kernels.h"
+#include "packed.h"
 
 #define UNROLL _Pragma("GCC unroll 16")
 #define INLINE_VECTOR static inline __attribute__((always_inline))
@@ -43,15 +44,16 @@ INLINE_VECTOR __m512i exp2_negative16(const int32_t *high, const int32_t *low, _
 
 /* ---- attention: lanes are positions for the scores and elements for the mix */
 
-INLINE_VECTOR void score_some(const int count, const int16_t *keys, const struct query *queries, int size,
+INLINE_VECTOR void score_some(const int count, const int16_t *keys, const struct packed *queries, int size,
                               int64_t (*dots)[KEY_BLOCK]) {
     __m512i high[QUERIES], low[QUERIES];
+    const int16_t *pair = &queries->pair[0][0][0][0];
     UNROLL for (int j = 0; j < count; j++) high[j] = low[j] = _mm512_setzero_si512();
-    for (int i = 0; i < size; i += 2) {
+    for (long i = 0; i < size; i += 2, pair += 4 * QUERIES) {
         __m512i key = _mm512_loadu_si512(keys + i * KEY_BLOCK);
         UNROLL for (int j = 0; j < count; j++) {
-            DOT_WORDS(high[j], key, broadcast(queries[j].high + i));
-            DOT_WORDS(low[j], key, broadcast(queries[j].low + i));
+            DOT_WORDS(high[j], key, broadcast(pair + 4 * j));
+            DOT_WORDS(low[j], key, broadcast(pair + 4 * j + 2));
         }
     }
     UNROLL for (int j = 0; j < count; j++) {
@@ -64,17 +66,15 @@ INLINE_VECTOR void score_some(const int count, const int16_t *keys, const struct
     }
 }
 
-static void score_block(const int16_t *keys, const struct query *queries, int count, int size,
+static void score_block(const int16_t *keys, const struct packed *queries, int count, int size,
                         int64_t dots[QUERIES][KEY_BLOCK]) {
     switch (count) {
     case 1: score_some(1, keys, queries, size, dots); break;
     case 2: score_some(2, keys, queries, size, dots); break;
     case 3: score_some(3, keys, queries, size, dots); break;
-    default:
-        score_some(3, keys, queries, size, dots);
-        if (count == 4) score_some(1, keys, queries + 3, size, dots + 3);
-        else if (count == 5) score_some(2, keys, queries + 3, size, dots + 3);
-        else score_some(3, keys, queries + 3, size, dots + 3);
+    case 4: score_some(4, keys, queries, size, dots); break;
+    case 5: score_some(5, keys, queries, size, dots); break;
+    default: score_some(6, keys, queries, size, dots);
     }
 }
 
@@ -364,13 +364,13 @@ INLINE_VECTOR void panel(const int blocks, const int groups, const struct matrix
     UNROLL for (int j = 0; j < 8 * blocks; j++) weight[j] = w->weight + (ptrdiff_t)(row + (j < rows ? j : rows - 1)) * n;
     /* what comes next lies right behind: ask for it while this panel is multiplied, a line for each step that used one */
     const char *next = (const char *)w->weight + (ptrdiff_t)(row + 8 * blocks) * n;
-    __m512i sums[2][16];
+    __m512i sums[3][16];
     UNROLL for (int g = 0; g < groups; g++) UNROLL for (int j = 0; j < 8 * blocks; j++)
         sums[g][j] = _mm512_setzero_si512();
-    int k = 0;
+    long k = 0; /* as wide as a pointer, or the loop spends its time on widening it */
     for (; k + 4 <= n; k += 4) {
-        if (first == 0) _mm_prefetch(next + (ptrdiff_t)8 * blocks * k, _MM_HINT_T0);
-        __m512i planes[2];
+        if (groups == 1) _mm_prefetch(next + 8 * blocks * k, _MM_HINT_T0);
+        __m512i planes[3];
         UNROLL for (int g = 0; g < groups; g++) planes[g] = _mm512_load_si512(bytes + group_bytes * g + 16 * k);
         UNROLL for (int j = 0; j < 8 * blocks; j++) {
             __m512i four = broadcast(weight[j] + k);
@@ -408,8 +408,9 @@ static void linear(const struct matrix *w, int from, int to, const struct planes
     for (int row = from; row < to; row += 8) {
         const int rows = to - row < 8 ? to - row : 8;
         int t = 0;
-        for (; t + GROUP < count; t += 2 * GROUP) panel(1, 2, w, row, rows, a, t, count, y, stride);
-        if (t < count) panel(1, 1, w, row, rows, a, t, count, y, stride);
+        for (; t + 2 * GROUP < count; t += 3 * GROUP) panel(1, 3, w, row, rows, a, t, count, y, stride);
+        if (t + GROUP < count) panel(1, 2, w, row, rows, a, t, count, y, stride);
+        else if (t < count) panel(1, 1, w, row, rows, a, t, count, y, stride);
     }
 }
 

@@ -3,13 +3,15 @@
 
 #include <string.h>
 
-static void score_block(const int16_t *keys, const struct query *queries, int count, int size,
+#include "packed.h"
+
+static void score_block(const int16_t *keys, const struct packed *queries, int count, int size,
                         int64_t dots[QUERIES][KEY_BLOCK]) {
     for (int j = 0; j < count; j++) {
         int32_t high[KEY_BLOCK] = {0}, low[KEY_BLOCK] = {0}; /* at most S * 32767 * 255 */
         for (int i = 0; i < size; i++) {
             const int16_t *row = keys + (i >> 1) * 2 * KEY_BLOCK + (i & 1);
-            const int32_t a = queries[j].high[i], b = queries[j].low[i];
+            const int32_t a = queries->pair[i / 2][j][0][i % 2], b = queries->pair[i / 2][j][1][i % 2];
             for (int u = 0; u < KEY_BLOCK; u++) {
                 high[u] += row[2 * u] * a;
                 low[u] += row[2 * u] * b;

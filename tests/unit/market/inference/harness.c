@@ -1,0 +1,100 @@
+/* Runs one forward pass of the C kernels without Python: for other processors under qemu, and for sanitizers.
+ *
+ *     harness FILE KERNEL THREADS > logits
+ *
+ * FILE: the eight shapes, epsilon and the score multiplier as int64; then embedding, head, each layer's matrices with their
+ * fractions, the gains, the tables, and the ids, as test_native_elsewhere.py writes them. Logits are int64 [ids][V]: first
+ * those of all ids at once, then those of one after the other. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine.h"
+
+int32_t assay_row_sums(const int8_t *weight, int rows, int columns, int32_t *sum);
+
+static FILE *file;
+
+static void *take(size_t count, size_t size) {
+    void *p = malloc(count * size + 1);
+    if (!p || fread(p, size, count, file) != count) exit(2);
+    return p;
+}
+
+static int64_t take_number(void) {
+    int64_t *p = take(1, sizeof *p), number = *p;
+    free(p);
+    return number;
+}
+
+static struct matrix take_matrix(void) {
+    struct matrix m = {.rows = (int32_t)take_number()};
+    m.columns = (int32_t)take_number();
+    m.exponent = (int32_t)take_number();
+    m.weight = take((size_t)m.rows * (size_t)m.columns, 1);
+    m.multiplier = take((size_t)m.rows, sizeof(int32_t));
+    int32_t *sum = malloc((size_t)m.rows * sizeof *sum);
+    m.wide = assay_row_sums(m.weight, m.rows, m.columns, sum) > 65797;
+    m.sum = sum;
+    return m;
+}
+
+static void run(struct engine *engine, struct batch *batch, int64_t *logits, size_t count) {
+    batch->logits = logits;
+    assay_engine_run(engine, batch);
+    if (fwrite(logits, sizeof *logits, count, stdout) != count) exit(3);
+}
+
+int main(int argc, char **argv) {
+    if (argc != 4 || !(file = fopen(argv[1], "rb"))) return 1;
+    struct model model = {0};
+    int32_t *shapes[] = {&model.vocabulary, &model.context, &model.hidden,   &model.feed_forward,
+                         &model.layers,     &model.heads,   &model.kv_heads, &model.head_size};
+    for (int i = 0; i < 8; i++) *shapes[i] = (int32_t)take_number();
+    model.epsilon = take_number();
+    model.score_multiplier = take_number();
+    model.embedding = take_matrix();
+    model.head = take_matrix();
+    struct layer *layers = calloc((size_t)model.layers, sizeof *layers);
+    const size_t hidden = (size_t)model.hidden;
+    for (int i = 0; i < model.layers; i++) {
+        struct layer *l = &layers[i];
+        struct matrix *matrices[] = {&l->query, &l->key, &l->value, &l->attention_output, &l->gate, &l->up, &l->down};
+        l->attention_norm = take(hidden, sizeof(int32_t));
+        l->feed_forward_norm = take(hidden, sizeof(int32_t));
+        for (int j = 0; j < 7; j++) *matrices[j] = take_matrix();
+        l->query_fraction = (int32_t)take_number();
+        l->key_fraction = (int32_t)take_number();
+        l->value_fraction = (int32_t)take_number();
+    }
+    model.layer = layers;
+    const size_t angles = (size_t)model.context * (size_t)model.head_size / 2;
+    model.output_norm = take(hidden, sizeof(int32_t));
+    model.exp2_high = take(256, sizeof(int32_t));
+    model.exp2_low = take(256, sizeof(int32_t));
+    model.rope_cos = take(angles, sizeof(int32_t));
+    model.rope_sin = take(angles, sizeof(int32_t));
+    const int rows = (int)take_number();
+    int32_t *ids = take((size_t)rows, sizeof *ids);
+    struct engine *engine = assay_engine_new(&model, argv[2], atoi(argv[3]), rows, 0);
+    if (!engine) return 4;
+    struct slot slot = {.capacity = (model.context + KEY_BLOCK - 1) / KEY_BLOCK * KEY_BLOCK};
+    const size_t room = (size_t)(model.layers * model.kv_heads) * (size_t)slot.capacity * (size_t)model.head_size;
+    slot.keys = calloc(room, sizeof *slot.keys);
+    slot.values = calloc(room, sizeof *slot.values);
+    const size_t vocabulary = (size_t)model.vocabulary;
+    int64_t *logits = malloc((size_t)rows * vocabulary * sizeof *logits);
+    int32_t *zeros = calloc((size_t)rows, sizeof *zeros), *order = malloc((size_t)rows * sizeof *order);
+    int32_t *likeliest = malloc((size_t)rows * sizeof *likeliest);
+    for (int i = 0; i < rows; i++) order[i] = i;
+    struct batch batch = {.rows = rows, .slots = 1, .wanted = rows, .id = ids, .slot = zeros, .position = order,
+                          .cache = &slot, .wanted_row = order, .likeliest = likeliest};
+    run(engine, &batch, logits, (size_t)rows * vocabulary);
+    for (int i = 0; i < rows; i++) {
+        struct batch one = {.rows = 1, .slots = 1, .wanted = 1, .id = ids + i, .slot = zeros, .position = order + i,
+                            .cache = &slot, .wanted_row = zeros, .likeliest = likeliest};
+        run(engine, &one, logits, vocabulary);
+    }
+    assay_engine_free(engine);
+    return 0;
+}
