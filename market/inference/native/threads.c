@@ -3,8 +3,8 @@
  *
  * Leaving members out: a member that lost its processor in the middle of a piece holds everyone up for the rest of a
  * time slice, many pieces long. In a run of which the caller was stalled for a larger share than the others' share of the
- * work, the caller alone would have been faster. The next runs are then its own; the others are tried again after 8, 16
- * … 256 runs. */
+ * work, the caller alone would have been faster. The next runs are then its own; the others are tried again after 16, 32 … 512 runs, and
+ * a run that went well halves what the next failure costs. */
 #include "threads.h"
 
 #include <pthread.h>
@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { SPIN_NS = 20000, IDLE_NS = 300000, ALONE_FIRST = 8, ALONE_MOST = 256, MEMBERS_MAX = 256 };
+enum { SPIN_NS = 20000, IDLE_NS = 300000, ALONE_FIRST = 16, ALONE_MOST = 512, MEMBERS_MAX = 256 };
 
 struct pool {
     int threads, started, pin;
@@ -168,8 +168,8 @@ void pool_run(struct pool *pool, void (*function)(void *, struct member *), void
     if (held_up(pool, now() - start)) {
         pool->alone_left = pool->alone_next;
         pool->alone_next = pool->alone_next * 2 > ALONE_MOST ? ALONE_MOST : pool->alone_next * 2;
-    } else {
-        pool->alone_next = ALONE_FIRST;
+    } else if (pool->alone_next > ALONE_FIRST) {
+        pool->alone_next /= 2;
     }
 }
 
