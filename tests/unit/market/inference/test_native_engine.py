@@ -343,3 +343,28 @@ def test_environment_chooses_the_kernels(tiny_pack: Pack) -> None:
         assert output[0] == kernel
         answers.add(tuple(output[1:]))
     assert len(answers) == 1
+
+
+def test_two_threads_on_one_processor_do_not_collapse(tiny_pack: Pack) -> None:
+    """A processor for two threads, as when other processes take the rest: pure spinning makes a token wait for hundreds
+    of time slices, many times what one thread needs. Leaving the other thread out bounds it.
+    """
+    code = (
+        "import os, sys, time; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "from market.models.pack import load_pack\n"
+        "from market.inference.native_engine import NativeEngine, Work\n"
+        "model, seconds = load_pack(sys.argv[1]).model, []\n"
+        "for threads in (1, 2):\n"
+        "    engine = NativeEngine(model, 'portable', threads); best = []\n"
+        "    for _ in range(3):\n"
+        "        cache = engine.new_cache(400); started = time.perf_counter()\n"
+        "        for _ in range(400): engine.step([Work(cache, [7])])\n"
+        "        best.append(time.perf_counter() - started)\n"
+        "    seconds.append(min(best))\n"
+        "print(*seconds, engine.passes_alone)"
+    )
+    command = [sys.executable, "-c", code, str(tiny_pack.path)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    one, two, alone = float(output[0]), float(output[1]), int(output[2])
+    assert alone > 600
+    assert two < 2 * one
