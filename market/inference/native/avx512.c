@@ -17,6 +17,9 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #define INLINE_VECTOR static inline __attribute__((always_inline))
 
+/* Bytes between what a dot product reads and what it asks memory for: without, a thread decodes a quarter slower. */
+enum { AHEAD = 8192 };
+
 /* Inline assembly, because gcc 12 moves the accumulator of the intrinsic through another register. */
 #define DOT_BYTES(acc, unsigned_bytes, signed_bytes) \
     __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(unsigned_bytes), "v"(signed_bytes))
@@ -279,7 +282,10 @@ INLINE_VECTOR void dot_rows(const int count, const struct matrix *w, int from, i
             int k = 0;
             for (; k + 64 <= n; k += 64) {
                 __m512i part[4];
-                UNROLL for (int j = 0; j < 4; j++) part[j] = _mm512_loadu_si512(weight[j] + k);
+                UNROLL for (int j = 0; j < 4; j++) {
+                    part[j] = _mm512_loadu_si512(weight[j] + k);
+                    _mm_prefetch((const char *)weight[j] + k + AHEAD, _MM_HINT_T0);
+                }
                 UNROLL for (int t = 0; t < count; t++) {
                     __m512i u = _mm512_load_si512(bytes + 2 * padded * t + k);
                     __m512i l = _mm512_load_si512(bytes + 2 * padded * t + padded + k);
