@@ -121,6 +121,13 @@ def test_missing_file_says_how_to_write_one(tmp_path: Path) -> None:
         ProviderConfig.load(tmp_path / "none.toml")
 
 
+def test_kernels_are_chosen_by_a_known_name(tmp_path: Path) -> None:
+    assert load(tmp_path, LEAST).kernels == "auto"
+    assert load(tmp_path, LEAST + 'kernels = "portable"').kernels == "portable"
+    with pytest.raises(ConfigError, match="kernels"):
+        load(tmp_path, LEAST + 'kernels = "abacus"')
+
+
 def test_broken_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         load(tmp_path, "rpc_url = ")
