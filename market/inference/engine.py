@@ -78,25 +78,26 @@ def check_request(config: Config, ids: Sequence[int], max_output_tokens: int, st
         )
 
 
-def greedy(
+def continued(
     config: Config,
     ids: Sequence[int],
     max_output_tokens: int,
     stop_tokens: Sequence[int],
-    advance: Callable[[Sequence[int]], int],
+    advance: Callable[[Sequence[int], int], int],
     chunk: int,
     cancelled: Callable[[], bool] | None = None,
     on_token: Callable[[int], None] | None = None,
 ) -> Generation:
     """What ``Engine.generate`` is for any engine that can ``advance``: append ids to a sequence of its own, at most
-    ``chunk`` at once, and name the likeliest next one.
+    ``chunk`` at once, and choose the next one, the output's ``made``-th from 0. ``made`` is -1 where more of the prompt
+    follows and nobody reads the choice.
     """
     check_request(config, ids, max_output_tokens, stop_tokens)
     output: list[int] = []
     for start in range(0, len(ids), chunk):
         if cancelled is not None and cancelled():
             return Generation((), Finish.CANCELLED)
-        token = advance(ids[start : start + chunk])
+        token = advance(ids[start : start + chunk], 0 if start + chunk >= len(ids) else -1)
     while True:
         output.append(token)
         if on_token is not None:
@@ -107,7 +108,7 @@ def greedy(
             return Generation(tuple(output), Finish.LENGTH)
         if cancelled is not None and cancelled():
             return Generation(tuple(output), Finish.CANCELLED)
-        token = advance([token])
+        token = advance([token], len(output))
 
 
 #: what ``load_engine`` takes for ``kernels``; auto is the first of them that this machine runs exactly

@@ -15,10 +15,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from market.inference.engine import Generation, check_request, greedy
+from market.inference.engine import Generation, check_request, continued
 from market.inference.errors import BackendError, PromptError
 from market.inference.model import Config, Int64Array, IntegerModel, Layer
 from market.inference.native import library as lib
+from market.inference.sampling import Picker
 
 ROWS = 256  # most positions of one pass, over all sequences: bounds the engine's memory
 Int16Array = npt.NDArray[np.int16]
@@ -93,15 +94,18 @@ class NativeEngine:
         stop_tokens: Sequence[int],
         cancelled: Callable[[], bool] | None = None,
         on_token: Callable[[int], None] | None = None,
+        sampling: Picker | None = None,
     ) -> Generation:
         """See ``Engine.generate``. Raises PromptError before anything is computed."""
         check_request(self.config, ids, max_output_tokens, stop_tokens)
         cache = self.new_cache(len(ids) + max_output_tokens)
 
-        def advance(new: Sequence[int]) -> int:
-            return self.step([Work(cache, new)])[0]
+        def advance(new: Sequence[int], made: int) -> int:
+            if sampling is None or made < 0:
+                return self.step([Work(cache, new)])[0]
+            return sampling.pick(self.step_logits([Work(cache, new)])[0], made)
 
-        return greedy(self.config, ids, max_output_tokens, stop_tokens, advance, ROWS, cancelled, on_token)
+        return continued(self.config, ids, max_output_tokens, stop_tokens, advance, ROWS, cancelled, on_token)
 
     def step(self, batch: Sequence[Work]) -> list[int]:
         """Appends each entry's ids to its cache, all in as few passes as fit; returns the likeliest next id of each.

@@ -12,16 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from market.inference import reference
-from market.inference.engine import Generation, check_request, greedy
+from market.inference.engine import Generation, check_request, continued
 from market.inference.errors import SelfTestError
 from market.inference.model import AnyArray, Int64Array, IntegerModel, Layer, Linear
+from market.inference.sampling import Picker
 
 CHUNK = 64  # positions of the prompt run at once
 Float32Array = npt.NDArray[np.float32]
 
 
 class NumpyEngine:
-    """Greedy generation over one model. One instance serves one call at a time."""
+    """Generation over one model. One instance serves one call at a time."""
 
     kernels = "numpy"
 
@@ -40,6 +41,7 @@ class NumpyEngine:
         stop_tokens: Sequence[int],
         cancelled: Callable[[], bool] | None = None,
         on_token: Callable[[int], None] | None = None,
+        sampling: Picker | None = None,
     ) -> Generation:
         """See ``Engine.generate``. Raises PromptError before anything is computed."""
         check_request(self.config, ids, max_output_tokens, stop_tokens)
@@ -47,13 +49,13 @@ class NumpyEngine:
         shape = (2, c.layers, len(ids) + max_output_tokens, c.kv_heads, c.head_size)
         cache = np.zeros(shape, dtype=np.int64)
 
-        def advance(new: Sequence[int]) -> int:
+        def advance(new: Sequence[int], made: int) -> int:
             nonlocal done
             logits = self._forward(np.asarray(new, dtype=np.int64), cache, done)
             done += len(new)
-            return reference.argmax(logits)
+            return reference.argmax(logits) if sampling is None or made < 0 else sampling.pick(logits, made)
 
-        return greedy(c, ids, max_output_tokens, stop_tokens, advance, CHUNK, cancelled, on_token)
+        return continued(c, ids, max_output_tokens, stop_tokens, advance, CHUNK, cancelled, on_token)
 
     def _forward(self, ids: Int64Array, cache: Int64Array, start: int) -> Int64Array:
         """Appends ids [T] to the cache [2, layers, positions, G, S], of which ``start`` are filled; logits [V] of the

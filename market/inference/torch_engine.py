@@ -101,9 +101,7 @@ class TorchEngine:
                 return int(ops.argmax(logits[:, -1])[0])
             return sampling.pick(logits[0, -1].cpu().numpy(), made)
 
-        return continued(
-            self.config, ids, max_output_tokens, stop_tokens, advance, PREFILL_CHUNK, cancelled, on_token
-        )
+        return continued(self.config, ids, max_output_tokens, stop_tokens, advance, PREFILL_CHUNK, cancelled, on_token)
 
     def new_cache(self, batch: int, capacity: int) -> Cache:
         """An empty cache for ``batch`` sequences of up to ``capacity`` positions."""

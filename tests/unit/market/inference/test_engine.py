@@ -15,6 +15,7 @@ from market.inference.errors import BackendError, PromptError, SelfTestError
 from market.inference.matmul import Float32Product, Int8Product, PlaneProduct, choose, proved
 from market.inference.native import library, selftest
 from market.inference.numpy_engine import NumpyEngine
+from market.inference.sampling import Sampling
 from market.inference.torch_engine import TorchEngine
 from market.models.pack import Pack
 from market.types import Finish
@@ -57,6 +58,10 @@ def test_load_engine_of_a_pack_serves_it(kernels: str, tiny_pack: Pack, tiny_eng
     assert engine.generate(PROMPT, 5, []) == tiny_engine.generate(PROMPT, 5, [])
     long = [token % 288 for token in range(150)]  # several chunks of every engine but one
     assert engine.generate(long, 3, []) == tiny_engine.generate(long, 3, [])
+    sampling = Sampling(temperature_q16=1 << 16, top_k=20, top_p_q16=60_000, seed=bytes(range(32)))
+    for prompt in (PROMPT, long):
+        sampled = engine.generate(prompt, 12, [], sampling=sampling)
+        assert sampled == tiny_engine.generate(prompt, 12, [], sampling=sampling)
     with pytest.raises(PromptError):
         engine.generate([288], 1, [])
 
