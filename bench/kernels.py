@@ -40,11 +40,14 @@ class Worker:
 
     def __init__(self, python: str, engine: str, threads: int, path: Path) -> None:
         command = [python, str(WORKER), engine, str(threads), str(path)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        quiet = subprocess.DEVNULL if engine == "llama" else None  # it reports every tensor
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=quiet, text=True, cwd=ROOT
+        )
         self.start_seconds = float(self._ask("first")["seconds"])
 
     def measure(self, figure: str) -> Rate:
-        """One run of ``figure``; llama.cpp and torch know no ``batch8`` here unless their worker does."""
+        """One run of ``figure``."""
         answer = self._ask(figure)
         return Rate(answer["tokens"] / answer["wall"], answer["tokens"] / answer["cpu"])
 

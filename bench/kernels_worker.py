@@ -63,14 +63,16 @@ class Torch:
 
 
 class Llama:
-    """llama.cpp by its C interface, with its greedy choice replaced by a plain argmax of its logits in numpy."""
+    """llama.cpp by its C interface, with its own greedy sampler."""
 
     def __init__(self, path: str, threads: int) -> None:
         import llama_cpp
 
         self._api = api = llama_cpp
         api.llama_backend_init()
-        model = api.llama_model_load_from_file(path.encode(), api.llama_model_default_params())
+        loading = api.llama_model_default_params()
+        loading.use_extra_bufts = False  # its AMX tiles: some virtual machines announce them and trap on their use
+        model = api.llama_model_load_from_file(path.encode(), loading)
         parameters = api.llama_context_default_params()
         parameters.n_ctx, parameters.n_batch, parameters.n_seq_max = 2048 + 4096, 512, STREAMS
         parameters.n_threads = parameters.n_threads_batch = threads
