@@ -68,4 +68,4 @@ bench: setup-dev ## measure everything, or one table: make bench NAME=gas
 .PHONY: clean
 clean: ## stop the local network and remove all that make made
 	@if [ -x .venv/bin/assay ]; then .venv/bin/assay down || true; fi
-	@rm -rf .venv .venv-security node_modules build .solcx out cache .build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	@rm -rf .venv .venv-security .venv-bench node_modules build .solcx out cache .build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,10 +1,9 @@
-"""Runs the model: one worker thread, a bounded queue, no chain and no text."""
+"""Runs the models: one worker thread, bounded queues, no chain and no text."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,8 +11,9 @@ from typing import Protocol
 import structlog
 
 from market.errors import AssayError
-from market.inference.engine import Engine
+from market.inference.batch import BatchEngine
 from market.inference.sampling import Picker
+from market.inference.scheduler import Scheduler, SchedulerLimits, Task
 from market.types import Finish
 
 log = structlog.get_logger(__name__)
@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Work:
-    """One job for the engine."""
+    """One job for the engine. ``owner``: the client, whose later prompts may share what this one's prefix cost."""
 
     job_id: bytes
     model_id: bytes
@@ -29,6 +29,7 @@ class Work:
     max_output_tokens: int
     stop_tokens: tuple[int, ...]
     sampling: Picker | None = None  # None: greedy
+    owner: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -70,22 +71,29 @@ class Executor(Protocol):
         """Stops what runs, takes no more. Does not wait for the thread."""
 
 
-ExecutorFactory = Callable[[Mapping[bytes, Engine], int, Callable[[bytes], None]], Executor]
+ExecutorFactory = Callable[[Mapping[bytes, BatchEngine], int, Callable[[bytes], None]], Executor]
+
+SLOTS = 8
+"""Answers of one model in progress at once: beyond, a step takes longer than it gains."""
 
 
 class EngineExecutor:
-    """The honest executor: `on_done(job_id)` is called on the worker thread after each outcome."""
+    """The honest executor: one thread that steps a scheduler per model, so that short jobs do not wait for long ones.
 
-    def __init__(self, engines: Mapping[bytes, Engine], limit: int, on_done: Callable[[bytes], None]) -> None:
-        self._engines = engines
+    `on_done(job_id)` is called on that thread after each outcome. `limit`: jobs that wait or run.
+    """
+
+    def __init__(self, engines: Mapping[bytes, BatchEngine], limit: int, on_done: Callable[[bytes], None]) -> None:
+        serving = SchedulerLimits(slots=min(SLOTS, limit), waiting=limit)
+        self._schedulers = {model_id: Scheduler(engine, serving) for model_id, engine in engines.items()}
         self._limit = limit
         self._on_done = on_done
         self._changed = threading.Condition()
-        self._waiting: OrderedDict[bytes, Work] = OrderedDict()
-        self._running: bytes | None = None
-        self._cancelled = False  # the running job
+        self._news: list[Work | bytes] = []  # work to take and jobs to drop, in the order they came
+        self._open: dict[bytes, bytes] = {}  # jobs that wait or run → their model
         self._outcomes: dict[bytes, Answer | Failure] = {}
         self._stopped = False
+        self._started: dict[bytes, float] = {}  # of the thread alone, like the schedulers
         threading.Thread(target=self._run, name="engine", daemon=True).start()
 
     def submit(self, work: Work) -> bool:
@@ -94,7 +102,8 @@ class EngineExecutor:
                 return True
             if self._stopped or self.load() >= self._limit:
                 return False
-            self._waiting[work.job_id] = work
+            self._open[work.job_id] = work.model_id
+            self._news.append(work)
             self._changed.notify()
         return True
 
@@ -104,57 +113,84 @@ class EngineExecutor:
 
     def holds(self, job_id: bytes) -> bool:
         with self._changed:
-            return (
-                job_id in self._outcomes or job_id in self._waiting or (job_id == self._running and not self._cancelled)
-            )
+            return job_id in self._outcomes or job_id in self._open
 
     def drop(self, job_id: bytes) -> None:
         with self._changed:
-            self._waiting.pop(job_id, None)
             self._outcomes.pop(job_id, None)
-            if job_id == self._running:
-                self._cancelled = True
+            if self._open.pop(job_id, None) is not None:
+                self._news.append(job_id)
+                self._changed.notify()
 
     def load(self) -> int:
         with self._changed:
-            return len(self._waiting) + (self._running is not None)
+            return len(self._open)
 
     def stop(self) -> None:
         with self._changed:
-            self._stopped = self._cancelled = True
-            self._waiting.clear()
+            self._stopped = True
+            self._open.clear()
             self._changed.notify()
+
+    # ------------------------------------------------------------------------------------------------- its thread
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._stopped)
+                self._changed.wait_for(lambda: self._news or self._stopped or self._busy())
                 if self._stopped:
                     return
-                job_id, work = self._waiting.popitem(last=False)
-                self._running, self._cancelled = job_id, False
-            outcome = self._answer(work)
-            with self._changed:
-                kept = not self._cancelled
-                if kept:
-                    self._outcomes[job_id] = outcome
-                self._running = None
-            if kept:
-                self._on_done(job_id)
+                news, self._news = self._news, []
+            for item in news:
+                if isinstance(item, Work):
+                    self._take(item)
+                else:
+                    self._forget(item)
+            for scheduler in self._schedulers.values():
+                if scheduler.busy:
+                    self._step(scheduler)
 
-    def _answer(self, work: Work) -> Answer | Failure:
-        started = time.monotonic()
-        log.info("inference_started", job_id="0x" + work.job_id.hex(), input_tokens=len(work.ids))
+    def _busy(self) -> bool:
+        return any(scheduler.busy for scheduler in self._schedulers.values())
+
+    def _take(self, work: Work) -> None:
+        task = Task(
+            key=work.job_id,
+            ids=work.ids,
+            max_output_tokens=work.max_output_tokens,
+            stop_tokens=work.stop_tokens,
+            sampling=work.sampling,
+            owner=work.owner,
+        )
         try:
-            generation = self._engines[work.model_id].generate(
-                work.ids,
-                work.max_output_tokens,
-                work.stop_tokens,
-                cancelled=lambda: self._cancelled,
-                sampling=work.sampling,
-            )
+            self._schedulers[work.model_id].submit(task)
         except AssayError as error:
-            return Failure(error.code, error.message)
-        except Exception as error:  # noqa: BLE001 - torch raises what it likes; the job is refused, the agent lives
-            return Failure("ENGINE_FAILED", f"The engine raised {type(error).__name__}.")
-        return Answer(tuple(generation.ids), generation.finish, int((time.monotonic() - started) * 1000))
+            self._ended(work.job_id, Failure(error.code, error.message))
+
+    def _forget(self, job_id: bytes) -> None:
+        self._started.pop(job_id, None)
+        for scheduler in self._schedulers.values():
+            scheduler.cancel(job_id)
+
+    def _step(self, scheduler: Scheduler) -> None:
+        for task in scheduler.admit():
+            log.info("inference_started", job_id="0x" + task.key.hex(), input_tokens=len(task.ids))
+            self._started[task.key] = time.monotonic()
+        try:
+            ended = scheduler.step()
+        except Exception as error:  # noqa: BLE001 - torch raises what it likes; the jobs are refused, the agent lives
+            for job_id in scheduler.abandon():
+                self._ended(job_id, Failure("ENGINE_FAILED", f"The engine raised {type(error).__name__}."))
+            return
+        for job_id, generation in ended:
+            milliseconds = int((time.monotonic() - self._started[job_id]) * 1000)
+            self._ended(job_id, Answer(generation.ids, generation.finish, milliseconds))
+
+    def _ended(self, job_id: bytes, outcome: Answer | Failure) -> None:
+        self._started.pop(job_id, None)
+        with self._changed:
+            kept = self._open.pop(job_id, None) is not None
+            if kept:
+                self._outcomes[job_id] = outcome
+        if kept:
+            self._on_done(job_id)

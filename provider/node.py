@@ -182,6 +182,7 @@ class Node:
             max_output_tokens=stored.request.max_output_tokens,
             stop_tokens=unpack_stop_tokens(stored.request.stop_tokens),
             sampling=Sampling.of(stored.request),
+            owner=bytes.fromhex(job.client[2:]),
         )
         if not self._executor.submit(work):
             return Next(at=now + 1)

@@ -3,6 +3,7 @@
     python3 tools/setup.py run    packages to run, anvil, the demo's model pack
     python3 tools/setup.py dev    besides: test tools, compiler, forge
     python3 tools/setup.py security    besides: slither and halmos, in a virtualenv of their own
+    python3 tools/setup.py bench    besides: llama.cpp, compiled here, in a virtualenv of its own
 
 Standard library only: it runs before anything is installed. Every step leaves a stamp that names the content of its
 inputs; a step that was killed has left its mark instead and starts again from nothing.
@@ -28,6 +29,9 @@ SECURITY_VENV = ROOT / ".venv-security"
 SECURITY_LOCK = "tests/security/requirements.txt"
 #: C sources of the optional extension
 NATIVE = "market/inference/native"
+#: the engine's peer is built for this machine and is no dependency of ours
+BENCH_VENV = ROOT / ".venv-bench"
+BENCH_LOCK = "bench/requirements.txt"
 NODE = ROOT / "node_modules"
 BUILD = ROOT / "build"
 #: the interpreter behind a virtual environment that this may run in and has to remove
@@ -37,7 +41,7 @@ MINIMUM_NODE = 20
 RECIPE = "recipes/smollm2-135m-instruct.toml"
 PACK = "build/models/smollm2-135m-instruct"
 #: kind of set-up → the stamps that satisfy it: what building needs includes what running needs
-STAMPS = {"run": (".stamp-run", ".stamp-dev"), "dev": (".stamp-dev",), "security": (".stamp-security",)}
+STAMPS = {"run": (".stamp-run", ".stamp-dev")} | {kind: (f".stamp-{kind}",) for kind in ("dev", "security", "bench")}
 
 
 class SetupError(Exception):
@@ -45,7 +49,7 @@ class SetupError(Exception):
 
 
 def main(arguments: list[str]) -> int:
-    if arguments not in (["run"], ["dev"], ["security"]):
+    if arguments not in (["run"], ["dev"], ["security"], ["bench"]):
         print(__doc__)
         return 2
     BUILD.mkdir(exist_ok=True)
@@ -63,6 +67,8 @@ def main(arguments: list[str]) -> int:
             model_pack()
             if arguments == ["security"]:
                 security_tools()
+            if arguments == ["bench"]:
+                bench_peer()
         except SetupError as error:
             print(f"set-up failed: {error}\nNothing is lost: run the same command again.", file=sys.stderr)
             return 1
@@ -107,6 +113,11 @@ def note_missing_kernels() -> None:
 def security_tools() -> None:
     """The virtualenv with the packages of the security tools' lock, and nothing of ours."""
     virtualenv(SECURITY_VENV, "security", "slither and halmos", ["-r", SECURITY_LOCK], digest(SECURITY_LOCK))
+
+
+def bench_peer() -> None:
+    """The virtualenv with llama.cpp; pip compiles it for this processor."""
+    virtualenv(BENCH_VENV, "bench", "llama.cpp (compiled here: minutes)", ["-r", BENCH_LOCK], digest(BENCH_LOCK))
 
 
 def virtualenv(folder: Path, kind: str, title: str, what: list[str], inputs: str) -> bool:

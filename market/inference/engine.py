@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
 from market.hashing import STOP_TOKENS_MAX
+from market.inference.batch import BatchEngine, Part, Want, chosen, want_of
 from market.inference.errors import BackendError, PromptError, SelfTestError
 from market.inference.model import Config
 from market.inference.sampling import Picker
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
+CHUNK = 256
+"""Ids of a prompt between two looks at whether it is still wanted."""
+
 
 @dataclass(frozen=True)
 class Generation:
@@ -29,10 +33,8 @@ class Generation:
     finish: Finish
 
 
-class Engine(Protocol):
+class Engine(BatchEngine, Protocol):
     """A deterministic function from token ids to token ids: every engine of one pack returns the same."""
-
-    config: Config
 
     def generate(
         self,
@@ -49,6 +51,25 @@ class Engine(Protocol):
         PromptError (nothing computed) for an empty prompt, ids outside the vocabulary, more positions than
         the context, or a bad stop list.
         """
+        check_request(self.config, ids, max_output_tokens, stop_tokens)
+        slot, output = self.new_slot(len(ids) + max_output_tokens), list[int]()
+        pending = list(ids)
+        while True:
+            if cancelled is not None and cancelled():
+                return Generation(tuple(output), Finish.CANCELLED)
+            chunk, pending = pending[:CHUNK], pending[CHUNK:]
+            (result,) = self.step([Part(slot, chunk, Want.NOTHING if pending else want_of(sampling))])
+            if result is None:
+                continue
+            token = chosen(result, sampling, len(output))
+            output.append(token)
+            if on_token is not None:
+                on_token(token)
+            if token in stop_tokens:
+                return Generation(tuple(output), Finish.STOP)
+            if len(output) == max_output_tokens:
+                return Generation(tuple(output), Finish.LENGTH)
+            pending = [token]
 
 
 def check_request(config: Config, ids: Sequence[int], max_output_tokens: int, stop_tokens: Sequence[int]) -> None:
@@ -76,39 +97,6 @@ def check_request(config: Config, ids: Sequence[int], max_output_tokens: int, st
         raise PromptError(
             "stopTokens", count, STOP_TOKENS_MAX, f"{count} stop tokens, but {STOP_TOKENS_MAX} fit a request."
         )
-
-
-def continued(
-    config: Config,
-    ids: Sequence[int],
-    max_output_tokens: int,
-    stop_tokens: Sequence[int],
-    advance: Callable[[Sequence[int], int], int],
-    chunk: int,
-    cancelled: Callable[[], bool] | None = None,
-    on_token: Callable[[int], None] | None = None,
-) -> Generation:
-    """What ``Engine.generate`` is for any engine that can ``advance``: append ids to a sequence of its own, at most
-    ``chunk`` at once, and choose the next one, the output's ``made``-th from 0. ``made`` is -1 where more of the prompt
-    follows and nobody reads the choice.
-    """
-    check_request(config, ids, max_output_tokens, stop_tokens)
-    output: list[int] = []
-    for start in range(0, len(ids), chunk):
-        if cancelled is not None and cancelled():
-            return Generation((), Finish.CANCELLED)
-        token = advance(ids[start : start + chunk], 0 if start + chunk >= len(ids) else -1)
-    while True:
-        output.append(token)
-        if on_token is not None:
-            on_token(token)
-        if token in stop_tokens:
-            return Generation(tuple(output), Finish.STOP)
-        if len(output) == max_output_tokens:
-            return Generation(tuple(output), Finish.LENGTH)
-        if cancelled is not None and cancelled():
-            return Generation(tuple(output), Finish.CANCELLED)
-        token = advance([token], len(output))
 
 
 #: what ``load_engine`` takes for ``kernels``; auto is the first of them that this machine runs exactly

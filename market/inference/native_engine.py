@@ -9,17 +9,17 @@ import ctypes
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
-from market.inference.engine import Generation, check_request, continued
+from market.inference.batch import Part, Result, Want
+from market.inference.engine import Engine
 from market.inference.errors import BackendError, PromptError
 from market.inference.model import Config, Int64Array, IntegerModel, Layer
 from market.inference.native import library as lib
-from market.inference.sampling import Picker
 
 ROWS = 256  # most positions of one pass, over all sequences: bounds the engine's memory
 Int16Array = npt.NDArray[np.int16]
@@ -28,7 +28,7 @@ Int16Array = npt.NDArray[np.int16]
 class Cache:
     """Keys and values of one sequence, int16, in the blocks that the kernels read; untouched memory costs nothing.
 
-    ``length`` positions are filled. Setting it to less forgets the later ones.
+    ``length`` positions are filled.
     """
 
     def __init__(self, config: Config, capacity: int) -> None:
@@ -40,24 +40,11 @@ class Cache:
         self.capacity = capacity
         self.length = 0
 
-    def copy_prefix(self, other: Cache, length: int) -> None:
-        """Becomes the first ``length`` positions of ``other``, a cache of the same model."""
-        if not 0 <= length <= min(other.length, self.capacity):
-            raise ValueError(f"{length} positions are not there or do not fit")
-        end = -(-length // lib.KEY_BLOCK) * lib.KEY_BLOCK
-        self.keys[:, :, :end] = other.keys[:, :, :end]
-        self.values[:, :, :end] = other.values[:, :, :end]
+    def truncate(self, length: int) -> None:
         self.length = length
 
 
-class Work(NamedTuple):
-    """New ids of one sequence."""
-
-    cache: Cache
-    ids: Sequence[int]
-
-
-class NativeEngine:
+class NativeEngine(Engine):
     """Forward passes over one model; calls from several threads run one after the other."""
 
     def __init__(self, model: IntegerModel, kernel: str, threads: int | None = None, pin: bool = False) -> None:
@@ -83,48 +70,34 @@ class NativeEngine:
         self._lock = threading.Lock()
         weakref.finalize(self, loaded.assay_engine_free, handle)
 
-    def new_cache(self, capacity: int) -> Cache:
-        """An empty cache for one sequence of up to ``capacity`` positions."""
+    def new_slot(self, capacity: int) -> Cache:
+        """See ``BatchEngine.new_slot``; at most the context."""
         return Cache(self.config, capacity)
 
-    def generate(
-        self,
-        ids: Sequence[int],
-        max_output_tokens: int,
-        stop_tokens: Sequence[int],
-        cancelled: Callable[[], bool] | None = None,
-        on_token: Callable[[int], None] | None = None,
-        sampling: Picker | None = None,
-    ) -> Generation:
-        """See ``Engine.generate``. Raises PromptError before anything is computed."""
-        check_request(self.config, ids, max_output_tokens, stop_tokens)
-        cache = self.new_cache(len(ids) + max_output_tokens)
+    def step(self, parts: Sequence[Part]) -> list[Result]:
+        """See ``BatchEngine.step``: all parts in as few passes as fit.
 
-        def advance(new: Sequence[int], made: int) -> int:
-            if sampling is None or made < 0:
-                return self.step([Work(cache, new)])[0]
-            return sampling.pick(self.step_logits([Work(cache, new)])[0], made)
-
-        return continued(self.config, ids, max_output_tokens, stop_tokens, advance, ROWS, cancelled, on_token)
-
-    def step(self, batch: Sequence[Work]) -> list[int]:
-        """Appends each entry's ids to its cache, all in as few passes as fit; returns the likeliest next id of each.
-
-        An entry's result does not depend on the others. Raises PromptError, with nothing computed, for ids outside the
-        vocabulary, an entry without ids, or one that its cache or the context has no room for.
+        Raises PromptError, with nothing computed, for ids outside the vocabulary, a part without ids, or one that its
+        slot or the context has no room for.
         """
-        return self._run(batch, logits=None)
+        batch = [(cast(Cache, part.slot), part.ids) for part in parts]  # as `new_slot` made them
+        ends = np.cumsum([len(part.ids) for part in parts]) - 1
+        wanted = ends[[part.want is not Want.NOTHING for part in parts]]
+        logits: Int64Array | None = None
+        if any(part.want is Want.LOGITS for part in parts):
+            logits = np.empty((len(wanted), self.config.vocabulary), dtype=np.int64)
+        likeliest, results, row = self._run(batch, wanted, logits), list[Result](), 0
+        for part in parts:
+            results.append(None if part.want is Want.NOTHING else likeliest[row])
+            if part.want is Want.LOGITS and logits is not None:
+                results[-1] = logits[row]
+            row += part.want is not Want.NOTHING
+        return results
 
-    def step_logits(self, batch: Sequence[Work]) -> Int64Array:
-        """``step``, but the logits [entries, V] in Q16 of the last position of each."""
-        logits = np.empty((len(batch), self.config.vocabulary), dtype=np.int64)
-        self._run(batch, logits)
-        return logits
-
-    def forward(self, ids: Sequence[int], cache: Cache | None = None) -> Int64Array:
-        """Appends ids to the cache (a new one unless given); logits [len(ids), V] in Q16 of all of them."""
+    def forward(self, ids: Sequence[int], slot: Cache | None = None) -> Int64Array:
+        """Appends ids to the slot (a new one unless given); logits [len(ids), V] in Q16 of all of them."""
         logits = np.empty((len(ids), self.config.vocabulary), dtype=np.int64)
-        self._run([Work(cache or self.new_cache(len(ids)), ids)], logits, every=True)
+        self._run([(slot or self.new_slot(len(ids)), ids)], np.arange(len(ids)), logits)
         return logits
 
     def residuals(self, ids: Sequence[int]) -> Int64Array:
@@ -132,7 +105,7 @@ class NativeEngine:
         if len(ids) > ROWS:
             raise ValueError(f"at most {ROWS} ids")
         trace = np.empty((self.config.layers + 1, len(ids), self.config.hidden), dtype=np.int64)
-        self._run([Work(self.new_cache(len(ids)), ids)], logits=None, trace=trace)
+        self._run([(self.new_slot(len(ids)), ids)], np.arange(0), trace=trace)
         return trace
 
     @property
@@ -141,23 +114,25 @@ class NativeEngine:
         return int(self._library.assay_engine_runs_alone(self._handle))
 
     def _run(
-        self, batch: Sequence[Work], logits: Int64Array | None, every: bool = False, trace: Int64Array | None = None
+        self,
+        batch: Sequence[tuple[Cache, Sequence[int]]],
+        wanted: npt.NDArray[np.intp],
+        logits: Int64Array | None = None,
+        trace: Int64Array | None = None,
     ) -> list[int]:
-        """All passes of a batch. ``every``: results of every row, not of each entry's last."""
+        """All passes of a batch. ``wanted``: ascending rows, counted over all ids, whose likeliest next id is returned;
+        their logits are written to ``logits`` where that is given.
+        """
         with self._lock:
             self._check(batch)
-            counts = [len(work.ids) for work in batch]
-            ids = np.fromiter((token for work in batch for token in work.ids), dtype=np.int32, count=sum(counts))
+            counts = [len(ids) for _, ids in batch]
+            ids = np.fromiter((token for _, new in batch for token in new), dtype=np.int32, count=sum(counts))
             slot = np.repeat(np.arange(len(batch), dtype=np.int32), counts)
-            start = np.repeat([work.cache.length for work in batch] - np.cumsum([0, *counts[:-1]]), counts)
+            start = np.repeat([cache.length for cache, _ in batch] - np.cumsum([0, *counts[:-1]]), counts)
             position = (start + np.arange(len(ids))).astype(np.int32)
-            wanted = np.arange(len(ids)) if every else np.cumsum(counts) - 1
             likeliest = np.empty(len(wanted), dtype=np.int32)
             slots = (lib.SlotStruct * len(batch))(
-                *(
-                    lib.SlotStruct(work.cache.keys.ctypes.data, work.cache.values.ctypes.data, work.cache.keys.shape[2])
-                    for work in batch
-                )
+                *(lib.SlotStruct(c.keys.ctypes.data, c.values.ctypes.data, c.keys.shape[2]) for c, _ in batch)
             )
             done = 0
             for first in range(0, len(ids), ROWS):
@@ -179,22 +154,23 @@ class NativeEngine:
                 )
                 self._library.assay_engine_run(self._handle, struct)
                 done += here
-            for work, count in zip(batch, counts, strict=True):
-                work.cache.length += count
-            return [int(token) for token in likeliest]
+            for (cache, _), count in zip(batch, counts, strict=True):
+                cache.length += count
+            found: list[int] = likeliest.tolist()
+            return found
 
-    def _check(self, batch: Sequence[Work]) -> None:
-        if len({id(work.cache) for work in batch}) != len(batch):
+    def _check(self, batch: Sequence[tuple[Cache, Sequence[int]]]) -> None:
+        if len({id(cache) for cache, _ in batch}) != len(batch):
             raise ValueError("a sequence stands twice in one batch")
         top = self.config.vocabulary - 1
-        for work in batch:
-            if not work.ids:
+        for cache, ids in batch:
+            if not ids:
                 raise PromptError("empty", 0, 1, "A sequence has no new tokens.")
-            room, total = min(work.cache.capacity, self.config.context), work.cache.length + len(work.ids)
+            room, total = min(cache.capacity, self.config.context), cache.length + len(ids)
             if total > room:
                 raise PromptError("context", total, room, f"{total} positions do not fit the {room} there are.")
-            if min(work.ids) < 0 or max(work.ids) > top:
-                worst = min(work.ids) if min(work.ids) < 0 else max(work.ids)
+            if min(ids) < 0 or max(ids) > top:
+                worst = min(ids) if min(ids) < 0 else max(ids)
                 raise PromptError("vocabulary", worst, top, f"Token id {worst} is outside 0..{top}.")
 
     def _model_struct(self, model: IntegerModel) -> lib.ModelStruct:

@@ -6,22 +6,39 @@ tested before use. Ten to fifty times slower than the kernels, and four bytes a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
 from market.inference import reference
-from market.inference.engine import Generation, check_request, continued
+from market.inference.batch import Part, Result, Want
+from market.inference.engine import Engine
 from market.inference.errors import SelfTestError
 from market.inference.model import AnyArray, Int64Array, IntegerModel, Layer, Linear
-from market.inference.sampling import Picker
 
 CHUNK = 64  # positions of the prompt run at once
 Float32Array = npt.NDArray[np.float32]
 
 
-class NumpyEngine:
+@dataclass
+class Cache:
+    """Keys and values of one sequence, [2, layers, capacity, G, S]."""
+
+    held: Int64Array
+    length: int = 0
+
+    @property
+    def capacity(self) -> int:
+        return int(self.held.shape[2])
+
+    def truncate(self, length: int) -> None:
+        self.length = length
+
+
+class NumpyEngine(Engine):
     """Generation over one model. One instance serves one call at a time."""
 
     kernels = "numpy"
@@ -34,28 +51,22 @@ class NumpyEngine:
             self._floats.setdefault(id(matrix), matrix.weight.astype(np.float32))
         self._check()
 
-    def generate(
-        self,
-        ids: Sequence[int],
-        max_output_tokens: int,
-        stop_tokens: Sequence[int],
-        cancelled: Callable[[], bool] | None = None,
-        on_token: Callable[[int], None] | None = None,
-        sampling: Picker | None = None,
-    ) -> Generation:
-        """See ``Engine.generate``. Raises PromptError before anything is computed."""
-        check_request(self.config, ids, max_output_tokens, stop_tokens)
-        c, done = self.config, 0
-        shape = (2, c.layers, len(ids) + max_output_tokens, c.kv_heads, c.head_size)
-        cache = np.zeros(shape, dtype=np.int64)
+    def new_slot(self, capacity: int) -> Cache:
+        """See ``BatchEngine.new_slot``."""
+        c = self.config
+        return Cache(np.zeros((2, c.layers, capacity, c.kv_heads, c.head_size), dtype=np.int64))
 
-        def advance(new: Sequence[int], made: int) -> int:
-            nonlocal done
-            logits = self._forward(np.asarray(new, dtype=np.int64), cache, done)
-            done += len(new)
-            return reference.argmax(logits) if sampling is None or made < 0 else sampling.pick(logits, made)
+    def step(self, parts: Sequence[Part]) -> list[Result]:
+        """See ``BatchEngine.step``. One part after the other, long ones in chunks."""
+        return [self._advance(part) for part in parts]
 
-        return continued(c, ids, max_output_tokens, stop_tokens, advance, CHUNK, cancelled, on_token)
+    def _advance(self, part: Part) -> Result:
+        slot = cast(Cache, part.slot)  # as `new_slot` made it
+        for start in range(0, len(part.ids), CHUNK):
+            ids = np.asarray(part.ids[start : start + CHUNK], dtype=np.int64)
+            logits = self._forward(ids, slot.held, slot.length)
+            slot.length += len(ids)
+        return {Want.NOTHING: None, Want.TOKEN: reference.argmax(logits), Want.LOGITS: logits}[part.want]
 
     def _forward(self, ids: Int64Array, cache: Int64Array, start: int) -> Int64Array:
         """Appends ids [T] to the cache [2, layers, positions, G, S], of which ``start`` are filled; logits [V] of the

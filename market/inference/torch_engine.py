@@ -6,17 +6,19 @@ B = batch, T = new positions, R = B*T rows, D = hidden, H = heads, G = key/value
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
+import numpy as np
 import torch
 
 from market.inference import matmul
 from market.inference import torch_operations as ops
-from market.inference.engine import Generation, check_request, continued
+from market.inference.batch import Part, Result, Want
+from market.inference.engine import Engine
 from market.inference.errors import BackendError, SelfTestError
-from market.inference.model import IntegerModel, Layer
-from market.inference.sampling import Picker
+from market.inference.model import Int64Array, IntegerModel, Layer
 from market.inference.torch_operations import AttentionScales, Embedding, Projection
 
 PREFILL_CHUNK = 256  # positions of the prompt run at once: bounds the memory of the score matrix
@@ -29,6 +31,13 @@ class Cache:
     keys: torch.Tensor  # [layers, B, G, capacity, S]
     values: torch.Tensor  # [layers, B, G, capacity, S]
     length: int = 0
+
+    @property
+    def capacity(self) -> int:
+        return int(self.keys.shape[3])
+
+    def truncate(self, length: int) -> None:
+        self.length = length
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ class Block:
     attention: AttentionScales
 
 
-class TorchEngine:
+class TorchEngine(Engine):
     """Generation over one model. One instance serves one call at a time."""
 
     def __init__(
@@ -82,32 +91,33 @@ class TorchEngine:
         self._powers = ops.powers_of(model.tables, self.device)
         self._check_attention_products()
 
-    def generate(
-        self,
-        ids: Sequence[int],
-        max_output_tokens: int,
-        stop_tokens: Sequence[int],
-        cancelled: Callable[[], bool] | None = None,
-        on_token: Callable[[int], None] | None = None,
-        sampling: Picker | None = None,
-    ) -> Generation:
-        """See ``Engine.generate``. Raises PromptError before anything is computed."""
-        check_request(self.config, ids, max_output_tokens, stop_tokens)
-        cache = self.new_cache(1, len(ids) + max_output_tokens)
-
-        def advance(new: Sequence[int], made: int) -> int:
-            logits = self.forward(torch.tensor([list(new)], device=self.device), cache, last_only=True)
-            if sampling is None or made < 0:
-                return int(ops.argmax(logits[:, -1])[0])
-            return sampling.pick(logits[0, -1].cpu().numpy(), made)
-
-        return continued(self.config, ids, max_output_tokens, stop_tokens, advance, PREFILL_CHUNK, cancelled, on_token)
-
     def new_cache(self, batch: int, capacity: int) -> Cache:
         """An empty cache for ``batch`` sequences of up to ``capacity`` positions."""
         c = self.config
         shape = (c.layers, batch, c.kv_heads, capacity, c.head_size)
+        if self.device.type == "cpu":  # numpy's zeros take memory only where positions are written
+            return Cache(*(torch.from_numpy(np.zeros(shape)) for _ in range(2)))
         return Cache(*(torch.zeros(shape, dtype=torch.float64, device=self.device) for _ in range(2)))
+
+    def new_slot(self, capacity: int) -> Cache:
+        """See ``BatchEngine.new_slot``."""
+        return self.new_cache(1, capacity)
+
+    def step(self, parts: Sequence[Part]) -> list[Result]:
+        """See ``BatchEngine.step``. One part after the other, long ones in chunks."""
+        return [self._advance(part) for part in parts]
+
+    def _advance(self, part: Part) -> Result:
+        slot = cast(Cache, part.slot)  # as `new_slot` made it
+        ids = torch.tensor([list(part.ids)], device=self.device)
+        for start in range(0, len(part.ids), PREFILL_CHUNK):
+            logits = self.forward(ids[:, start : start + PREFILL_CHUNK], slot, last_only=True)
+        if part.want is Want.NOTHING:
+            return None
+        if part.want is Want.TOKEN:
+            return int(ops.argmax(logits[:, -1])[0])
+        result: Int64Array = logits[0, -1].cpu().numpy()
+        return result
 
     def forward(self, ids: torch.Tensor, cache: Cache, last_only: bool = False) -> torch.Tensor:
         """Appends ids [B, T] to the cache; logits int64 [B, T, V] in Q16, or [B, 1, V] of the last position only."""

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from market.inference import reference
+from market.inference.batch import Part, Want
 from market.inference.errors import SelfTestError
 from market.inference.model import AnyArray, Config, Int64Array, IntegerModel, Layer, Linear, Tables
 from market.inference.native.library import ACCUMULATOR_L1, QUERIES, Kernel
-from market.inference.native_engine import NativeEngine, Work
+from market.inference.native_engine import NativeEngine
 
 SEED = 20240601
 COUNTS = (1, 2, 3, 7, 8, 17)  # rows of activations: alone, few, a full group, groups and a rest
@@ -138,11 +139,11 @@ def check_forward(kernel: str, threads: int, tables: Tables) -> None:
     expected = reference.forward(model, ids)
     name = f"forward pass {kernel} on {threads} threads"
     _same(engine.forward(ids), expected, name)
-    first, second = engine.new_cache(len(ids)), engine.new_cache(len(ids))
-    engine.step([Work(first, ids[:2]), Work(second, ids[:9])])
-    together = engine.step_logits([Work(first, ids[2:3]), Work(second, ids[9:])])
-    _same(together, expected[[2, -1]], name)
-    _same(engine.step_logits([Work(first, ids[3:4])])[0], expected[3], name)
+    first, second = engine.new_slot(len(ids)), engine.new_slot(len(ids))
+    engine.step([Part(first, ids[:2], Want.NOTHING), Part(second, ids[:9], Want.NOTHING)])
+    together = engine.step([Part(first, ids[2:3], Want.LOGITS), Part(second, ids[9:], Want.LOGITS)])
+    _same(np.array(together), expected[[2, -1]], name)
+    _same(np.array(engine.step([Part(first, ids[3:4], Want.LOGITS)])), expected[3:4], name)
 
 
 def small_model(tables: Tables) -> IntegerModel:

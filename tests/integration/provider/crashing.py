@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
-from market.inference.engine import Engine, Generation
+from market.inference.batch import BatchEngine, Part, Result, Slot
 from market.keystore import load_account
 from market.types import Output
 from provider.chainside import ChainSide
@@ -33,19 +33,24 @@ POINTS = (
 DRAW_POINTS = ("before-draw", "after-draw")
 
 
-def die() -> None:
+def die() -> NoReturn:
     os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
 
 
 class FatalEngine:
     """Dies at its first token."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: BatchEngine) -> None:
         self._engine = engine
         self.config = engine.config
 
-    def generate(self, *arguments: Any, **options: Any) -> Generation:
-        return self._engine.generate(*arguments, **{**options, "on_token": lambda _: die()})
+    def new_slot(self, capacity: int) -> Slot:
+        return self._engine.new_slot(capacity)
+
+    def step(self, parts: Sequence[Part]) -> list[Result]:
+        self._engine.step(parts)
+        die()
 
 
 class FatalSide(ChainSide):
@@ -71,7 +76,9 @@ class FatalSide(ChainSide):
             die()
 
 
-def fatal_executor(engines: Mapping[bytes, Engine], limit: int, on_done: Callable[[bytes], None]) -> EngineExecutor:
+def fatal_executor(
+    engines: Mapping[bytes, BatchEngine], limit: int, on_done: Callable[[bytes], None]
+) -> EngineExecutor:
     return EngineExecutor({model: FatalEngine(engine) for model, engine in engines.items()}, limit, on_done)
 
 

@@ -1,19 +1,20 @@
-"""One engine, one thread, a bounded queue."""
+"""Engines on one thread, a bounded queue."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from queue import Queue
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from market.hashing import keccak256
-from market.inference.engine import Generation
-from market.inference.errors import PromptError
-from market.inference.sampling import Picker, Sampling
+from market.inference.batch import Part, Result, Want
+from market.inference.model import Config
+from market.inference.sampling import Sampling
 from market.types import Finish
 from provider.executor import Answer, EngineExecutor, Failure, Work
 
@@ -21,39 +22,48 @@ MODEL = keccak256(b"model")
 TIMEOUT = 5
 
 
-class GatedEngine:
-    """Generates a token each time the gate is opened; ids above 100 are refused, 99 makes it crash."""
+class Positions:
+    """A slot that holds ids."""
 
-    config: Any = None
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.ids: list[int] = []
+
+    @property
+    def length(self) -> int:
+        return len(self.ids)
+
+    def truncate(self, length: int) -> None:
+        del self.ids[length:]
+
+
+class GatedEngine:
+    """Repeats the first id of each prompt, a step each time the gate is opened; 99 makes it crash."""
+
+    config = Config(101, 64, 2, 2, 1, 1, 1, 2, 1, 1)  # ids up to 100
 
     def __init__(self) -> None:
         self.gate = threading.Semaphore(0)
         self.started: Queue[int] = Queue()
-        self.sampling: list[Picker | None] = []
+        self.wanted: list[set[Want]] = []
 
-    def generate(
-        self,
-        ids: Sequence[int],
-        max_output_tokens: int,
-        stop_tokens: Sequence[int],
-        cancelled: Callable[[], bool] | None = None,
-        on_token: Callable[[int], None] | None = None,
-        sampling: Picker | None = None,
-    ) -> Generation:
-        if ids[0] > 100:
-            raise PromptError("vocabulary", ids[0], 100, "too large")
-        if ids[0] == 99:
+    def new_slot(self, capacity: int) -> Positions:
+        return Positions(capacity)
+
+    def step(self, parts: Sequence[Part]) -> list[Result]:
+        slots = [cast(Positions, part.slot) for part in parts]
+        for slot, part in zip(slots, parts, strict=True):
+            if not slot.ids:
+                self.started.put(part.ids[0])
+            slot.ids.extend(part.ids)
+        if any(slot.ids[0] == 99 for slot in slots):
             raise RuntimeError("secret of the prompt")
-        self.sampling.append(sampling)
-        self.started.put(ids[0])
-        made: list[int] = []
-        while len(made) < max_output_tokens:
-            if not self.gate.acquire(timeout=0.01):
-                if cancelled is not None and cancelled():
-                    return Generation(tuple(made), Finish.CANCELLED)
-                continue
-            made.append(ids[0])
-        return Generation(tuple(made), Finish.LENGTH)
+        self.wanted.append({part.want for part in parts})
+        self.gate.acquire(timeout=TIMEOUT)
+        return [
+            slot.ids[0] if part.want is Want.TOKEN else np.eye(101, dtype=np.int64)[slot.ids[0]]
+            for slot, part in zip(slots, parts, strict=True)
+        ]
 
 
 def work(name: int, token: int = 0, length: int = 2) -> Work:
@@ -80,15 +90,15 @@ def test_work_is_sampled_as_it_says(bench: Bench) -> None:
         assert bench.executor.submit(item)
         bench.engine.gate.release(2)
         bench.done.get(timeout=TIMEOUT)
-    assert bench.engine.sampling == [None, sampling]
+    assert bench.engine.wanted == [{Want.TOKEN}, {Want.TOKEN}, {Want.LOGITS}, {Want.LOGITS}]
 
 
-def test_work_is_answered_in_order_with_its_time(bench: Bench) -> None:
+def test_work_is_answered_with_its_time(bench: Bench) -> None:
     assert bench.executor.submit(work(1))
     assert bench.executor.submit(work(2))
     assert bench.executor.load() == 2
     bench.engine.gate.release(4)
-    assert [bench.done.get(timeout=TIMEOUT)[0] for _ in range(2)] == [1, 2]
+    assert {bench.done.get(timeout=TIMEOUT)[0] for _ in range(2)} == {1, 2}
     answer = bench.executor.outcome(work(2).job_id)
     assert isinstance(answer, Answer)
     assert (answer.ids, answer.finish) == ((2, 2), Finish.LENGTH)
@@ -119,11 +129,31 @@ def test_dropped_work_stops_and_leaves_nothing(bench: Bench) -> None:
     bench.executor.drop(work(2).job_id)
     bench.executor.drop(work(1).job_id)
     assert not bench.executor.holds(work(1).job_id)
+    bench.engine.gate.release(3)  # the step that the first was in, and two of the third
     assert bench.engine.started.get(timeout=TIMEOUT) == 3
-    bench.engine.gate.release(2)
     assert bench.done.get(timeout=TIMEOUT) == work(3).job_id
     assert bench.executor.outcome(work(1).job_id) is None
     assert bench.executor.outcome(work(2).job_id) is None
+
+
+def test_short_work_overtakes_long_work_that_began_before(bench: Bench) -> None:
+    bench.executor.submit(work(1, length=60))
+    bench.engine.started.get(timeout=TIMEOUT)
+    bench.executor.submit(work(2))
+    bench.engine.gate.release(3)
+    assert bench.done.get(timeout=TIMEOUT) == work(2).job_id
+    assert bench.executor.outcome(work(1).job_id) is None
+
+
+def test_models_take_turns() -> None:
+    other, engines, done = keccak256(b"other"), [GatedEngine(), GatedEngine()], Queue[bytes]()
+    executor = EngineExecutor(dict(zip((MODEL, other), engines, strict=True)), 3, done.put)
+    executor.submit(work(1, length=60))
+    executor.submit(replace(work(2), model_id=other))
+    for engine in engines:
+        engine.gate.release(3)
+    assert done.get(timeout=TIMEOUT) == work(2).job_id
+    executor.stop()
 
 
 def test_refusing_engine_is_a_failure_with_its_code(bench: Bench) -> None:

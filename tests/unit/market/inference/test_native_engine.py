@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -15,11 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from market.inference import reference
+from market.inference.batch import Part, Want
 from market.inference.errors import BackendError, PromptError, SelfTestError
 from market.inference.model import Int32Array, Int64Array, IntegerModel, Linear, Tables
 from market.inference.native import library as lib
 from market.inference.native import selftest
-from market.inference.native_engine import ROWS, NativeEngine, Work
+from market.inference.native_engine import ROWS, NativeEngine
 from market.models.pack import Pack
 
 pytestmark = pytest.mark.skipif(lib.library() is None, reason="the package was installed without a C compiler")
@@ -79,8 +81,8 @@ def test_logits_of_every_position_equal_the_reference(engine: NativeEngine, expe
 
 
 def test_logits_token_by_token_equal_the_reference(engine: NativeEngine, expected: Int64Array) -> None:
-    cache = engine.new_cache(len(IDS))
-    got = [engine.step_logits([Work(cache, [token])])[0] for token in IDS]
+    cache = engine.new_slot(len(IDS))
+    got = [engine.step([Part(cache, [token], Want.LOGITS)])[0] for token in IDS]
     assert np.array_equal(np.array(got), expected)
 
 
@@ -92,37 +94,34 @@ def test_any_interleaving_of_sequences_gives_each_its_own_logits(
     """Sequences of different lengths, each cut anywhere, beside any others: nothing depends on the neighbours."""
     kernel, threads = data.draw(st.sampled_from([case for case in CASES if case[0] in lib.supported()]))
     engine = NativeEngine(tiny_pack.model, kernel, threads)
-    caches = [engine.new_cache(len(IDS)) for _ in range(data.draw(st.integers(1, 11)))]
+    caches = [engine.new_slot(len(IDS)) for _ in range(data.draw(st.integers(1, 11)))]
     for _ in range(6):
-        batch = []
+        parts = []
         for cache in data.draw(st.permutations(caches)):
             count = data.draw(st.integers(0, min(20, len(IDS) - cache.length)))
             if count:
-                batch.append(Work(cache, IDS[cache.length : cache.length + count]))
-        if not batch:
+                parts.append(Part(cache, IDS[cache.length : cache.length + count], data.draw(st.sampled_from(Want))))
+        if not parts:
             break
-        ends = [work.cache.length + len(work.ids) - 1 for work in batch]
-        if data.draw(st.booleans()):
-            assert np.array_equal(engine.step_logits(batch), expected[ends])
-        else:
-            assert engine.step(batch) == [reference.argmax(expected[end]) for end in ends]
+        ends = [part.slot.length + len(part.ids) - 1 for part in parts]
+        for part, end, got in zip(parts, ends, engine.step(parts), strict=True):
+            if part.want is Want.LOGITS:
+                assert np.array_equal(cast(Int64Array, got), expected[end])
+            else:
+                assert got == (reference.argmax(expected[end]) if part.want is Want.TOKEN else None)
 
 
 def test_batch_larger_than_a_pass_equals_single_sequences(engine: NativeEngine, expected: Int64Array) -> None:
-    batch = [Work(engine.new_cache(70), IDS[: 70 - index]) for index in range(6)]
-    assert sum(len(work.ids) for work in batch) > ROWS
-    assert np.array_equal(engine.step_logits(batch), expected[[69 - index for index in range(6)]])
+    parts = [Part(engine.new_slot(70), IDS[: 70 - index], Want.LOGITS) for index in range(6)]
+    assert sum(len(part.ids) for part in parts) > ROWS
+    assert np.array_equal(np.array(engine.step(parts)), expected[[69 - index for index in range(6)]])
 
 
-def test_shortened_and_copied_caches_go_on_as_if_nothing_had_been(engine: NativeEngine, expected: Int64Array) -> None:
-    cache, copy = engine.new_cache(70), engine.new_cache(64)
-    engine.step([Work(cache, [*IDS[:33], *([5] * 20)])])
-    cache.length = 33
-    copy.copy_prefix(cache, 21)
-    got = engine.step_logits([Work(cache, IDS[33:50]), Work(copy, IDS[21:40])])
-    assert np.array_equal(got, expected[[49, 39]])
-    with pytest.raises(ValueError, match="not there"):
-        copy.copy_prefix(cache, 51)
+def test_shortened_slot_goes_on_as_if_nothing_had_been(engine: NativeEngine, expected: Int64Array) -> None:
+    slot = engine.new_slot(70)
+    engine.step([Part(slot, [*IDS[:33], *([5] * 20)], Want.NOTHING)])
+    slot.truncate(33)
+    assert np.array_equal(engine.step([Part(slot, IDS[33:50], Want.LOGITS)]), expected[[49]])
 
 
 def test_answers_equal_the_reference(engine: NativeEngine, tiny_pack: Pack) -> None:
@@ -131,19 +130,19 @@ def test_answers_equal_the_reference(engine: NativeEngine, tiny_pack: Pack) -> N
 
 
 def test_step_with_a_bad_entry_computes_nothing(engine: NativeEngine) -> None:
-    good, small = engine.new_cache(20), engine.new_cache(4)
+    good, small = engine.new_slot(20), engine.new_slot(4)
     for bad, limit in (
-        (Work(small, [1] * 5), "context"),
-        (Work(small, [288]), "vocabulary"),
-        (Work(small, [-1]), "vocabulary"),
-        (Work(small, []), "empty"),
+        (Part(small, [1] * 5, Want.TOKEN), "context"),
+        (Part(small, [288], Want.TOKEN), "vocabulary"),
+        (Part(small, [-1], Want.TOKEN), "vocabulary"),
+        (Part(small, [], Want.TOKEN), "empty"),
     ):
         with pytest.raises(PromptError) as caught:
-            engine.step([Work(good, [1, 2]), bad])
+            engine.step([Part(good, [1, 2], Want.TOKEN), bad])
         assert caught.value.limit == limit
         assert (good.length, small.length) == (0, 0)
     with pytest.raises(ValueError, match="twice"):
-        engine.step([Work(good, [1]), Work(good, [2])])
+        engine.step([Part(good, [1], Want.TOKEN), Part(good, [2], Want.TOKEN)])
 
 
 def test_engine_with_an_untied_head_and_odd_shapes_equals_the_reference(tiny_pack: Pack) -> None:
@@ -352,13 +351,14 @@ def test_two_threads_on_one_processor_do_not_collapse(tiny_pack: Pack) -> None:
     code = (
         "import os, sys, time; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
         "from market.models.pack import load_pack\n"
-        "from market.inference.native_engine import NativeEngine, Work\n"
+        "from market.inference.batch import Part, Want\n"
+        "from market.inference.native_engine import NativeEngine\n"
         "model, seconds = load_pack(sys.argv[1]).model, []\n"
         "for threads in (1, 2):\n"
         "    engine = NativeEngine(model, 'portable', threads); best = []\n"
         "    for _ in range(3):\n"
-        "        cache = engine.new_cache(400); started = time.perf_counter()\n"
-        "        for _ in range(400): engine.step([Work(cache, [7])])\n"
+        "        cache = engine.new_slot(400); started = time.perf_counter()\n"
+        "        for _ in range(400): engine.step([Part(cache, [7], Want.TOKEN)])\n"
         "        best.append(time.perf_counter() - started)\n"
         "    seconds.append(min(best))\n"
         "print(*seconds, engine.passes_alone)"

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from market.inference import reference
+from market.inference.batch import Part, Want
 from market.inference.model import Int64Array
 from market.inference.native import library, selftest
-from market.inference.native_engine import Work
 from market.inference.torch_engine import TorchEngine
 from market.models.pack import Pack
 from market.models.text import load_text
@@ -121,8 +121,10 @@ def test_native_kernels_give_the_same_logits_and_answers(
     assert digest(native.forward(ids)) == digest(logits(engine, [ids], [len(ids)], 0))
     for prompt, output in sequences:
         assert list(native.generate(prompt, OUTPUT_TOKENS, []).ids) == output
-    batch = [Work(native.new_cache(len(prompt) + OUTPUT_TOKENS), prompt) for prompt, _ in sequences]
+    parts = [Part(native.new_slot(len(prompt) + OUTPUT_TOKENS), prompt, Want.TOKEN) for prompt, _ in sequences]
     for step in range(OUTPUT_TOKENS):
-        tokens = native.step(batch)
+        tokens = native.step(parts)
         assert tokens == [output[step] for _, output in sequences]
-        batch = [Work(work.cache, [token]) for work, token in zip(batch, tokens, strict=True)]
+        parts = [
+            Part(part.slot, [output[step]], Want.TOKEN) for part, (_, output) in zip(parts, sequences, strict=True)
+        ]

@@ -1,0 +1,247 @@
+"""Tokens per second beside llama.cpp (Q8_0) and torch float32, in rounds in which everybody runs once."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from bench.common import Row
+from bench.float_llama import FloatLlama
+from bench.peer import LlamaCpp, prompts
+from market.inference.engine import Engine, kernels_in_use, load_engine
+from market.inference.scheduler import Scheduler, Task
+from market.models.pack import Pack
+from market.models.source import Source
+
+ROUNDS = 7
+PREFILL = 512  # tokens
+PROMPT, DECODED = 128, 96
+STREAMS, STREAM_PROMPT, STREAM_DECODED = 8, 64, 48
+NOBODY: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Took:
+    """Seconds."""
+
+    wall: float
+    cpu: float
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table: how both sides do it, and how many tokens that makes."""
+
+    key: str
+    words: str
+    tokens: int
+    bar: float
+    ours: Callable[[], Took]
+    theirs: Callable[[], Took]
+    peer: str = "llama.cpp Q8_0"
+
+
+def rows(pack: Pack, source: Source, peer: LlamaCpp, ids: Sequence[int]) -> list[Row]:
+    """Rows of speed, of the processor time that it took, and of the memory bandwidth that bounds decoding."""
+    engines = {threads: load_engine(pack, threads=threads) for threads in (1, 2)}
+    floats = FloatLlama(source, pack.limits.context)
+    figures = _figures(engines, floats, peer, ids)
+    rounds: dict[str, list[tuple[Took, Took]]] = {figure.key: [] for figure in figures}
+    for number in range(ROUNDS):
+        print(f"round {number + 1} of {ROUNDS}", flush=True)
+        for figure in figures:
+            rounds[figure.key].append((figure.ours(), figure.theirs()))
+    kernels = kernels_in_use(engines[1])
+    made = [row for figure in figures for row in _rows(figure, rounds[figure.key], kernels)]
+    return [*made, *_floor(pack, {row.key: row for row in made})]
+
+
+def _figures(engines: dict[int, Engine], floats: FloatLlama, peer: LlamaCpp, ids: Sequence[int]) -> list[Figure]:
+    long, short = list(ids[:PREFILL]), list(ids[:PROMPT])
+    streams = prompts(ids, STREAMS, STREAM_PROMPT)
+    figures = []
+    for threads, decode_bar in ((1, 1.8), (2, 2.5)):
+        engine, several = engines[threads], f"{threads} thread{'s' * (threads > 1)}"
+        figures += [
+            Figure(
+                f"decode_{threads}t",
+                f"greedy decoding of {DECODED} tokens after {PROMPT}, {several}",
+                DECODED,
+                decode_bar,
+                lambda engine=engine: _decode(engine, short),  # type: ignore[misc]
+                lambda threads=threads: _asked(peer, "decode", threads=threads, ids=short, count=DECODED),  # type: ignore[misc]
+            ),
+            Figure(
+                f"prefill_{threads}t",
+                f"prompt of {PREFILL} tokens, {several}",
+                PREFILL,
+                3.0,
+                lambda engine=engine: _prefill(engine, long),  # type: ignore[misc]
+                lambda threads=threads: _asked(peer, "prefill", threads=threads, ids=long),  # type: ignore[misc]
+            ),
+        ]
+    return [
+        *figures,
+        Figure(
+            "batch8",
+            f"{STREAMS} streams of {STREAM_DECODED} tokens after {STREAM_PROMPT}, all together, 2 threads",
+            STREAMS * STREAM_DECODED,
+            3.5,
+            lambda: _batch(engines[2], streams),
+            lambda: _asked(peer, "batch", threads=2, prompts=streams, count=STREAM_DECODED),
+        ),
+        Figure(
+            "decode_vs_torch",
+            f"greedy decoding of {DECODED} tokens after {PROMPT}, 1 thread",
+            DECODED,
+            5.0,
+            lambda: _decode(engines[1], short),
+            lambda: _torch_decode(floats, short),
+            "torch float32",
+        ),
+    ]
+
+
+def _rows(figure: Figure, rounds: Sequence[tuple[Took, Took]], kernels: str) -> list[Row]:
+    ratio = statistics.median(theirs.wall / ours.wall for ours, theirs in rounds)
+    wall = Row(
+        key=figure.key,
+        figure=f"{figure.words}, {kernels}, median of {len(rounds)} rounds",
+        value=figure.tokens / statistics.median(ours.wall for ours, _ in rounds),
+        unit="tok/s",
+        peer=figure.peer,
+        peer_value=figure.tokens / statistics.median(theirs.wall for _, theirs in rounds),
+        ratio=ratio,
+        bar=f"≥ {figure.bar:g} ×",
+        holds=ratio >= figure.bar,
+    )
+    cpu = Row(
+        key=f"{figure.key}_cpu",
+        figure="the same, by processor time",
+        value=figure.tokens / statistics.median(ours.cpu for ours, _ in rounds),
+        unit="tok/CPU-s",
+        peer=figure.peer,
+        peer_value=figure.tokens / statistics.median(theirs.cpu for _, theirs in rounds),
+        ratio=statistics.median(theirs.cpu / ours.cpu for ours, theirs in rounds),
+    )
+    return [wall, cpu]
+
+
+def _floor(pack: Pack, measured: dict[str, Row]) -> list[Row]:
+    """How many tokens a second reading the weights alone would allow."""
+    weights = sum(matrix.weight.nbytes for matrix in pack.model.matrices())
+    made = []
+    for threads in (1, 2):
+        bound = _bandwidth(threads) / weights
+        decode = measured[f"decode_{threads}t"].value
+        assert isinstance(decode, float)
+        made.append(
+            Row(
+                key=f"decode_floor_{threads}t",
+                figure=f"decoding against reading {weights / 1e6:.0f} MB of weights per token, {threads} of 2 cores",
+                value=decode,
+                unit="tok/s",
+                peer="memory bandwidth",
+                peer_value=bound,
+                ratio=decode / bound,
+            )
+        )
+    return made
+
+
+def _bandwidth(threads: int) -> float:
+    """Bytes per second of reading more memory than caches hold, the best of several passes."""
+    arrays = [np.ones(1 << 25, dtype=np.int64) for _ in range(threads)]
+    best = 0.0
+    for _ in range(ROUNDS):
+        workers = [threading.Thread(target=array.max) for array in arrays]
+        started = time.perf_counter()
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        best = max(best, sum(array.nbytes for array in arrays) / (time.perf_counter() - started))
+    return best
+
+
+def _decode(engine: Engine, ids: Sequence[int]) -> Took:
+    """From the first token to the last."""
+    clock = _Clock()
+    heard = 0
+
+    def hear(_token: int) -> None:
+        nonlocal heard
+        if heard == 0:
+            clock.start()
+        heard += 1
+
+    engine.generate(ids, DECODED + 1, NOBODY, on_token=hear)
+    return clock.took()
+
+
+def _prefill(engine: Engine, ids: Sequence[int]) -> Took:
+    clock = _Clock()
+    clock.start()
+    engine.generate(ids, 1, NOBODY)
+    return clock.took()
+
+
+def _batch(engine: Engine, streams: Sequence[Sequence[int]]) -> Took:
+    """As the provider serves: from the step in which the last stream has its first token."""
+    scheduler = Scheduler(engine)
+    for number, ids in enumerate(streams):
+        scheduler.submit(Task(bytes([number]), tuple(ids), 1))
+    while scheduler.busy:
+        scheduler.step()  # slots and buffers exist from here on
+    heard = [0] * len(streams)
+    for number, ids in enumerate(streams):
+        scheduler.submit(
+            Task(bytes([number]), tuple(ids), 2 * STREAM_DECODED, on_token=lambda _, n=number: _count(heard, n))  # type: ignore[misc]
+        )
+    while min(heard) == 0:
+        scheduler.step()
+    before, clock = sum(heard), _Clock()
+    clock.start()
+    for _ in range(STREAM_DECODED):
+        scheduler.step()
+    took = clock.took()
+    assert sum(heard) - before == len(streams) * STREAM_DECODED
+    return took
+
+
+def _count(heard: list[int], number: int) -> None:
+    heard[number] += 1
+
+
+def _torch_decode(model: FloatLlama, ids: Sequence[int]) -> Took:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        cache = model.new_cache(1, PROMPT + DECODED)
+        logits = model.forward(torch.tensor([list(ids)]), cache, last_only=True)
+        clock = _Clock()
+        clock.start()
+        for _ in range(DECODED):
+            logits = model.forward(logits[:, -1].argmax(-1, keepdim=True), cache, last_only=True)
+        return clock.took()
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _asked(peer: LlamaCpp, do: str, **fields: object) -> Took:
+    answer = peer.ask(do, **fields)
+    return Took(answer["wall"], answer["cpu"])
+
+
+class _Clock:
+    def start(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def took(self) -> Took:
+        return Took(time.perf_counter() - self._wall, time.process_time() - self._cpu)
