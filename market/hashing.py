@@ -7,8 +7,8 @@ import itertools
 import struct
 from collections.abc import Iterable, Sequence
 from functools import cache
+from typing import Any
 
-from eth_abi.abi import encode
 from sha3 import keccak_256
 
 ZERO32 = bytes(32)
@@ -126,7 +126,7 @@ class Struct:
     def hash_struct(self) -> bytes:
         """EIP-712 hashStruct. All fields are static, so it is keccak256(abi.encode(TYPEHASH, fields…))."""
         kinds = ["bytes32", *(kind for _, _, kind in self.members())]
-        return keccak256(encode(kinds, [_type_hash(self.type_string()), *self.values()]))
+        return keccak256(encode_static(kinds, [_type_hash(self.type_string()), *self.values()]))
 
 
 @cache
@@ -136,4 +136,28 @@ def _type_hash(type_string: str) -> bytes:
 
 def job_id(chain_id: int, jobs: str, client: str, client_nonce: int) -> bytes:
     """keccak256(abi.encode(chainId, jobs, client, clientNonce)): known before the job is posted."""
-    return keccak256(encode(["uint256", "address", "address", "uint256"], [chain_id, jobs, client, client_nonce]))
+    kinds = ["uint256", "address", "address", "uint256"]
+    return keccak256(encode_static(kinds, [chain_id, jobs, client, client_nonce]))
+
+
+def encode_static(kinds: Sequence[str], values: Sequence[Any]) -> bytes:
+    """abi.encode of static values: a word of 32 bytes each.
+
+    Not eth_abi's, which this is tested against: importing that takes longer than an engine's whole start.
+
+    Raises:
+        ValueError: a value does not fit its type.
+    """
+    return b"".join(_word(kind, value) for kind, value in zip(kinds, values, strict=True))
+
+
+def _word(kind: str, value: Any) -> bytes:
+    if kind == "bytes32" and isinstance(value, bytes) and len(value) == 32:
+        return value
+    if kind == "address" and isinstance(value, str) and len(value) == 42 and value.startswith("0x"):
+        return bytes.fromhex(value[2:]).rjust(32, b"\0")
+    if kind.startswith("uint") and isinstance(value, int) and 0 <= value < 1 << int(kind[4:]):
+        return int(value).to_bytes(32, "big")
+    if kind == "int256" and isinstance(value, int) and -(1 << 255) <= value < 1 << 255:
+        return int(value).to_bytes(32, "big", signed=True)
+    raise ValueError(f"{value!r} does not fit {kind}")

@@ -10,8 +10,6 @@ import enum
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from eth_utils.address import is_address, to_checksum_address
-
 from market.errors import WireError
 from market.hashing import ZERO32, Struct
 
@@ -86,6 +84,8 @@ def _to_json(kind: str, value: Any) -> Any:
 
 def _from_json(path: str, kind: str, value: Any) -> Any:
     if kind == "address":
+        from eth_utils.address import is_address, to_checksum_address  # slow to import, and no engine needs it
+
         if not (isinstance(value, str) and value.startswith("0x") and is_address(value)):
             raise WireError(f"{path}: not an address.")
         return to_checksum_address(value)

@@ -11,8 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from enum import IntEnum
 from typing import Any, Literal
 
-from eth_abi.abi import encode
-
+from market.hashing import encode_static
 from market.inference.model import Config
 
 CHUNK = 64  # output elements per leaf of the trace, and gains per weight leaf
@@ -74,7 +73,7 @@ class Operation:
     def leaf_payload(self) -> bytes:
         """Nine ABI words: uint256 each, the exponent int256."""
         kinds = ["int256" if field.name == "exponent" else "uint256" for field in fields(self)]
-        return encode(kinds, [int(getattr(self, field.name)) for field in fields(self)])
+        return encode_static(kinds, [int(getattr(self, field.name)) for field in fields(self)])
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "kind": self.kind.name.lower()}

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from eth_abi.abi import encode
 from eth_account import Account
 from eth_keys.constants import SECPK1_N
+from eth_utils.address import to_checksum_address
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +20,7 @@ from market.errors import BadSignature, WireError
 from market.hashing import (
     UNUSED_TOKEN,
     ZERO32,
+    encode_static,
     job_id,
     keccak256,
     leaf_hash,
@@ -130,7 +133,7 @@ def test_struct_in_python_has_the_fields_of_solidity(kind: type[WireStruct]) -> 
 
 def _value(solidity: str) -> st.SearchStrategy[Any]:
     if solidity == "address":
-        return st.binary(min_size=20, max_size=20).map(lambda raw: types.to_checksum_address(raw))
+        return st.binary(min_size=20, max_size=20).map(lambda raw: to_checksum_address(raw))
     if solidity == "bytes32":
         return st.binary(min_size=32, max_size=32)
     return st.integers(0, (1 << int(solidity.removeprefix("uint"))) - 1)
@@ -282,6 +285,42 @@ def test_stop_tokens_out_of_order_are_refused(packed: bytes) -> None:
 def test_leaf_of_odd_length_is_refused() -> None:
     with pytest.raises(ValueError, match="multiple of 32"):
         leaf_hash(b"x" * 33)
+
+
+STATIC = {
+    "bytes32": st.binary(min_size=32, max_size=32),
+    "address": st.binary(min_size=20, max_size=20).map(lambda raw: "0x" + raw.hex()),
+    "int256": st.integers(-(1 << 255), (1 << 255) - 1),
+    **{f"uint{bits}": st.integers(0, (1 << bits) - 1) for bits in (8, 32, 64, 128, 256)},
+}
+
+
+@given(st.lists(st.sampled_from(sorted(STATIC)).flatmap(lambda kind: st.tuples(st.just(kind), STATIC[kind]))))
+def test_static_values_are_encoded_as_eth_abi_does(members: list[tuple[str, Any]]) -> None:
+    kinds, values = [kind for kind, _ in members], [value for _, value in members]
+    assert encode_static(kinds, values) == encode(kinds, values)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("uint8", 256),
+        ("uint8", -1),
+        ("uint256", 1 << 256),
+        ("uint256", "1"),
+        ("int256", 1 << 255),
+        ("int256", -(1 << 255) - 1),
+        ("bytes32", bytes(31)),
+        ("bytes32", "0x" + "00" * 32),
+        ("address", "0x" + "00" * 19),
+        ("address", "00" * 21),
+        ("address", "0x" + "zz" * 20),
+        ("string", "a"),
+    ],
+)
+def test_value_that_does_not_fit_its_type_is_refused(kind: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=r"does not fit|hexadecimal"):
+        encode_static([kind], [value])
 
 
 def test_job_id_binds_chain_contract_client_and_nonce() -> None:
