@@ -59,14 +59,15 @@ def rows(pack: Pack, source: Source, ids: Sequence[int]) -> list[Row]:
 
 def _window(ours: NativeEngine, peer: FloatLlama, ids: Sequence[int]) -> tuple[tuple[float, float], float]:
     """Mean loss of both over the predictions of one window, and the share in which they agree."""
-    our_cache, peer_cache = ours.new_slot(len(ids)), peer.new_cache(1, len(ids))
+    slot = ours.new_slot(len(ids))
+    all_floats = peer.forward(torch.tensor([list(ids)]), peer.new_cache(1, len(ids)))[0]
     losses: list[tuple[float, float]] = []
     agreed = 0
     for start in range(0, len(ids), CHUNK):
         chunk = ids[start : start + CHUNK]
         targets = torch.tensor(ids[start + 1 : start + 1 + CHUNK])
-        integer = torch.from_numpy(ours.forward(chunk, our_cache))[: len(targets)].double() / 65536
-        floating = peer.forward(torch.tensor([list(chunk)]), peer_cache)[0, : len(targets)].double()
+        integer = torch.from_numpy(ours.forward(chunk, slot))[: len(targets)].double() / 65536
+        floating = all_floats[start : start + len(targets)].double()
         both = [torch.nn.functional.cross_entropy(x, targets, reduction="sum") for x in (integer, floating)]
         losses.append((float(both[0]), float(both[1])))
         agreed += int((integer.argmax(-1) == floating.argmax(-1)).sum())

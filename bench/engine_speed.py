@@ -135,7 +135,8 @@ def _rows(figure: Figure, rounds: Sequence[tuple[Took, Took]], kernels: str) -> 
 
 def _floor(pack: Pack, measured: dict[str, Row]) -> list[Row]:
     """How many tokens a second reading the weights alone would allow."""
-    weights = sum(matrix.weight.nbytes for matrix in pack.model.matrices())
+    matrices = {id(matrix.weight): matrix.weight.nbytes for matrix in pack.model.matrices()}  # a tied head counts once
+    weights = sum(matrices.values())
     made = []
     for threads in (1, 2):
         bound = _bandwidth(threads) / weights
