@@ -7,8 +7,8 @@ PYTHON := $(or $(PYTHON),$(shell command -v python3))
 RUN := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/node_modules/@foundry-rs/anvil-linux-amd64/bin:$(CURDIR)/node_modules/@foundry-rs/forge-linux-amd64/bin:$(CURDIR)/tools:$(PATH)
 NAME ?=
-# tests wait more than they compute; files of a group share processes, and the longest groups come first in the alphabet
-WORKERS ?= -n 3 --dist loadgroup --no-loadscope-reorder
+# files of a group share processes, and the longest groups come first in the alphabet
+WORKERS ?= -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 CHECK ?=
 
 .PHONY: help
@@ -28,7 +28,7 @@ demo: setup-run ## a whole job on a local chain with three providers, then one w
 	@$(RUN) -m assay demo
 
 .PHONY: test
-test: setup-dev ## all default tests, three at a time; WORKERS= for one
+test: setup-dev ## all default tests, one per core; WORKERS= for one at a time
 	@$(RUN) -m pytest $(WORKERS)
 
 .PHONY: test-slow

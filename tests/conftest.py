@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import urllib.request
 from pathlib import Path
 
+import httpx._utils
 import pytest
+import requests.compat
+import requests.utils
 
 from market.models.fetch import ensure_pack
 from market.models.tiny import write_tiny_pack
@@ -15,6 +19,20 @@ SHARED = ("ape", "e2e", "integration")
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "recipes" / "smollm2-135m-instruct.toml"
 REAL_PACK = ROOT / "build" / "models" / "smollm2-135m-instruct"
+
+
+def _read_proxies_once() -> None:
+    """Agents in threads look for proxies with every request, by walking through an environment in which pytest changes
+    a variable for every test: now and then it is gone when its value is read.
+    """
+    proxies = urllib.request.getproxies()
+    for module in (urllib.request, requests.utils, requests.compat, httpx._utils):
+        for name in ("getproxies", "getproxies_environment"):
+            if hasattr(module, name):
+                setattr(module, name, proxies.copy)
+
+
+_read_proxies_once()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -135,7 +135,10 @@ def test_status_of_a_running_agent_shows_stake_bonds_and_earnings(market: Market
 
 
 def test_withdraw_beside_a_running_agent_is_carried_out_by_it(market: Market, running: Program) -> None:
+    job, _ = market.start_job(running.url)
+    until(lambda: market.settled(job))
     before = status(running)
+    assert before["credit"]
     config, password = provider_file(running), str(market.password_file)
     taken = assay("withdraw", "--config", config, "--password-file", password, "--unstake", "0.000005", "--json")
     assert taken.returncode == 0, taken.stdout + taken.stderr
