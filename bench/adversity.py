@@ -116,8 +116,8 @@ def _share(key: str, name: str, part: str, whole: str, bar: float, what: str) ->
     """What `make test-security` counted last; a row without a verdict where it did not run."""
     try:
         found: dict[str, Any] = json.loads((SECURITY / name).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        share = found[part] / found[whole]
+    except (FileNotFoundError, KeyError):  # it did not run, or not to its end
         return Row(key=key, figure=what, value="not measured: make test-security", unit="", bar=f"≥ {bar}")
-    share = found[part] / found[whole]
     figure = f"of {found[whole]:,} {what}"
     return Row(key=key, figure=figure, value=round(share, 4), unit="", bar=f"≥ {bar}", holds=share >= bar)
