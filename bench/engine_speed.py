@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -74,16 +75,16 @@ def _figures(engines: dict[int, Engine], floats: FloatLlama, peer: LlamaCpp, ids
                 f"greedy decoding of {DECODED} tokens after {PROMPT}, {several}",
                 DECODED,
                 decode_bar,
-                lambda engine=engine: _decode(engine, short),  # type: ignore[misc]
-                lambda threads=threads: _asked(peer, "decode", threads=threads, ids=short, count=DECODED),  # type: ignore[misc]
+                partial(_decode, engine, short),
+                partial(_asked, peer, "decode", threads=threads, ids=short, count=DECODED),
             ),
             Figure(
                 f"prefill_{threads}t",
                 f"prompt of {PREFILL} tokens, {several}",
                 PREFILL,
                 3.0,
-                lambda engine=engine: _prefill(engine, long),  # type: ignore[misc]
-                lambda threads=threads: _asked(peer, "prefill", threads=threads, ids=long),  # type: ignore[misc]
+                partial(_prefill, engine, long),
+                partial(_asked, peer, "prefill", threads=threads, ids=long),
             ),
         ]
     return [
@@ -93,16 +94,16 @@ def _figures(engines: dict[int, Engine], floats: FloatLlama, peer: LlamaCpp, ids
             f"{STREAMS} streams of {STREAM_DECODED} tokens after {STREAM_PROMPT}, all together, 2 threads",
             STREAMS * STREAM_DECODED,
             3.5,
-            lambda: _batch(engines[2], streams),
-            lambda: _asked(peer, "batch", threads=2, prompts=streams, count=STREAM_DECODED),
+            partial(_batch, engines[2], streams),
+            partial(_asked, peer, "batch", threads=2, prompts=streams, count=STREAM_DECODED),
         ),
         Figure(
             "decode_vs_torch",
             f"greedy decoding of {DECODED} tokens after {PROMPT}, 1 thread",
             DECODED,
             5.0,
-            lambda: _decode(engines[1], short),
-            lambda: _torch_decode(floats, short),
+            partial(_decode, engines[1], short),
+            partial(_torch_decode, floats, short),
             "torch float32",
         ),
     ]
@@ -201,9 +202,13 @@ def _batch(engine: Engine, streams: Sequence[Sequence[int]]) -> Took:
     while scheduler.busy:
         scheduler.step()  # slots and buffers exist from here on
     heard = [0] * len(streams)
+
+    def hear(number: int, _token: int) -> None:
+        heard[number] += 1
+
     for number, ids in enumerate(streams):
         scheduler.submit(
-            Task(bytes([number]), tuple(ids), 2 * STREAM_DECODED, on_token=lambda _, n=number: _count(heard, n))  # type: ignore[misc]
+            Task(bytes([number]), tuple(ids), 2 * STREAM_DECODED, on_token=partial(hear, number)),
         )
     while min(heard) == 0:
         scheduler.step()
@@ -214,10 +219,6 @@ def _batch(engine: Engine, streams: Sequence[Sequence[int]]) -> Took:
     took = clock.took()
     assert sum(heard) - before == len(streams) * STREAM_DECODED
     return took
-
-
-def _count(heard: list[int], number: int) -> None:
-    heard[number] += 1
 
 
 def _torch_decode(model: FloatLlama, ids: Sequence[int]) -> Took:

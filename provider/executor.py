@@ -90,7 +90,7 @@ class EngineExecutor:
         self._on_done = on_done
         self._changed = threading.Condition()
         self._news: list[Work | bytes] = []  # work to take and jobs to drop, in the order they came
-        self._open: dict[bytes, bytes] = {}  # jobs that wait or run → their model
+        self._open: set[bytes] = set()  # jobs that wait or run
         self._outcomes: dict[bytes, Answer | Failure] = {}
         self._stopped = False
         self._started: dict[bytes, float] = {}  # of the thread alone, like the schedulers
@@ -102,7 +102,7 @@ class EngineExecutor:
                 return True
             if self._stopped or self.load() >= self._limit:
                 return False
-            self._open[work.job_id] = work.model_id
+            self._open.add(work.job_id)
             self._news.append(work)
             self._changed.notify()
         return True
@@ -118,7 +118,8 @@ class EngineExecutor:
     def drop(self, job_id: bytes) -> None:
         with self._changed:
             self._outcomes.pop(job_id, None)
-            if self._open.pop(job_id, None) is not None:
+            if job_id in self._open:
+                self._open.remove(job_id)
                 self._news.append(job_id)
                 self._changed.notify()
 
@@ -173,10 +174,10 @@ class EngineExecutor:
             scheduler.cancel(job_id)
 
     def _step(self, scheduler: Scheduler) -> None:
-        for task in scheduler.admit():
-            log.info("inference_started", job_id="0x" + task.key.hex(), input_tokens=len(task.ids))
-            self._started[task.key] = time.monotonic()
         try:
+            for task in scheduler.admit():
+                log.info("inference_started", job_id="0x" + task.key.hex(), input_tokens=len(task.ids))
+                self._started[task.key] = time.monotonic()
             ended = scheduler.step()
         except Exception as error:  # noqa: BLE001 - torch raises what it likes; the jobs are refused, the agent lives
             for job_id in scheduler.abandon():
@@ -189,8 +190,9 @@ class EngineExecutor:
     def _ended(self, job_id: bytes, outcome: Answer | Failure) -> None:
         self._started.pop(job_id, None)
         with self._changed:
-            kept = self._open.pop(job_id, None) is not None
+            kept = job_id in self._open
             if kept:
+                self._open.remove(job_id)
                 self._outcomes[job_id] = outcome
         if kept:
             self._on_done(job_id)

@@ -165,17 +165,22 @@ class Scheduler:
         admitted = []
         while self._waiting and self.running < self._limits.slots:
             owner = self._next_owner()
-            tasks = self._waiting.pop(owner)
-            task = tasks.popleft()
-            if tasks:
-                self._waiting[owner] = tasks  # to the end of the line
-            self._answers.append(_Answer(task, self._slot_for(task)))
-            admitted.append(task)
+            tasks = self._waiting[owner]
+            self._answers.append(_Answer(tasks[0], self._slot_for(tasks[0])))  # the task waits on if that raises
+            admitted.append(tasks.popleft())
+            self._waiting.move_to_end(owner)
+            if not tasks:
+                del self._waiting[owner]
         return admitted
 
     def abandon(self) -> list[bytes]:
-        """Ends every answer in progress and forgets all slots, after a step that raised; the keys of what is lost."""
+        """After `admit` or `step` raised: ends every answer in progress, or, where there was none, whatever waits, so
+        that trying again always ends; forgets all slots. Returns the keys of what is lost.
+        """
         lost = [answer.task.key for answer in self._answers]
+        if not lost:
+            lost = [task.key for tasks in self._waiting.values() for task in tasks]
+            self._waiting.clear()
         self._answers, self._idle = [], []
         self._keys.difference_update(lost)
         return lost

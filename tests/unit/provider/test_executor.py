@@ -173,6 +173,21 @@ def test_crashing_engine_is_a_failure_that_tells_nothing_of_the_prompt(bench: Be
     assert bench.done.get(timeout=TIMEOUT) == work(2).job_id
 
 
+def test_engine_without_memory_for_a_slot_is_a_failure_and_the_thread_lives(bench: Bench) -> None:
+    made, bench.engine.new_slot = bench.engine.new_slot, no_memory  # type: ignore[method-assign]
+    bench.executor.submit(work(1))
+    assert bench.done.get(timeout=TIMEOUT) == work(1).job_id
+    assert bench.executor.outcome(work(1).job_id) == Failure("ENGINE_FAILED", "The engine raised MemoryError.")
+    bench.engine.new_slot = made  # type: ignore[method-assign]
+    bench.executor.submit(work(2))
+    bench.engine.gate.release(2)
+    assert bench.done.get(timeout=TIMEOUT) == work(2).job_id
+
+
+def no_memory(_capacity: int) -> Positions:
+    raise MemoryError
+
+
 def test_stopped_executor_ends_what_runs_and_takes_no_more(bench: Bench) -> None:
     bench.executor.submit(work(1))
     bench.engine.started.get(timeout=TIMEOUT)

@@ -241,6 +241,34 @@ def test_step_that_raised_loses_what_was_in_it_and_nothing_else(tiny_engine: Tor
     assert drain(scheduler) == {bytes([2]) * 32: tiny_engine.generate([6], 2, ())}
 
 
+class Cramped(Watched):
+    """No memory for more than so many slots."""
+
+    room = 1
+
+    def new_slot(self, capacity: int) -> Slot:
+        if self.slots == self.room:
+            raise MemoryError
+        return super().new_slot(capacity)
+
+
+def test_slot_that_cannot_be_had_loses_no_task_unseen(tiny_engine: TorchEngine) -> None:
+    """Who waited for it waits on while others can still end, and is told where nothing can."""
+    engine = Cramped(tiny_engine)
+    scheduler = Scheduler(engine)
+    for name in (1, 2):
+        scheduler.submit(task(name, [5 + name], 2))
+    with pytest.raises(MemoryError):
+        scheduler.admit()
+    assert (scheduler.running, scheduler.waiting) == (1, 1)
+    assert scheduler.abandon() == [bytes([1]) * 32]
+    assert scheduler.busy
+    with pytest.raises(MemoryError):
+        scheduler.admit()
+    assert scheduler.abandon() == [bytes([2]) * 32]
+    assert not scheduler.busy
+
+
 def test_real_answers_together_are_those_alone(real_pack: Pack) -> None:
     engine = TorchEngine(real_pack.model)
     prompts = [[1, 9690, 198], [504, 3575, 282, 4649, 314], [1, 2683, 28]]
