@@ -35,8 +35,12 @@ def _read_proxies_once() -> None:
 _read_proxies_once()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tells workers what to keep together: a folder where its files share processes, else a file."""
+    """Tells workers what to keep together: a folder where its files share processes, else a file.
+
+    First of its kind: xdist's own hook writes the groups into the ids, and must find them.
+    """
     for item in items:
         parts = item.path.relative_to(ROOT / "tests").parts
         group = item.path.parent if parts[0] in SHARED else item.path
