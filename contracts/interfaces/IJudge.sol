@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {Accusation, Claim, LayerFormat, OutputAccusation, Shape} from "./Trace.sol";
+
+/// @title Knows programs and re-executes single elements of their traces; no money, no clock
+interface IJudge {
+    event ProgramAccepted(bytes32 indexed programRoot, Shape shape);
+    event TablesAccepted(bytes32 indexed tablesRoot);
+
+    /// @notice Computes the root of the llama program of these shapes and remembers it. Anyone, once.
+    function acceptProgram(Shape calldata shape, LayerFormat[] calldata layers) external returns (bytes32 programRoot);
+
+    /// @notice Remembers a tables root whose leaves 0 and 1 are the exp2 tables that the steps use. Anyone, once.
+    /// @param path siblings of the node above leaves 0 and 1, lowest first
+    function acceptTables(bytes32 tablesRoot, bytes32[] calldata path) external;
+
+    function implementsProgram(bytes32 programRoot) external view returns (bool);
+    function acceptsTables(bytes32 tablesRoot) external view returns (bool);
+    function shapeOf(bytes32 programRoot) external view returns (Shape memory);
+
+    /// @notice Where a node lies: how many levels a reveal shows (0 for a leaf), the bytes of its payload (leaves only)
+    /// and whether it is part of the program at all.
+    function nodeAt(Claim calldata claim, uint256 depth, uint256 index)
+        external
+        view
+        returns (uint256 levels, uint256 payloadBytes, bool inside);
+
+    /// @notice The most reveals on a way from the root to a leaf, the root's own left out.
+    function rounds(Claim calldata claim) external view returns (uint256);
+
+    /// @notice Whether the accused element differs from what its inputs give. Reverts if an opening does not hold.
+    function isWrong(Claim calldata claim, bytes32 root, Accusation calldata accusation) external view returns (bool);
+
+    /// @notice Whether the rival beats the id that was returned. Reverts if an opening does not hold.
+    function isOutputWrong(Claim calldata claim, bytes32 root, OutputAccusation calldata accusation)
+        external
+        view
+        returns (bool);
+}
