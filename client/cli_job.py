@@ -16,7 +16,17 @@ from client.cli_options import Connection, connected
 from client.demands import fee_of
 from client.errors import BadRequest
 from client.progress import Progress, Report
-from client.render import answer_text, money, page, progress_on, show_demand, show_job, show_jobs, show_quote
+from client.render import (
+    answer_text,
+    money,
+    page,
+    progress_on,
+    show_demand,
+    show_job,
+    show_jobs,
+    show_log_probabilities,
+    show_quote,
+)
 from client.results import JobResult
 
 job_app = typer.Typer(no_args_is_help=True, add_completion=False, help="Post, list, show, watch, settle, cancel jobs.")
@@ -52,6 +62,7 @@ def post_command(
     bond: str | None = asked.BondOption,
     stop_string: list[str] = asked.StopStringOption,
     selection_seed: str | None = asked.SelectionSeedOption,
+    logprobs: int = asked.LogProbabilitiesOption,
     commit_window: int = typer.Option(120, "--commit-window", help="Seconds for delivery, inference and commit."),
     reveal_window: int = typer.Option(60, "--reveal-window", help="Seconds for the reveals after it."),
     escrow: str = typer.Option("auto", "--escrow", help="Where the money comes from: auto, credit, allowance, permit."),
@@ -74,6 +85,8 @@ def post_command(
 
         assay job post "Tell me a story." --temperature 0.8 --top-p 0.95 --stop-string "The end" --yes
 
+        assay job post "The capital of France is" --max-output-tokens 8 --logprobs 3 --yes
+
         echo "Why is the sky blue?" | assay job post --yes --json | jq -r .answer
 
         assay job post --draw --max-price 0.01 "What is the capital of France?"
@@ -87,7 +100,13 @@ def post_command(
     question, source = wanted.question(), asked.parse_escrow(escrow)
     console = connection.console
     with connection.open(with_key=True) as client:
-        options = wanted.options(client, commit_window=commit_window, reveal_window=reveal_window, escrow=source)
+        options = wanted.options(
+            client,
+            commit_window=commit_window,
+            reveal_window=reveal_window,
+            escrow=source,
+            log_probabilities=logprobs,
+        )
         with progress_on(console) as report:
             offered = client.negotiate(**question, options=options, progress=report)
         if not yes:
@@ -139,6 +158,7 @@ def show_command(connection: Connection, job: str = JobArgument) -> None:
         connection.emit(result.to_json())
         return
     show_job(page(), result)
+    show_log_probabilities(page(), result.log_probabilities)
     if result.answer is not None:
         _print_answer(result)
 
@@ -287,6 +307,7 @@ def _finish(connection: Connection, result: JobResult) -> None:
     else:
         if result.answer is not None:
             _print_answer(result)
+        show_log_probabilities(page(stderr=True, quiet=connection.quiet), result.log_probabilities)
         show_job(page(stderr=True, quiet=connection.quiet), result)
     code = result.exit_code
     if code:

@@ -16,6 +16,7 @@ from client.errors import BadRequest
 from client.escrow import EscrowSource
 from client.job_options import JobOptions
 from market.errors import WireError
+from market.inference.log_probabilities import TOP_LIMIT
 from market.money import parse_amount
 from market.types import Mode, parse_bytes32
 
@@ -70,6 +71,13 @@ SeedOption = typer.Option(
 )
 StopStringOption = typer.Option(
     [], "--stop-string", help="Cut the answer's text before this text; repeatable.", show_default=False
+)
+LogProbabilitiesOption = typer.Option(
+    0,
+    "--logprobs",
+    min=0,
+    max=TOP_LIMIT,
+    help="Also tell how likely each token was, beside the N likeliest in its place. Unverified; 0 = no.",
 )
 SelectionSeedOption = typer.Option(
     None, "--selection-seed", help="32 bytes hex: decides between equal quotes.", show_default=False

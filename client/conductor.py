@@ -188,7 +188,13 @@ class Conductor:
         result = compose(job_id, job, replicas, record, token, domain, steps.as_milliseconds(), output.problems)
         if record is None and output.ids is not None:  # a job of another machine, opened with the same key
             receipts = documents(output.receipts, domain, None, output.ids)
-            result = dataclasses.replace(result, ids=output.ids, answer=answer, receipts=receipts)
+            result = dataclasses.replace(
+                result,
+                ids=output.ids,
+                answer=answer,
+                receipts=receipts,
+                log_probabilities=output.log_probabilities,
+            )
         return result
 
     async def _fetch(
@@ -204,8 +210,12 @@ class Conductor:
             return None
         try:
             roots, endpoints = await anyio.to_thread.run_sync(self._model, job.model_id)
-            text = await self._parts.files.load(roots, endpoints)
-            return text.text.decode(output.ids)
+            text = (await self._parts.files.load(roots, endpoints)).text
+            output.log_probabilities = tuple(
+                each.with_texts(lambda token: text.decode([token], keep_special=True))
+                for each in output.log_probabilities
+            )
+            return text.decode(output.ids)
         except AssayError as error:
             output.problems.append(f"the answer's text could not be made: {error}")
             return None

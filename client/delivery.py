@@ -27,6 +27,7 @@ class Parcel:
     request: Request
     ids: tuple[int, ...]
     messages: tuple[dict[str, str], ...] | None
+    log_probabilities: int = 0
 
 
 @dataclass
@@ -101,7 +102,7 @@ class Courier:
         try:
             with anyio.fail_after(ATTEMPT_SECONDS):
                 acceptance, signature = await self._http.deliver(
-                    endpoint, parcel.job_id, parcel.request, parcel.ids, parcel.messages
+                    endpoint, parcel.job_id, parcel.request, parcel.ids, parcel.messages, parcel.log_probabilities
                 )
             if (acceptance.subject_id, acceptance.request_hash) != (parcel.job_id, parcel.request.request_hash):
                 raise WireError("its acceptance is for something else")

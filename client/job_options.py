@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from client.errors import BadRequest, EmptyPrompt
 from client.escrow import EscrowSource
+from client.log_probabilities import check_wanted
 from client.model_files import Limits, ModelText
 from client.sampling import Number, SamplingChoice
 from client.stop_strings import check_stop_strings
@@ -40,6 +41,8 @@ class JobOptions:
         top_k: most tokens to choose from, 0 = no limit; top_p: share of probability to choose from, as temperature.
         seed: 32 bytes that fix the answer; None = drawn, and told in the report.
         stop_strings: text that ends the answer, cut by this client alone: the provider neither knows nor stops.
+        log_probabilities: of how many likeliest tokens, up to 20, providers shall tell for each of the answer's; 0 =
+            none. Nobody proves what they tell.
         selection_seed: decides between equal quotes; None = drawn, and recorded in the report.
         escrow: where the money may come from.
         draw: the chain draws who answers, out of the offers that allow it; the prompt becomes public. `bond` is the
@@ -66,6 +69,7 @@ class JobOptions:
     top_p: Number | None = None
     seed: bytes | None = None
     stop_strings: tuple[str, ...] = ()
+    log_probabilities: int = 0
     selection_seed: bytes | None = None
     escrow: EscrowSource = EscrowSource.AUTO
     draw: bool = False
@@ -170,6 +174,7 @@ def check_options(options: JobOptions, limits: ChainLimits) -> None:
         raise BadRequest(f"The selection seed takes 32 bytes, not {len(options.selection_seed)}.")
     sampling_of(options, ZERO32)
     check_stop_strings(options.stop_strings)
+    check_wanted(options.log_probabilities, options.max_output_tokens)
     _check_draw(options)
 
 
@@ -193,6 +198,11 @@ def _check_draw(options: JobOptions) -> None:
     odd = [name for name, value in chosen.items() if value]
     if odd:
         raise BadRequest(f"The chain draws who answers: {', '.join(odd)} cannot be used with --draw.")
+    if options.log_probabilities:
+        raise BadRequest(
+            "The prompt of a drawn job goes over the chain, so nobody is asked for log-probabilities.",
+            hint="Leave out --logprobs, or --draw.",
+        )
     if options.max_kill_fee_bps < DRAW_FEE_BPS:
         raise BadRequest(
             f"The kill fee of a drawn job is at least {DRAW_FEE_BPS} basis points of its price, "

@@ -11,11 +11,12 @@ from anyio.abc import TaskGroup
 from eth_account.signers.local import LocalAccount
 
 from client.errors import UnsafeEndpoint
+from client.log_probabilities import TokenLogProbabilities, read
 from client.provider_http import ProviderHttp, ProviderRefused, ProviderUnreachable, printable
 from client.results import SignedReceipt
 from client.signatures import SignatureChecker
 from market.api import OutputBody
-from market.errors import AssayError, HashMismatch
+from market.errors import AssayError, HashMismatch, WireError
 from market.hashing import tokens_root
 from market.signing import Domain, sign
 from market.types import OutputAccess
@@ -45,6 +46,7 @@ class FetchedOutput:
     receipts: list[SignedReceipt] = field(default_factory=list)
     inference_ms: list[int] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    log_probabilities: tuple[TokenLogProbabilities, ...] = ()  # as the first provider that told them
     answered_at: float | None = None  # monotonic seconds of the first verified output
 
 
@@ -143,7 +145,29 @@ class OutputReader:
             result.ids, result.finish, result.answered_at = tuple(answer.ids), answer.output.finish, self._clock()
         result.receipts.append(SignedReceipt(provider, answer.receipt, answer.signature))
         result.inference_ms.append(answer.inference_ms or 0)
+        _note_log_probabilities(answer, provider, result)
         return 0.0
+
+
+def _note_log_probabilities(answer: OutputBody, provider: str, result: FetchedOutput) -> None:
+    """Keeps what was told first; nobody proves it, but whoever was paid for the same answer must say the same."""
+    if answer.log_probabilities is None:
+        return
+    try:
+        told = read(answer.log_probabilities, answer.ids)
+    except WireError as error:
+        result.problems.append(f"{provider.lower()}: log-probabilities left out: {error.message}")
+        return
+    if not result.log_probabilities:
+        result.log_probabilities = told
+    elif told != result.log_probabilities and _widths(told) == _widths(result.log_probabilities):
+        result.problems.append(
+            f"{provider.lower()}: it tells other log-probabilities than are shown; one of both is wrong"
+        )
+
+
+def _widths(told: Sequence[TokenLogProbabilities]) -> list[int]:
+    return [len(each.top) for each in told]
 
 
 def check_output(job_id: bytes, job: JobView, replica: ReplicaView, answer: OutputBody) -> None:

@@ -174,6 +174,7 @@ class Poster:
             quotes=tuple(StoredQuote(q.quote, q.signature, q.endpoint) for q in quotes),
             selection_seed=bargain.report.selection_seed,
             stop_strings=bargain.options.stop_strings,
+            log_probabilities=bargain.options.log_probabilities,
             steps_ms=steps.measured(),
             draw=0 if terms is None else bargain.options.replicas,
             terms=terms,
@@ -203,7 +204,7 @@ class Poster:
         def changed(provider: str, message: str) -> None:
             report(Progress("distribution", f"{provider.lower()[:10]}… {message}", {"provider": provider.lower()}))
 
-        parcel = Parcel(record.job_id, record.request, record.ids, record.messages)
+        parcel = Parcel(record.job_id, record.request, record.ids, record.messages, record.log_probabilities)
         courier = Courier(self._http, self._signatures, parcel, on_change=changed)
         courier.state.accepted.update(record.acceptances)
         group.start_soon(

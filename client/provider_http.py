@@ -74,10 +74,17 @@ class ProviderHttp:
         request: Request,
         ids: Sequence[int],
         messages: Sequence[dict[str, str]] | None,
+        log_probabilities: int = 0,
     ) -> tuple[Acceptance, bytes]:
-        """Hands over the prompt; repeating it is harmless."""
+        """Hands over the prompt; repeating it is harmless. `log_probabilities`: likeliest tokens to be told of."""
         turns = None if messages is None else [Message.model_validate(message) for message in messages]
-        body = DeliveryBody(subject_id=subject_id, request=request, ids=list(ids), messages=turns)
+        body = DeliveryBody(
+            subject_id=subject_id,
+            request=request,
+            ids=list(ids),
+            messages=turns,
+            log_probabilities=log_probabilities,
+        )
         path = f"/v1/requests/0x{request.request_hash.hex()}"
         answer = await self._ask(AcceptanceBody, "PUT", endpoint, path, body)
         return answer.acceptance, answer.signature

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from client.demands import Demand
 from client.drawing import DrawOffer
+from client.log_probabilities import LikelyToken, TokenLogProbabilities
 from client.matching import LeftOut
 from client.progress import Progress, Report
 from client.results import Balance, JobResult, JobSummary, QuoteReport, TokenInfo
@@ -184,6 +185,27 @@ def show_job(console: Console, result: JobResult) -> None:
         console.print(Text(f"gas    {gas}  in all {sum(result.gas.values()):,}", style="dim"))
     for problem in result.problems:
         console.print(Text(f"note   {answer_text(problem)}", style="yellow"))
+
+
+def show_log_probabilities(console: Console, told: Sequence[TokenLogProbabilities]) -> None:
+    """A line for each token of the answer: how likely it was, and what else was. Nothing where nothing was told."""
+    if not told:
+        return
+    for each in told:
+        line = Text.assemble(f"{_share(each.chosen)}  ", (_token(each.chosen), "bold"))
+        others = [token for token in each.top if token.id != each.chosen.id]
+        if others:
+            line.append("  " + "  ".join(f"{_token(token)} {_share(token).strip()}" for token in others), style="dim")
+        console.print(line)
+    console.print(Text("told by one provider, proved by nobody (docs/cli.md)", style="dim"))
+
+
+def _share(token: LikelyToken) -> str:
+    return f"{100 * token.probability:6.2f} %"
+
+
+def _token(token: LikelyToken) -> str:
+    return str(token.id) if token.text is None else json.dumps(answer_text(token.text), ensure_ascii=False)
 
 
 def show_demand(console: Console, demand: Demand) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from eth_utils.address import to_checksum_address
 
+from client.log_probabilities import TokenLogProbabilities
 from client.outputs import FetchedOutput, Source
 from client.results import JobResult, SignedReceipt, TokenInfo, finish_name, replicas_of
 from client.sampling import SamplingChoice
@@ -82,6 +83,7 @@ def outcome_json(
         "ids": None if output.ids is None else list(output.ids),
         "finish": output.finish,
         "receipts": [receipt.to_json() for receipt in output.receipts],
+        "logProbabilities": [each.to_json() for each in output.log_probabilities],
         "gas": dict(gas),
     }
 
@@ -126,6 +128,7 @@ def compose(
         problems=tuple(problems),
         sampling=None if record is None else SamplingChoice.of_request(record.request),
         stop_string=outcome.get("stopString"),
+        log_probabilities=tuple(map(TokenLogProbabilities.from_json, outcome.get("logProbabilities", ()))),
     )
 
 

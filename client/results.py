@@ -13,6 +13,7 @@ from typing import Any
 
 from client.drawing import DrawOffer
 from client.errors import JobCancelled, NoAgreement, OutputUnavailable
+from client.log_probabilities import TokenLogProbabilities
 from client.matching import LeftOut
 from client.sampling import SamplingChoice
 from client.selection import VerifiedQuote
@@ -211,6 +212,8 @@ class JobResult:
         sampling: how its tokens were chosen, with the seed: the same model, prompt and sampling give the same ids. None
             for a job of another machine.
         stop_string: the one the answer was cut at; ids and receipts hold all that was computed.
+        log_probabilities: what a provider told of each of `ids`, where that was asked for. Unverified: no part of what
+            was agreed, signed or paid; `market.inference.log_probabilities.recomputed` computes them from the pack.
         gas: label of each transaction ("Jobs.post", "Jobs.commit 0x1234…") → gas used.
         receipts: of every paid replica that served its output; each is a file that market.receipts.verify_receipt
             checks offline.
@@ -238,6 +241,7 @@ class JobResult:
     burnt: int = 0
     sampling: SamplingChoice | None = None
     stop_string: str | None = None
+    log_probabilities: tuple[TokenLogProbabilities, ...] = ()
 
     @property
     def settled(self) -> bool:
@@ -292,6 +296,7 @@ class JobResult:
             "ids": list(self.ids),
             "finish": self.finish,
             "stop_string": self.stop_string,
+            "log_probabilities": [each.to_json() for each in self.log_probabilities],
             "sampling": None if self.sampling is None else self.sampling.to_json(),
             "token": self.token.to_json(),
             "escrow": self.escrow,

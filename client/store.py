@@ -86,6 +86,7 @@ class JobRecord:
     quotes: tuple[StoredQuote, ...]
     selection_seed: bytes
     stop_strings: tuple[str, ...] = ()
+    log_probabilities: int = 0
     state: str = PREPARED
     post_transaction: str = ""
     acceptances: Mapping[str, StoredAcceptance] = field(default_factory=dict)
@@ -203,6 +204,7 @@ def _body(record: JobRecord) -> dict[str, Any]:
         ],
         "seed": record.selection_seed.hex(),
         "stopStrings": list(record.stop_strings),
+        "logProbabilities": record.log_probabilities,
         "postTransaction": record.post_transaction,
         "acceptances": {
             provider: {"acceptance": item.acceptance.to_json(), "signature": "0x" + item.signature.hex()}
@@ -235,6 +237,7 @@ def _record(row: tuple[Any, ...]) -> JobRecord:
         ),
         selection_seed=bytes.fromhex(body["seed"]),
         stop_strings=tuple(body.get("stopStrings", ())),  # absent in records of older clients
+        log_probabilities=body.get("logProbabilities", 0),
         state=state,
         post_transaction=body["postTransaction"],
         acceptances={

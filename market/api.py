@@ -6,7 +6,7 @@ dataclasses of market.types; their JSON form and its checks are `to_json` and `f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from eth_utils.address import is_address, to_checksum_address
@@ -26,6 +26,7 @@ from pydantic_core import core_schema
 
 from market.errors import WireError
 from market.hashing import STOP_TOKENS_MAX, UNUSED_TOKEN
+from market.inference.log_probabilities import ENTRIES_LIMIT, TOP_LIMIT, PositionLogProbabilities
 from market.types import Acceptance, Model, Output, Quote, Receipt, Request, WireStruct, parse_bytes32
 
 BODY_LIMIT = 1 << 20
@@ -158,6 +159,7 @@ TokenId = Annotated[int, Field(strict=True, ge=0, lt=UNUSED_TOKEN)]
 Count = Annotated[int, Field(strict=True, ge=0, lt=1 << 32)]
 ModeNumber = Annotated[int, Field(strict=True, ge=0, le=3)]
 Ids = Annotated[list[TokenId], Field(max_length=IDS_LIMIT)]
+LnQ16 = Annotated[int, Field(strict=True, ge=-(1 << 64), le=0)]
 
 
 class Body(BaseModel):
@@ -215,13 +217,38 @@ class Message(Body):
     content: Annotated[str, Field(max_length=CONTENT_LIMIT)]
 
 
+class LogProbabilitiesBody(Body):
+    """ln of the probability that the model gives each output token (`chosen`), and the likeliest tokens in its place
+    (`top_ids`, likeliest first) with theirs (`top`). Q16 (docs/numerics.md, section 11).
+
+    Information: not hashed, signed or paid.
+    """
+
+    chosen: Annotated[list[LnQ16], Field(max_length=ENTRIES_LIMIT)]
+    top_ids: Annotated[list[Annotated[list[TokenId], Field(max_length=TOP_LIMIT)]], Field(max_length=ENTRIES_LIMIT)]
+    top: Annotated[list[Annotated[list[LnQ16], Field(max_length=TOP_LIMIT)]], Field(max_length=ENTRIES_LIMIT)]
+
+    @classmethod
+    def of(cls, told: Iterable[PositionLogProbabilities]) -> Self:
+        positions = list(told)
+        return cls(
+            chosen=[position.chosen.value_q16 for position in positions],
+            top_ids=[[each.token for each in position.top] for position in positions],
+            top=[[each.value_q16 for each in position.top] for position in positions],
+        )
+
+
 class DeliveryBody(Body):
-    """PUT /v1/requests/{requestHash}: the prompt of a job, as ids and, where there are any, as the messages behind."""
+    """PUT /v1/requests/{requestHash}: the prompt of a job, as ids and, where there are any, as the messages behind.
+
+    `log_probabilities`: of how many likeliest tokens the answer is to tell; a provider may tell of fewer, or of none.
+    """
 
     subject_id: Hash
     request: Annotated[Request, _struct(Request)]
     ids: Ids
     messages: Annotated[list[Message], Field(max_length=MESSAGES_LIMIT)] | None = None
+    log_probabilities: Annotated[int, Field(strict=True, ge=0, le=TOP_LIMIT)] = 0
 
 
 class AcceptanceBody(Body):
@@ -232,13 +259,16 @@ class AcceptanceBody(Body):
 
 
 class OutputBody(Body):
-    """GET /v1/outputs/{subjectId}: the answer with its receipt. `inference_ms` is information, not signed."""
+    """GET /v1/outputs/{subjectId}: the answer with its receipt. `inference_ms` and `log_probabilities` are information,
+    not signed.
+    """
 
     output: Annotated[Output, _struct(Output)]
     ids: Ids
     receipt: Annotated[Receipt, _struct(Receipt)]
     signature: Signature
     inference_ms: Count | None = None
+    log_probabilities: LogProbabilitiesBody | None = None
 
 
 class OfferBody(Body):

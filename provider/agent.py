@@ -25,7 +25,6 @@ from market.contracts import Jobs, Vault
 from market.deployment import Contracts, Deployment
 from market.errors import AssayError
 from market.events import Follower, HeadWaker
-from market.inference.engine import kernels_in_use
 from market.transaction_history import TransactionHistory
 from market.transactions import Transactions
 from provider.app import create_app
@@ -45,6 +44,7 @@ from provider.node import Next, Node
 from provider.onboard import Onboarding, Report, stake_problem
 from provider.pricing import Shop
 from provider.server import Server, listen
+from provider.status import EngineInUse
 from provider.threads import on_thread
 from provider.watcher import JournalCursor, Watcher
 from provider.worklist import Worklist
@@ -210,11 +210,12 @@ def build(
         catalogue = load_catalogue(config.packs, config)
         report("packs: " + ", ".join(served.product.name for served in catalogue.values()))
         engines = load_engines(catalogue, config.device, config.threads, config.kernels)
-        names = sorted({kernels_in_use(engine) for engine in engines.values()})
-        report(f"engine: exact on {config.device}, kernels {', '.join(names)}")
+        engine = EngineInUse.of(engines.values(), config.device, int(time.time()))
+        report(f"engine: exact, {engine}")
 
         journal = open_journal(config.journal_path, chain, deployment.jobs)
         stack.callback(journal.close)
+        engine.note(journal)
         drain = Drain(journal)
         metrics = Metrics()
         queue = queue_path(config.data_dir, chain.chain_id, account.address)

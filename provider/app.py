@@ -104,7 +104,9 @@ def create_api(
     def requests(request_hash: str, body: DeliveryBody) -> Response:
         promised = parse_bytes32("requestHash", request_hash)
         messages = None if body.messages is None else [message.to_json() for message in body.messages]
-        acceptance, signature = desk.accept(promised, body.subject_id, body.request, body.ids, messages)
+        acceptance, signature = desk.accept(
+            promised, body.subject_id, body.request, body.ids, messages, body.log_probabilities
+        )
         return _answer(AcceptanceBody(acceptance=acceptance, signature=signature))
 
     @api.get("/v1/outputs/{subject_id}", response_model=OutputBody)
@@ -124,6 +126,7 @@ def create_api(
                 receipt=delivered.receipt,
                 signature=delivered.signature,
                 inference_ms=delivered.inference_ms,
+                log_probabilities=delivered.log_probabilities,
             )
         )
 

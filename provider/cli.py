@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,7 +27,7 @@ from provider.income import Action, Income
 from provider.instructions import Instruction, InstructionBook, give
 from provider.journal import Journal
 from provider.signals import Signals
-from provider.status import Status, gather
+from provider.status import EngineInUse, Status, gather
 
 if TYPE_CHECKING:
     from provider.agent import Agent
@@ -68,7 +69,9 @@ def init(
         list[str] | None,
         typer.Option(help="Sampler to offer: greedy, seeded_by_request; repeat for more. Left out: both."),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:<n>.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda or cuda:<n>; cuda needs torch and was never run on a GPU.")
+    ] = "cpu",
     threads: Annotated[int | None, typer.Option(help="CPU threads of the engine.")] = None,
     confirmations: Annotated[int, typer.Option(help="Blocks on top of a job before it is believed.")] = 0,
     stake: Annotated[str, typer.Option(help="Stake to hold, base units; `run` deposits up to it. 0: leave it.")] = "0",
@@ -281,6 +284,13 @@ def _tell(actions: list[Action], contracts: Contracts, as_json: bool) -> None:
         console.print("Nothing to take out: no credit, and no bond is due.")
 
 
+def _engine(engine: EngineInUse | None) -> str:
+    if engine is None:
+        return "never started"
+    started = datetime.fromtimestamp(engine.started_at, UTC).astimezone()
+    return f"{engine} (agent started {started:%Y-%m-%d %H:%M:%S})"
+
+
 def _show(found: Status, now: int) -> None:
     console = Console(highlight=False, soft_wrap=True)
 
@@ -301,6 +311,7 @@ def _show(found: Status, now: int) -> None:
         ("gas coin", f"{format_amount(found.gas_wei, 18, 'coins')}"),
         ("earned", f"{money(found.earned)} in {found.settled_jobs} jobs"),
         ("new work", "not taken: draining" if found.draining else "taken"),
+        ("engine", _engine(found.engine)),
     ]
     for name, value in rows:
         console.print(f"{name:<14} {value}")

@@ -19,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from market.api import BODY_LIMIT
 from market.config import wrong_setting
 from market.errors import ConfigError
+from market.inference.log_probabilities import TOP_LIMIT
 from market.types import Mode, Sampler
 
 BUILT_MODES = (Mode.NONE, Mode.QUORUM)
@@ -91,7 +92,10 @@ class Limits(Section):
     stored_requests: Count = 1_024
     stored_request_seconds: Seconds = 3_600  # a request nobody posted a job for is forgotten
     acceptances_per_request: Count = 8
-    queue: Count = 8  # jobs waiting for the engine or in it
+    queue: Count = 8  # jobs waiting for the engine or in it; one more of each client that has none, up to twice as many
+    max_log_probabilities: Annotated[int, Field(strict=True, ge=0, le=TOP_LIMIT)] = (
+        TOP_LIMIT  # told of a token; 0: none
+    )
     http_concurrency: Count = 64  # requests answered at once, of all addresses together
     output_seconds: Seconds = 7 * 86_400  # how long a settled output can be fetched
     purge_seconds: Count = 60  # between looks for prompts and answers nobody can need any more, which are overwritten

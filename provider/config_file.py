@@ -52,7 +52,7 @@ packs = {packs}
 modes = {modes}
 # How tokens may be chosen: greedy, seeded_by_request (temperature, top-k, top-p with a seed in the request).
 samplers = {samplers}
-# cpu, cuda or cuda:<n>.
+# cpu, cuda or cuda:<n>. The path for cuda needs torch and was never run on a GPU: the self-test at start decides.
 device = {device}
 # What computes on the cpu: avx512vnni, avx2, portable, torch, numpy; auto is the first that this machine runs exactly.
 # kernels = "auto"
@@ -122,8 +122,11 @@ token_per_coin = {token_per_coin}
 # stored_requests = 1024
 # stored_request_seconds = 3600
 # acceptances_per_request = 8
-# Jobs waiting for the engine or in it; beyond, quotes are refused.
+# Jobs waiting for the engine or in it; beyond, quotes are refused. A client that has none here still gets one in.
 queue = {queue}
+# Of how many likeliest tokens an answer tells for each of its own, where a client asks (up to 20; 0 = never). The
+# engine needs 1 to 2 ms more for each token then, and up to 0.7 MB of the journal hold what it said.
+# max_log_probabilities = 20
 # http_concurrency = 64
 # output_seconds = 604800
 # How often prompts of closed jobs and old answers are looked for and overwritten.

@@ -13,8 +13,10 @@ from typing import Protocol
 import structlog
 from eth_account.signers.local import LocalAccount
 
+from market.api import LogProbabilitiesBody
 from market.errors import BadSignature, WireError
 from market.hashing import tokens_root
+from market.inference.log_probabilities import fitting_top
 from market.models.errors import TextError
 from market.signing import Domain, sign, verify
 from market.types import Acceptance, Output, OutputAccess, Quote, Receipt, Request
@@ -49,6 +51,7 @@ class Delivered:
     inference_ms: int | None
     receipt: Receipt
     signature: bytes
+    log_probabilities: LogProbabilitiesBody | None = None
 
 
 class Desk:
@@ -115,8 +118,13 @@ class Desk:
         request: Request,
         ids: Sequence[int],
         messages: Sequence[dict[str, str]] | None,
+        log_probabilities: int = 0,
     ) -> tuple[Acceptance, bytes]:
         """Takes a prompt for a job (that may not be posted yet). The same delivery again gives the same answer.
+
+        Args:
+            log_probabilities: of how many likeliest tokens the client wants to be told; as many are as the provider's
+                limit and the answer's longest length allow.
 
         Raises:
             Refusal: NOT_QUOTED (404), HASH_MISMATCH, TEMPLATE_MISMATCH, OVERLOADED and those of a quote.
@@ -148,6 +156,9 @@ class Desk:
         acceptance = Acceptance(subject_id, request_hash, now)
         signature = sign(self._domain, acceptance, self._account)
         self._journal.put_request(request, ids, now + limits.stored_request_seconds)
+        top = fitting_top(min(log_probabilities, limits.max_log_probabilities), request.max_output_tokens)
+        if top:
+            self._journal.want_log_probabilities(subject_id, top)
         self._journal.add_acceptance(acceptance, signature)
         self._kick(subject_id)
         return acceptance, signature
@@ -258,7 +269,10 @@ class Desk:
             charged=row.paid,
             issued_at=row.final_at,
         )
-        return Delivered(row.output, row.ids, row.inference_ms, receipt, sign(self._domain, receipt, self._account))
+        signed = sign(self._domain, receipt, self._account)
+        told = self._journal.log_probabilities(row.job_id)
+        parsed = None if told is None else LogProbabilitiesBody.model_validate_json(told)
+        return Delivered(row.output, row.ids, row.inference_ms, receipt, signed, parsed)
 
     def _settled(self, row: JobRow) -> JobRow:
         """The row with what the chain paid; asks the chain where the node has not seen the end yet."""

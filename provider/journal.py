@@ -20,38 +20,10 @@ from typing import Any
 from market.hashing import pack_tokens, unpack_tokens
 from market.types import Acceptance, Output, Quote, Request
 from provider.errors import JournalError
+from provider.journal_schema import ADDED, SCHEMA, SCHEMA_VERSION
 from provider.records import BONDED, JobRow, QuoteRow, Stage, StoredRequest, Tally
 
-SCHEMA_VERSION = 1
 BUSY_MILLISECONDS = 5_000  # another process may hold the file for so long
-_SCHEMA = """
-CREATE TABLE quotes (
-    digest BLOB PRIMARY KEY, nonce TEXT NOT NULL UNIQUE, client TEXT NOT NULL, model_id BLOB NOT NULL,
-    request_hash BLOB NOT NULL, body TEXT NOT NULL, signature BLOB NOT NULL, bond TEXT NOT NULL,
-    issued_at INTEGER NOT NULL, valid_until INTEGER NOT NULL, job_id BLOB);
-CREATE INDEX quotes_by_request ON quotes (request_hash, valid_until);
-CREATE INDEX quotes_by_expiry ON quotes (valid_until) WHERE job_id IS NULL;
-CREATE TABLE requests (
-    request_hash BLOB PRIMARY KEY, body TEXT NOT NULL, ids BLOB NOT NULL, keep_until INTEGER NOT NULL);
-CREATE TABLE acceptances (
-    subject_id BLOB NOT NULL, request_hash BLOB NOT NULL, accepted_at INTEGER NOT NULL, signature BLOB NOT NULL,
-    PRIMARY KEY (subject_id, request_hash));
-CREATE INDEX acceptances_by_request ON acceptances (request_hash);
-CREATE TABLE jobs (
-    job_id BLOB PRIMARY KEY, client TEXT NOT NULL, model_id BLOB NOT NULL, request_hash BLOB NOT NULL,
-    quote_digest BLOB NOT NULL, bond TEXT NOT NULL, commit_deadline INTEGER NOT NULL, public INTEGER NOT NULL,
-    stage TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '', detail TEXT NOT NULL DEFAULT '',
-    salt BLOB, ids BLOB, output TEXT, inference_ms INTEGER, attempts INTEGER NOT NULL DEFAULT 0,
-    outcome TEXT NOT NULL DEFAULT '', paid TEXT NOT NULL DEFAULT '0', final_at INTEGER NOT NULL DEFAULT 0,
-    release_at INTEGER NOT NULL DEFAULT 0, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL);
-CREATE INDEX jobs_by_stage ON jobs (stage);
-CREATE TABLE history (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, job_id BLOB NOT NULL, stage TEXT NOT NULL, at INTEGER NOT NULL);
-CREATE INDEX history_by_job ON history (job_id);
-CREATE VIEW open_jobs AS SELECT * FROM jobs WHERE stage NOT IN ('CLOSED', 'REFUSED');
-CREATE VIEW unbonded_jobs AS SELECT * FROM jobs WHERE stage IN ('SEEN', 'RUNNING', 'ANSWERED', 'COMMITTING');
-CREATE TABLE marks (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-"""
 
 
 class Journal:
@@ -80,12 +52,14 @@ class Journal:
         version = self._version()
         if version == 0:
             with self._write() as db:
-                for statement in _SCHEMA.split(";\n"):
+                for statement in SCHEMA.split(";\n"):
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         elif version != SCHEMA_VERSION:
             self._db.close()
             raise _wrong_version(path, version)
+        with self._write() as db:
+            db.execute(ADDED)
 
     @classmethod
     def read_only(cls, path: Path) -> Journal:
@@ -243,6 +217,10 @@ class Journal:
                 "((stage = 'CLOSED' AND final_at < ?1) OR (stage = 'REFUSED' AND updated_at < ?1))",
                 (outputs_before,),
             ).rowcount
+            dropped += db.execute(
+                "DELETE FROM log_probabilities WHERE job_id NOT IN (SELECT subject_id FROM acceptances) "
+                "AND job_id NOT IN (SELECT job_id FROM jobs WHERE ids IS NOT NULL)"
+            ).rowcount
         self._log_holds_dropped |= dropped > 0
         if self._log_holds_dropped:
             self._log_holds_dropped = not self._emptied_log()
@@ -365,15 +343,42 @@ class Journal:
             db.execute("UPDATE jobs SET public = 1 WHERE job_id = ?", (job_id,))
 
     def record_answer(
-        self, job_id: bytes, ids: Sequence[int], output: Output, salt: bytes, inference_ms: int, now: int
+        self,
+        job_id: bytes,
+        ids: Sequence[int],
+        output: Output,
+        salt: bytes,
+        inference_ms: int,
+        now: int,
+        log_probabilities: str | None = None,
     ) -> JobRow:
-        """Writes answer and salt, once: a job that has them keeps the first ones. Returns the row as it stands."""
+        """Writes answer and salt, once: a job that has them keeps the first ones. Returns the row as it stands.
+
+        `log_probabilities`: JSON, kept as long as the answer where `want_log_probabilities` asked for it.
+        """
         with self._write() as db:
-            db.execute(
+            written = db.execute(
                 "UPDATE jobs SET ids = ?, output = ?, salt = ?, inference_ms = ? WHERE job_id = ? AND salt IS NULL",
                 (pack_tokens(ids), json.dumps(output.to_json()), salt, inference_ms, job_id),
-            )
+            ).rowcount
+            if written:
+                db.execute("UPDATE log_probabilities SET body = ? WHERE job_id = ?", (log_probabilities, job_id))
             return self.advance(job_id, Stage.ANSWERED, now)
+
+    def want_log_probabilities(self, job_id: bytes, top: int) -> None:
+        """Notes that a job's client wants to know log-probabilities; the first wish stands."""
+        with self._write() as db:
+            db.execute("INSERT OR IGNORE INTO log_probabilities VALUES (?,?,NULL)", (job_id, top))
+
+    def log_probabilities_wanted(self, job_id: bytes) -> int:
+        """How many likeliest tokens are to be told of for each output token; 0: nothing."""
+        row = self._one("SELECT top FROM log_probabilities WHERE job_id = ?", job_id)
+        return 0 if row is None else int(row["top"])
+
+    def log_probabilities(self, job_id: bytes) -> str | None:
+        """What `record_answer` was given."""
+        row = self._one("SELECT body FROM log_probabilities WHERE job_id = ?", job_id)
+        return None if row is None else row["body"]
 
     def history(self, job_id: bytes) -> list[Stage]:
         """The stages a job went through, in order."""

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import structlog
 
+from market.api import LogProbabilitiesBody
 from market.chain import DEVELOPMENT_CHAIN_IDS
 from market.errors import ContractError
 from market.hashing import tokens_root, unpack_stop_tokens
@@ -183,6 +184,7 @@ class Node:
             stop_tokens=unpack_stop_tokens(stored.request.stop_tokens),
             sampling=Sampling.of(stored.request),
             owner=bytes.fromhex(job.client[2:]),
+            log_probabilities=self._journal.log_probabilities_wanted(row.job_id),
         )
         if not self._executor.submit(work):
             return Next(at=now + 1)
@@ -267,8 +269,9 @@ class Node:
 
     def _record(self, row: JobRow, answer: Answer) -> Next:
         output = Output(tokens_root(answer.ids), len(answer.ids), int(answer.finish))
+        told = LogProbabilitiesBody.of(answer.log_probabilities).model_dump_json() if answer.log_probabilities else None
         self._journal.record_answer(
-            row.job_id, answer.ids, output, self._random_bytes(32), answer.milliseconds, self._wall()
+            row.job_id, answer.ids, output, self._random_bytes(32), answer.milliseconds, self._wall(), told
         )
         self._executor.drop(row.job_id)
         return AGAIN

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 from market.deployment import Contracts
+from market.inference.engine import Engine, kernels_in_use, threads_in_use
 from provider.drain import Drain
 from provider.journal import Journal
 from provider.records import BONDED, JobRow, Stage
+
+_ENGINE = "engine"  # the journal's mark
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,44 @@ class RefusedJob:
 
 
 @dataclass(frozen=True)
+class EngineInUse:
+    """What an agent computes with.
+
+    Attributes:
+        device: as configured; kernels: what passed the self-test there, one name for each kind in use.
+        threads: of the engine, None where the library decides; started_at: unix seconds.
+    """
+
+    device: str
+    kernels: tuple[str, ...]
+    threads: int | None
+    started_at: int
+
+    @classmethod
+    def of(cls, engines: Iterable[Engine], device: str, now: int) -> Self:
+        loaded = list(engines)
+        kernels = tuple(sorted({kernels_in_use(engine) for engine in loaded}))
+        return cls(device, kernels, max((threads_in_use(engine) or 0 for engine in loaded), default=0) or None, now)
+
+    def __str__(self) -> str:
+        threads = "" if self.threads is None else f", {self.threads} thread{'s' if self.threads > 1 else ''}"
+        kernels = ", ".join(self.kernels)
+        return f"{kernels}{'' if self.device in kernels else f' on {self.device}'}{threads}"
+
+    def note(self, journal: Journal) -> None:
+        """For `assay provider status`, which is another process."""
+        journal.set_mark(_ENGINE, json.dumps(asdict(self)))
+
+    @classmethod
+    def noted(cls, journal: Journal) -> Self | None:
+        text = journal.mark(_ENGINE)
+        if text is None:
+            return None
+        fields = json.loads(text)
+        return cls(fields["device"], tuple(fields["kernels"]), fields["threads"], fields["started_at"])
+
+
+@dataclass(frozen=True)
 class Status:
     """Money in base units of the token, times in unix seconds.
 
@@ -46,6 +88,7 @@ class Status:
         credit: can be withdrawn now; wallet: tokens outside the vault; gas_wei: the chain's coin.
         earned: escrow paid to this provider, as far as the journal goes back.
         draining: whether it takes no new work.
+        engine: what computed when the agent last started, None before the first start.
     """
 
     address: str
@@ -62,6 +105,7 @@ class Status:
     earned: int
     settled_jobs: int
     draining: bool
+    engine: EngineInUse | None
     bonds: tuple[Bond, ...]
     open_jobs: tuple[OpenJob, ...]
     refused_jobs: tuple[RefusedJob, ...]
@@ -102,6 +146,7 @@ def gather(address: str, contracts: Contracts, journal: Journal | None, balance:
         earned=0 if journal is None else journal.earned(),
         settled_jobs=0 if journal is None else journal.settled_count(),
         draining=journal is not None and Drain(journal).active,
+        engine=None if journal is None else EngineInUse.noted(journal),
         bonds=tuple(Bond(_hex(row.job_id), row.bond, row.release_at) for row in open_rows if row.stage in BONDED),
         open_jobs=tuple(OpenJob(_hex(row.job_id), row.stage, row.commit_deadline) for row in open_rows),
         refused_jobs=tuple(

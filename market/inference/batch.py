@@ -64,11 +64,13 @@ class BatchEngine(Protocol):
         """Appends each part's ids to its slot (no slot twice); what each part wants."""
 
 
-def want_of(sampling: Picker | None) -> Want:
-    """What the next id is chosen by."""
-    return Want.TOKEN if sampling is None else Want.LOGITS
+def want_of(sampling: Picker | None, log_probabilities: int = 0) -> Want:
+    """What the next id, and the log-probabilities that are told of it, are made from."""
+    return Want.TOKEN if sampling is None and not log_probabilities else Want.LOGITS
 
 
 def chosen(result: int | Int64Array, sampling: Picker | None, position: int) -> int:
-    """The id for output position ``position``, out of what a step gave for ``want_of(sampling)``."""
-    return int(result) if sampling is None else sampling.pick(np.asarray(result), position)
+    """The id for output position ``position``, out of what a step gave for ``want_of(sampling, …)``."""
+    if sampling is not None:
+        return sampling.pick(np.asarray(result), position)
+    return int(result.argmax()) if isinstance(result, np.ndarray) else int(result)  # numpy promises the lowest

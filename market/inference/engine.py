@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from market.hashing import STOP_TOKENS_MAX
 from market.inference.batch import BatchEngine, Part, Want, chosen, want_of
 from market.inference.errors import BackendError, PromptError, SelfTestError
+from market.inference.log_probabilities import PositionLogProbabilities
 from market.inference.model import Config
 from market.inference.sampling import Picker
 from market.types import Finish
@@ -27,10 +28,13 @@ CHUNK = 256
 
 @dataclass(frozen=True)
 class Generation:
-    """Output ids and why they end there: STOP (the last id is a stop token), LENGTH or CANCELLED."""
+    """Output ids and why they end there: STOP (the last id is a stop token), LENGTH or CANCELLED; ERROR where a
+    scheduler could not choose the next id. ``log_probabilities``: one entry for each id, where they were asked for.
+    """
 
     ids: tuple[int, ...]
     finish: Finish
+    log_probabilities: tuple[PositionLogProbabilities, ...] = ()
 
 
 class Engine(BatchEngine, Protocol):
@@ -109,7 +113,8 @@ def load_engine(
     """An engine that serves ``pack``, proved exact on this machine by a self-test.
 
     Args:
-        device: cpu, cuda or cuda:<n>. Everything but cpu needs torch, which is imported only then.
+        device: cpu, cuda or cuda:<n>. Everything but cpu needs torch, which is imported only then. cuda was never run
+            on a GPU: only its parts were tested, on CPUs.
         threads: CPU threads, None = one on every processor that this process may use.
         kernels: one of KERNELS for the cpu; None = the environment's ASSAY_KERNELS, or auto.
         matmul: for torch: auto, int8 or float32.
@@ -147,6 +152,12 @@ def available_kernels() -> tuple[str, ...]:
 def kernels_in_use(engine: Engine) -> str:
     """What computes for this engine, in words for people."""
     return str(getattr(engine, "kernels", type(engine).__name__))
+
+
+def threads_in_use(engine: Engine) -> int | None:
+    """CPU threads of this engine; None where its library decides."""
+    threads = getattr(engine, "threads", None)
+    return threads if isinstance(threads, int) else None
 
 
 def _cpu_engine(pack: Pack, kernels: str, threads: int | None) -> Engine:

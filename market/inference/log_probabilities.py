@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from market.inference.batch import BatchEngine, Part, Want
 from market.inference.model import Int64Array
 from market.inference.sampling import exp2_negative, minus_ln
+
+TOP_LIMIT = 20
+"""Most of the likeliest tokens that are told for each output token."""
+ENTRIES_LIMIT = 2048 * (1 + TOP_LIMIT)
+"""Most log-probabilities of one answer: as JSON they fit the body of an answer (market.api.BODY_LIMIT)."""
 
 _LOG2_E_Q16 = 94548
 _DISTANCE_CAP = 1 << 40  # so far below the best, a weight is 0
@@ -23,6 +30,42 @@ class LogProbability:
 
     token: int
     value_q16: int
+
+
+@dataclass(frozen=True)
+class PositionLogProbabilities:
+    """Of one output token, and of the likeliest in its place."""
+
+    chosen: LogProbability
+    top: tuple[LogProbability, ...]
+
+
+def fitting_top(top: int, max_output_tokens: int) -> int:
+    """The most of ``top`` likeliest tokens that an answer of that length can have; 0 = no log-probabilities at all."""
+    return max(0, min(top, TOP_LIMIT, ENTRIES_LIMIT // max_output_tokens - 1))
+
+
+def at_position(logits: Int64Array, chosen: int, top: int) -> PositionLogProbabilities:
+    """What an answer tells of one output token; see ``log_probabilities``."""
+    own, likeliest = log_probabilities(logits, chosen, min(top, len(logits)))
+    return PositionLogProbabilities(own, tuple(likeliest))
+
+
+def recomputed(
+    engine: BatchEngine, prompt: Sequence[int], output: Sequence[int], top: int
+) -> tuple[PositionLogProbabilities, ...]:
+    """The log-probabilities of an answer, computed here: what somebody said of them is true iff it equals this.
+
+    Raises:
+        PromptError: an id is outside the vocabulary, or prompt and output are longer than the context.
+    """
+    slot, told = engine.new_slot(len(prompt) + len(output)), []
+    pending = list(prompt)
+    for token in output:
+        (logits,) = engine.step([Part(slot, pending, Want.LOGITS)])
+        told.append(at_position(np.asarray(logits), token, top))
+        pending = [token]
+    return tuple(told)
 
 
 def log_probabilities(logits: Int64Array, chosen: int, top: int = 0) -> tuple[LogProbability, list[LogProbability]]:

@@ -10,12 +10,15 @@ and int32 has room to spare.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 
 from market.inference.errors import BackendError, SelfTestError
+
+INT8_LEAST_ROWS = 17
+INT8_MULTIPLE = 8
 
 
 class PlaneProduct(Protocol):
@@ -29,10 +32,10 @@ class PlaneProduct(Protocol):
     name: str
     limit: int
 
-    def prepare(self, weight: torch.Tensor) -> torch.Tensor:
+    def prepare(self, weight: torch.Tensor) -> Any:
         """int8 [N, K] → whatever ``multiply`` wants as its second operand."""
 
-    def multiply(self, plane: torch.Tensor, prepared: torch.Tensor) -> torch.Tensor:
+    def multiply(self, plane: torch.Tensor, prepared: Any) -> torch.Tensor:
         """Integer-valued plane [M, K] in -128..127 (any dtype) → exact int32 sums [M, N]."""
 
 
@@ -49,6 +52,35 @@ class Int8Product:
 
     def multiply(self, plane: torch.Tensor, prepared: torch.Tensor) -> torch.Tensor:
         return torch._int_mm(plane.to(torch.int8), prepared)
+
+
+class GuardedWeight(NamedTuple):
+    """[K, N] with guards, and how many of its N columns are rows of the weight."""
+
+    weight: torch.Tensor
+    rows: int
+
+
+class GuardedInt8Product:
+    """The int8 product of CUDA (cublasLt), which takes more than 16 rows, and columns and weight rows in multiples of
+    8: rows and columns of zeros guard what is smaller, and never show in a sum.
+
+    Written from torch's own checks (aten/src/ATen/native/cuda/Blas.cpp, `_int_mm_out_cuda`); never run on a GPU.
+    """
+
+    name = "int8"
+    limit = 1 << 31
+
+    def prepare(self, weight: torch.Tensor) -> GuardedWeight:
+        rows, columns = weight.shape
+        more = (0, -columns % INT8_MULTIPLE, 0, -rows % INT8_MULTIPLE)
+        return GuardedWeight(torch.nn.functional.pad(weight, more).t() if any(more) else weight.t(), rows)
+
+    def multiply(self, plane: torch.Tensor, prepared: GuardedWeight) -> torch.Tensor:
+        rows, columns = plane.shape
+        more = (0, prepared.weight.shape[0] - columns, 0, max(INT8_LEAST_ROWS - rows, 0))
+        guarded = torch.nn.functional.pad(plane.to(torch.int8), more)
+        return torch._int_mm(guarded, prepared.weight)[:rows, : prepared.rows]
 
 
 class Float32Product:
@@ -77,20 +109,16 @@ def choose(name: str, device: torch.device, weights: Iterable[torch.Tensor]) -> 
     """The product called ``name`` (``auto``, ``int8``, ``float32``), proved right on these weights.
 
     ``auto`` takes int8 where it passes and float32 otherwise. Raises SelfTestError naming the check that
-    failed, BackendError for an unknown name or for int8 on a device other than the CPU (CUDA's int8 product
-    has shape limits).
+    failed, BackendError for an unknown name.
     """
     samples = list(weights)
+    int8: PlaneProduct = Int8Product() if device.type == "cpu" else GuardedInt8Product()
     if name == "auto":
-        if device.type == "cpu":
-            try:
-                return proved(Int8Product(), device, samples)
-            except (SelfTestError, RuntimeError):  # not exact or not built for this processor
-                pass
-        return proved(Float32Product(), device, samples)
-    if name == "int8" and device.type != "cpu":
-        raise BackendError("matmul int8", f"it exists on cpu only, not on {device.type}")
-    products: dict[str, PlaneProduct] = {"int8": Int8Product(), "float32": Float32Product()}
+        try:
+            return proved(int8, device, samples)
+        except (SelfTestError, RuntimeError):  # not exact, or not built for this processor or device
+            return proved(Float32Product(), device, samples)
+    products: dict[str, PlaneProduct] = {"int8": int8, "float32": Float32Product()}
     if name not in products:
         raise BackendError(f"matmul {name}", f"known paths are auto, {', '.join(products)}")
     return proved(products[name], device, samples)

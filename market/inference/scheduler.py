@@ -11,16 +11,22 @@ would tell anybody, by the time to the first token, that somebody else has sent 
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from market.errors import AssayError
 from market.inference.batch import BatchEngine, Part, Slot, Want, chosen, want_of
 from market.inference.engine import Generation, check_request
+from market.inference.log_probabilities import PositionLogProbabilities, at_position
 from market.inference.model import Int64Array
 from market.inference.sampling import Picker
 from market.types import Finish
+
+_LOG = logging.getLogger(__name__)
 
 
 class Overloaded(AssayError):
@@ -29,7 +35,10 @@ class Overloaded(AssayError):
 
 @dataclass(frozen=True)
 class Task:
-    """One request. ``owner``: whose earlier prompts its prefix may be shared with; empty: nobody's."""
+    """One request. ``owner``: whose earlier prompts its prefix may be shared with; empty: nobody's.
+
+    ``log_probabilities``: how many likeliest ids to tell of in place of each output id; 0: nothing is told.
+    """
 
     key: bytes
     ids: tuple[int, ...]
@@ -38,19 +47,27 @@ class Task:
     owner: bytes = b""
     sampling: Picker | None = None  # None: greedy
     on_token: Callable[[int], None] | None = None
+    log_probabilities: int = 0
+
+    @property
+    def want(self) -> Want:
+        """What a step must give for each output id."""
+        return want_of(self.sampling, self.log_probabilities)
 
 
 @dataclass(frozen=True)
 class SchedulerLimits:
     """slots: answers in progress at once, each with room for the whole context. step_tokens: ids one step computes at
     most (one per answer in progress, the rest for prompts). waiting: requests that may wait. reuse: shortest prefix, in
-    tokens, worth keeping a slot's content for.
+    tokens, worth keeping a slot's content for. spare: further slots, for owners without an answer in progress: one
+    whose long answers fill all others holds nobody up.
     """
 
     slots: int = 8
     step_tokens: int = 256
     waiting: int = 64
     reuse: int = 16
+    spare: int = 2
 
 
 @dataclass(eq=False)
@@ -78,6 +95,7 @@ class _Answer:
     task: Task
     held: _Held
     output: list[int] = field(default_factory=list)
+    told: list[PositionLogProbabilities] = field(default_factory=list)
 
     @property
     def unread(self) -> int:
@@ -87,6 +105,8 @@ class _Answer:
     def take(self, result: int | Int64Array) -> Finish | None:
         """The next id; why the answer ends with it, if it does."""
         token = chosen(result, self.task.sampling, len(self.output))
+        if self.task.log_probabilities:
+            self.told.append(at_position(np.asarray(result), token, self.task.log_probabilities))
         self.output.append(token)
         if self.task.on_token is not None:
             self.task.on_token(token)
@@ -163,8 +183,7 @@ class Scheduler:
     def admit(self) -> list[Task]:
         """Gives free slots to those who wait, as the next step would; returns whose answers begin with it."""
         admitted = []
-        while self._waiting and self.running < self._limits.slots:
-            owner = self._next_owner()
+        while (owner := self._next_owner()) is not None:
             tasks = self._waiting[owner]
             self._answers.append(_Answer(tasks[0], self._slot_for(tasks[0])))  # the task waits on if that raises
             admitted.append(tasks.popleft())
@@ -190,11 +209,13 @@ class Scheduler:
         self._steps += 1
         self.admit()
         plan = self._plan()
+        if not plan:
+            return []
         parts = [Part(answer.held.slot, ids, want) for answer, ids, want in plan]
         ended = []
         for (answer, ids, _), result in zip(plan, self._engine.step(parts), strict=True):
             answer.held.ids.extend(ids)
-            finish = None if result is None else answer.take(result)
+            finish = None if result is None else _finish(answer, result)
             if finish is not None:
                 ended.append((answer.task.key, self._leave(answer, finish)))
         return ended
@@ -202,14 +223,14 @@ class Scheduler:
     def _plan(self) -> list[tuple[_Answer, list[int], Want]]:
         """(answer, ids to append, what is wanted after them) for every answer that advances."""
         going = [answer for answer in self._answers if not answer.unread]
-        plan = [(answer, [answer.output[-1]], want_of(answer.task.sampling)) for answer in going]
+        plan = [(answer, [answer.output[-1]], answer.task.want) for answer in going]
         left = max(self._limits.step_tokens - len(plan), 1)
         reading = sorted((answer for answer in self._answers if answer.unread), key=lambda answer: answer.unread)
         for position, answer in enumerate(reading):  # what the short prompts leave goes to the long ones
             count = min(answer.unread, -(-left // (len(reading) - position)))
             if count:
                 start = len(answer.held.ids)
-                want = want_of(answer.task.sampling) if count == answer.unread else Want.NOTHING
+                want = answer.task.want if count == answer.unread else Want.NOTHING
                 plan.append((answer, list(answer.task.ids[start : start + count]), want))
                 left -= count
         return plan
@@ -219,12 +240,14 @@ class Scheduler:
         self._answers.remove(answer)
         answer.held.used = self._steps
         self._idle.append(answer.held)
-        return Generation(tuple(answer.output), finish)
+        return Generation(tuple(answer.output), finish, tuple(answer.told))
 
-    def _next_owner(self) -> bytes:
-        """Who has the fewest answers in progress; among those, whose turn is longest ago."""
+    def _next_owner(self) -> bytes | None:
+        """Who has the fewest answers in progress; among those, whose turn is longest ago. None: no slot for anybody."""
         running = Counter(answer.task.owner for answer in self._answers)
-        return min(self._waiting, key=lambda owner: running[owner])
+        owner = min(self._waiting, key=lambda owner: running[owner], default=None)
+        room = self._limits.slots + (0 if owner is None or running[owner] else self._limits.spare)
+        return owner if self.running < room else None
 
     def _slot_for(self, task: Task) -> _Held:
         """The idle slot that shares the longest prefix; else a new one, or the one that has been idle for longest."""
@@ -234,7 +257,7 @@ class Scheduler:
 
         best = max(self._idle, key=shared, default=None)
         if best is None or not shared(best):
-            if len(self._idle) + self.running < self._limits.slots:
+            if not self._idle or len(self._idle) + self.running < self._limits.slots:
                 return _Held(self._engine.new_slot(self._engine.config.context), owner=task.owner)
             best = min(self._idle, key=lambda held: held.used)
         count = shared(best)
@@ -243,3 +266,12 @@ class Scheduler:
         best.ids, best.owner = best.ids[:count], task.owner
         self.reused_tokens += count
         return best
+
+
+def _finish(answer: _Answer, result: int | Int64Array) -> Finish | None:
+    """Takes what a step gave for an answer. One that cannot use it ends alone: its neighbours' results are good."""
+    try:
+        return answer.take(result)
+    except Exception as error:  # noqa: BLE001 - a picker or a listener of the caller's; its text may hold the prompt
+        _LOG.error("an answer ended: choosing its next id raised %s", type(error).__name__)
+        return Finish.ERROR

@@ -1,6 +1,8 @@
-"""The serving engine: docs/numerics.md in torch, with a key/value cache, batches and any chunking of the prompt.
+"""The engine in torch: docs/numerics.md with a key/value cache, batches and any chunking of the prompt.
 
-Bit-equal to ``market.inference.reference`` on every device, thread count, batch size and chunking.
+Bit-equal to ``market.inference.reference`` on every device, thread count, batch size and chunking. On CUDA it was
+never run: no GPU was at hand. There, too, the self-test decides before anything is served, and `python -m bench cuda`
+compares whole answers with the CPU's.
 B = batch, T = new positions, R = B*T rows, D = hidden, H = heads, G = key/value heads, S = head size, V = vocabulary.
 """
 

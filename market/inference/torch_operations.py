@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from math import isqrt
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 
@@ -56,7 +56,7 @@ class Projection(NamedTuple):
     """Matrices that read the same activations."""
 
     product: PlaneProduct
-    prepared: tuple[torch.Tensor, ...]
+    prepared: tuple[Any, ...]
     multipliers: tuple[torch.Tensor, ...]  # int64 [N] each
     exponents: tuple[int, ...]
 

@@ -112,6 +112,18 @@ def test_job_post_with_a_temperature_tells_the_seed_that_gives_the_same_answer_a
     assert (quoted["sampling"]["top_k"], quoted["sampling"]["temperature"]) == (3, "1")
 
 
+def test_job_post_with_logprobs_shows_how_likely_each_token_was(town: Town, assay) -> None:  # type: ignore[no-untyped-def]
+    often = ("job", "post", PROMPT, "--yes", "-t", "5", "--mode", "none", *honest(town))
+    shown = assay(*often, "--logprobs", "2")
+    assert shown.stderr.count(" %  ") == 5
+    assert "proved by nobody" in shown.stderr
+    assert "%" not in shown.stdout  # the answer alone
+    found = document(assay(*often, "--logprobs", "2", "--json"))
+    assert [told["chosen"]["id"] for told in found["log_probabilities"]] == found["ids"]
+    assert all(len(told["top"]) == 2 and told["top"][0]["ln_q16"] <= 0 for told in found["log_probabilities"])
+    assert document(assay(*often, "--json"))["log_probabilities"] == []
+
+
 def test_job_post_killed_after_posting_goes_on_with_watch(town: Town, tmp_path: Path, assay) -> None:
     process = subprocess.Popen(
         [*ASSAY, "job", "post", PROMPT, "--yes", "-t", "5", *honest(town)],

@@ -7,14 +7,17 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from client import Client, JobOptions, JobResult, Progress
-from client.errors import JobCancelled, NoAgreement
+from client.errors import BadRequest, JobCancelled, NoAgreement
 from client.steps import STEPS
 from client.store import JobRecord, StoredQuote
 from market.inference import reference, reference_sampling
+from market.inference.engine import load_engine
+from market.inference.log_probabilities import recomputed
 from market.inference.sampling import Sampling
 from market.models.pack import load_pack
 from market.models.text import Text
@@ -138,6 +141,50 @@ def test_job_sampled_by_its_seed_is_agreed_on_by_all_and_can_be_asked_again(
     assert client.run(PROMPT, options=alone, seed=chosen.seed).ids == result.ids
     others = [client.run(PROMPT, options=alone, seed=bytes([n]) * 32).ids for n in range(2)]
     assert any(ids != result.ids for ids in others)
+
+
+def test_job_with_log_probabilities_tells_what_anybody_can_recompute(
+    connect: Connect, honest: JobOptions, tiny_pack: Path
+) -> None:
+    client = connect()
+    plain = client.run(PROMPT, options=honest)
+    assert plain.log_probabilities == ()
+    posted = client.post(PROMPT, options=honest, log_probabilities=3)
+    result = client.watch(posted.job_id)  # what was asked for survives a restart
+    assert result.ids == plain.ids
+    assert result.problems == ()  # three providers told the same
+    pack = load_pack(tiny_pack)
+    text = Text((tiny_pack / "tokenizer.json").read_bytes(), (tiny_pack / "template.jinja").read_bytes())
+    prompt = text.encode_chat([{"role": "user", "content": PROMPT}])
+    expected = recomputed(load_engine(pack, threads=1), prompt, result.ids, 3)
+    assert [(told.chosen.id, told.chosen.ln_q16) for told in result.log_probabilities] == [
+        (each.chosen.token, each.chosen.value_q16) for each in expected
+    ]
+    assert [[(each.id, each.ln_q16) for each in told.top] for told in result.log_probabilities] == [
+        [(each.token, each.value_q16) for each in one.top] for one in expected
+    ]
+    assert [told.chosen.text for told in result.log_probabilities] == [
+        text.decode([token], keep_special=True) for token in result.ids
+    ]
+    shown = client.show(result.job_id)
+    assert shown.log_probabilities == result.log_probabilities
+    assert json.loads(json.dumps(shown.to_json()))["log_probabilities"][0]["chosen"]["id"] == result.ids[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"log_probabilities": 21}, "up to 20"),
+        ({"log_probabilities": -1}, "up to 20"),
+        ({"log_probabilities": 20, "max_output_tokens": 2049}, "an answer holds 43008"),
+        ({"log_probabilities": 1, "draw": True, "allow": frozenset()}, "--logprobs"),
+    ],
+)
+def test_log_probabilities_that_cannot_be_told_are_refused_before_anybody_is_asked(
+    client: Client, honest: JobOptions, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(BadRequest, match=words):
+        client.quote(PROMPT, options=dataclasses.replace(honest, **changes))
 
 
 def test_job_with_a_stop_string_is_cut_here_and_nowhere_else(connect: Connect, honest: JobOptions) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from market.inference.engine import available_kernels
 from market.keystore import load_account
 from market.types import Mode
 from provider.journal import Journal
@@ -120,6 +121,9 @@ def stopped_by_itself(program: Program) -> bool:
 def test_status_of_a_running_agent_shows_stake_bonds_and_earnings(market: Market, running: Program) -> None:
     before = status(running)
     assert (before["staked"], before["earned"], before["bonds"]) == (STAKE, 0, [])
+    engine = before["engine"]
+    assert (engine["device"], engine["kernels"], engine["threads"]) == ("cpu", [available_kernels()[0]], 1)
+    assert abs(engine["started_at"] - time.time()) < 600
     assert before["endpoint"] == running.url
     job, _ = market.start_job(running.url)
     until(lambda: market.settled(job))
@@ -132,6 +136,7 @@ def test_status_of_a_running_agent_shows_stake_bonds_and_earnings(market: Market
     shown = assay("status", "--config", provider_file(running))
     assert shown.returncode == 0
     assert "earned" in shown.stdout
+    assert f"{available_kernels()[0]} on cpu, 1 thread (agent started 20" in shown.stdout
 
 
 def test_withdraw_beside_a_running_agent_is_carried_out_by_it(market: Market, running: Program) -> None:

@@ -10,7 +10,7 @@ from eth_account.signers.local import LocalAccount
 
 from client.outputs import OutputReader, Patience, Source
 from client.signatures import SignatureChecker
-from market.api import OutputBody
+from market.api import LogProbabilitiesBody, OutputBody
 from market.hashing import keccak256, tokens_root
 from market.signing import sign, verify
 from market.types import Finish, Mode, Output, OutputAccess, Receipt
@@ -118,6 +118,47 @@ async def test_output_that_does_not_fit_is_refused_and_the_next_replica_s_taken(
     found = await fetch(Street({0: bad, 1: serving(1)}), 2)
     assert found.ids == IDS
     assert [signed.provider for signed in found.receipts] == [account(1).address]
+
+
+TOLD = LogProbabilitiesBody(chosen=[-5, -1, 0], top_ids=[[4, 7], [8, 9], [2]], top=[[-2, -5], [-1, -9], [0]])
+
+
+def telling(number: int, told: LogProbabilitiesBody | None) -> Answer:
+    def answer(asked: httpx.Request) -> httpx.Response:
+        body = serving(number)(asked).json() | {"logProbabilities": None if told is None else told.to_json()}
+        return httpx.Response(200, json=body)
+
+    return answer
+
+
+async def test_log_probabilities_come_with_the_output_from_whoever_tells_them() -> None:
+    found = await fetch(Street({0: telling(0, None), 1: telling(1, TOLD), 2: telling(2, TOLD)}), 3)
+    assert found.problems == []
+    assert [(each.chosen.id, each.chosen.ln_q16) for each in found.log_probabilities] == [(7, -5), (8, -1), (2, 0)]
+    assert [(each.id, each.ln_q16) for each in found.log_probabilities[0].top] == [(4, -2), (7, -5)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"chosen": [-5, -1]}, "told of 2 tokens, the answer has 3"),
+        ({"top_ids": [[4, 7], [8, 9], []]}, "not in their order"),
+        ({"top": [[-5, -2], [-1, -9], [0]]}, "not in their order"),
+    ],
+)
+async def test_log_probabilities_that_do_not_fit_are_left_out_and_the_answer_stands(
+    changes: dict[str, list[object]], words: str
+) -> None:
+    found = await fetch(Street({0: telling(0, TOLD.model_copy(update=changes))}))
+    assert (found.ids, found.log_probabilities, len(found.receipts)) == (IDS, (), 1)
+    assert words in found.problems[0]
+
+
+async def test_providers_that_tell_other_log_probabilities_are_noted() -> None:
+    other = TOLD.model_copy(update={"chosen": [-5, -1, -1]})
+    found = await fetch(Street({0: telling(0, TOLD), 1: telling(1, other)}), 2)
+    assert found.ids == IDS
+    assert "one of both is wrong" in found.problems[0]
 
 
 async def test_output_that_is_not_ready_yet_is_asked_for_again() -> None:

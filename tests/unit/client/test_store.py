@@ -26,6 +26,7 @@ RECORD = JobRecord(
     quotes=tuple(StoredQuote(*signed(number), f"http://127.0.0.1:{9000 + number}") for number in range(3)),
     selection_seed=keccak256(b"seed"),
     stop_strings=("\n\n", "end"),
+    log_probabilities=3,
 )
 
 

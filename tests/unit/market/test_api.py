@@ -18,6 +18,7 @@ from market.api import (
     DeliveryBody,
     ErrorBody,
     HealthBody,
+    LogProbabilitiesBody,
     Message,
     ModelBody,
     ModelsBody,
@@ -50,6 +51,14 @@ BODIES: list[Body] = [
     DeliveryBody(subject_id=h("job"), request=REQUEST, ids=[], messages=[Message(role="user", content="hé")]),
     AcceptanceBody(acceptance=Acceptance(h("job"), REQUEST.request_hash, 1), signature=SIGNATURE),
     OutputBody(output=OUTPUT, ids=[7, 8, 2], receipt=RECEIPT, signature=SIGNATURE, inference_ms=12),
+    DeliveryBody(subject_id=h("job"), request=REQUEST, ids=[1], log_probabilities=20),
+    OutputBody(
+        output=OUTPUT,
+        ids=[7, 8],
+        receipt=RECEIPT,
+        signature=SIGNATURE,
+        log_probabilities=LogProbabilitiesBody(chosen=[-5, 0], top_ids=[[9, 7], [8]], top=[[-4, -5], [0]]),
+    ),
     ModelsBody(
         models=[
             ModelBody(

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from eth_account import Account
 
+from market.api import LogProbabilitiesBody
 from market.chain import Block
 from market.errors import BadSignature
 from market.hashing import keccak256, tokens_root
 from market.types import Finish, Mode, Output
 from market.views import JobState, ReplicaState
+from provider.catalogue import Served
 from provider.chainside import Outlook
+from provider.config import Limits
 from provider.desk import Desk
 from provider.errors import Refusal
 from provider.journal import Journal
@@ -125,3 +130,39 @@ def test_answer_of_a_private_job_needs_its_clients_signature(counter: Counter) -
     counter.journal._db.execute("UPDATE jobs SET public = 0")
     with pytest.raises(BadSignature):
         counter.desk.output(JOB, None, b"")
+
+
+@pytest.mark.parametrize(("asked", "limit", "kept"), [(7, 20, 7), (7, 3, 3), (7, 0, 0), (0, 20, 0)])
+def test_log_probabilities_are_noted_as_far_as_the_limit_allows(
+    tmp_path: Path, asked: int, limit: int, kept: int
+) -> None:
+    quoted = Counter(tmp_path / "journal.sqlite")
+    quoted.journal.add_quote(b"d" * 32, quoted.quote, b"s" * 65, NOW)
+    served = SimpleNamespace(product=samples.PRODUCT, text=None)
+    desk = Desk(
+        quoted.chain,
+        quoted.journal,
+        samples.shop(limits=Limits(max_input_tokens=100, max_output_tokens=64, max_log_probabilities=limit)),
+        {samples.MODEL_ID: cast(Served, served)},
+        Account.from_key(b"\x01" * 32),
+        load=lambda: 0,
+        kick=quoted.kicked.append,
+    )
+    request = samples.request()
+    desk.accept(request.request_hash, JOB, request, samples.IDS, None, asked)
+    assert quoted.journal.log_probabilities_wanted(JOB) == kept
+    assert quoted.kicked == [JOB]
+    quoted.journal.close()
+
+
+def test_log_probabilities_go_out_beside_the_answer_and_not_into_what_is_signed(counter: Counter) -> None:
+    counter.journal.want_log_probabilities(JOB, 1)
+    counter.answered()
+    counter.settled(agreed=OURS.output_hash, paid=13, seen=True)
+    without = counter.desk.output(JOB, None, b"")
+    assert without.log_probabilities is None
+    told = LogProbabilitiesBody(chosen=[-1, -2, -3], top_ids=[[7], [8], [2]], top=[[-1], [-2], [-3]])
+    counter.journal._db.execute("UPDATE log_probabilities SET body = ?", (told.model_dump_json(),))
+    delivered = counter.desk.output(JOB, None, b"")
+    assert delivered.log_probabilities == told
+    assert (delivered.receipt, delivered.signature) == (without.receipt, without.signature)

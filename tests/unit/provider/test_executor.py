@@ -13,7 +13,7 @@ import pytest
 
 from market.hashing import keccak256
 from market.inference.batch import Part, Result, Want
-from market.inference.model import Config
+from market.inference.model import Config, Int64Array
 from market.inference.sampling import Sampling
 from market.types import Finish
 from provider.executor import Answer, EngineExecutor, Failure, Work
@@ -109,6 +109,60 @@ def test_work_is_answered_with_its_time(bench: Bench) -> None:
 def test_work_beyond_the_limit_is_not_taken(bench: Bench) -> None:
     assert [bench.executor.submit(work(name)) for name in (1, 2, 3, 4)] == [True, True, True, False]
     assert not bench.executor.holds(work(4).job_id)
+
+
+def test_owner_who_fills_the_queue_keeps_nobody_out(bench: Bench) -> None:
+    """Refused jobs come again every second, in no order: one of a hundred of another's would never get in."""
+    greedy = [replace(work(name), owner=b"greedy") for name in range(1, 5)]
+    others = [replace(work(10 + name), owner=bytes([name])) for name in range(4)]
+    assert [bench.executor.submit(item) for item in greedy] == [True, True, True, False]
+    assert [bench.executor.submit(item) for item in others] == [True, True, True, False]  # twice the limit is the end
+    assert not bench.executor.submit(replace(work(20), owner=bytes([1])))
+    assert not bench.executor.submit(work(21))  # whose owner nobody knows
+    bench.engine.gate.release(100)
+    assert len({bench.done.get(timeout=TIMEOUT) for _ in range(6)}) == 6
+    assert bench.executor.submit(greedy[3])
+
+
+def test_log_probabilities_come_with_the_answer_that_asked_for_them(bench: Bench) -> None:
+    for item in (work(1), replace(work(2), log_probabilities=3)):
+        assert bench.executor.submit(item)
+        bench.engine.gate.release(2)
+        bench.done.get(timeout=TIMEOUT)
+    assert bench.engine.wanted == [{Want.TOKEN}, {Want.TOKEN}, {Want.LOGITS}, {Want.LOGITS}]
+    plain, told = (bench.executor.outcome(work(name).job_id) for name in (1, 2))
+    assert isinstance(plain, Answer)
+    assert isinstance(told, Answer)
+    assert plain.log_probabilities == ()
+    assert (told.ids, told.finish) == ((2, 2), Finish.LENGTH)
+    assert [(each.chosen.token, [top.token for top in each.top]) for each in told.log_probabilities] == [
+        (2, [2, 0, 1])
+    ] * 2
+
+
+class Unlucky:
+    def pick(self, logits: Int64Array, position: int) -> int:
+        raise ValueError(len(logits), position)
+
+
+def test_answer_whose_choice_raises_is_a_failure_and_its_neighbours_are_answered(bench: Bench) -> None:
+    bench.executor.submit(replace(work(1), sampling=Unlucky()))
+    bench.executor.submit(work(2))
+    bench.engine.gate.release(10)
+    assert {bench.done.get(timeout=TIMEOUT)[0] for _ in range(2)} == {1, 2}
+    assert bench.executor.outcome(work(1).job_id) == Failure("ENGINE_FAILED", "The next token could not be chosen.")
+    answer = bench.executor.outcome(work(2).job_id)
+    assert isinstance(answer, Answer)
+    assert answer.ids == (2, 2)
+
+
+def test_work_for_a_model_that_is_not_here_fails_and_the_thread_lives(bench: Bench) -> None:
+    bench.executor.submit(replace(work(1), model_id=keccak256(b"nobody's")))
+    assert bench.done.get(timeout=TIMEOUT) == work(1).job_id
+    assert bench.executor.outcome(work(1).job_id) == Failure("ENGINE_FAILED", "The engine raised KeyError.")
+    bench.executor.submit(work(2))
+    bench.engine.gate.release(2)
+    assert bench.done.get(timeout=TIMEOUT) == work(2).job_id
 
 
 def test_work_submitted_twice_runs_once(bench: Bench) -> None:

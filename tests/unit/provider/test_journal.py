@@ -184,6 +184,50 @@ def test_forget_drops_prompts_but_not_those_of_open_jobs(journal: Journal) -> No
     assert (row.ids, row.output) == (None, OUTPUT)
 
 
+def test_log_probabilities_are_kept_as_long_as_their_answer(journal: Journal) -> None:
+    request = samples.request()
+    journal.put_request(request, samples.IDS, NOW)
+    journal.want_log_probabilities(JOB, 5)
+    journal.want_log_probabilities(JOB, 9)  # the first wish stands
+    journal.add_acceptance(Acceptance(JOB, request.request_hash, NOW), b"a" * 65)
+    journal.forget(NOW - 1, outputs_before=0)
+    assert (journal.log_probabilities_wanted(JOB), journal.log_probabilities(JOB)) == (5, None)
+    assert journal.log_probabilities_wanted(keccak256(b"another")) == 0
+    add_job(journal)
+    journal.record_answer(JOB, ANSWER, OUTPUT, SALT, 12, NOW, '{"secret": 1}')
+    journal.record_answer(JOB, ANSWER, OUTPUT, SALT, 12, NOW, "again")
+    journal.advance(JOB, Stage.CLOSED, NOW, final_at=NOW)
+    journal.forget(NOW + 1, outputs_before=NOW)
+    assert journal.log_probabilities(JOB) == '{"secret": 1}'
+    journal.forget(NOW + 1, outputs_before=NOW + 1)
+    assert (journal.log_probabilities_wanted(JOB), journal.log_probabilities(JOB)) == (0, None)
+    assert not any(b"secret" in path.read_bytes() for path in journal.path.parent.iterdir())
+
+
+def test_log_probabilities_nobody_asked_for_are_not_kept(journal: Journal) -> None:
+    add_job(journal)
+    journal.record_answer(JOB, ANSWER, OUTPUT, SALT, 12, NOW, "{}")
+    assert journal.log_probabilities(JOB) is None
+
+
+def test_log_probabilities_of_a_job_that_never_came_are_forgotten_with_its_prompt(journal: Journal) -> None:
+    request = samples.request()
+    journal.put_request(request, samples.IDS, NOW)
+    journal.want_log_probabilities(JOB, 5)
+    journal.add_acceptance(Acceptance(JOB, request.request_hash, NOW), b"a" * 65)
+    journal.forget(NOW + 1, outputs_before=0)
+    assert journal.log_probabilities_wanted(JOB) == 0
+
+
+def test_journal_of_before_log_probabilities_takes_them(journal: Journal) -> None:
+    journal._db.execute("DROP TABLE log_probabilities")
+    journal.close()
+    again = Journal(journal.path)
+    again.want_log_probabilities(JOB, 5)
+    assert again.log_probabilities_wanted(JOB) == 5
+    again.close()
+
+
 def test_prompt_of_a_closed_job_is_dropped_though_its_time_is_not_over(journal: Journal) -> None:
     request = samples.request()
     journal.put_request(request, samples.IDS, NOW + 3_600)

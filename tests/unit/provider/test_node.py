@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from market.errors import ContractError
 from market.hashing import ZERO32, keccak256
+from market.inference.log_probabilities import LogProbability, PositionLogProbabilities
 from market.types import ZERO_ADDRESS, Commitment
 from market.views import BondState, JobState, ReplicaState
 from provider.config import Gas
@@ -15,7 +17,7 @@ from provider.executor import Failure
 from provider.node import Next
 from provider.records import Stage
 from tests.unit.provider import samples
-from tests.unit.provider.desk import JOB, NOW, OUTPUT, SALT, Desk
+from tests.unit.provider.desk import ANSWER, JOB, NOW, OUTPUT, SALT, Desk
 from tests.unit.provider.fakes import DOMAIN, OTHER, Crash
 
 
@@ -53,6 +55,22 @@ def test_job_with_its_request_starts_inference_once(desk: Desk) -> None:
     work = desk.executor.work[JOB]
     assert (work.ids, work.max_output_tokens, work.stop_tokens) == (samples.IDS, 16, (2,))
     assert desk.row().stage is Stage.RUNNING
+
+
+def test_log_probabilities_are_asked_of_the_engine_and_kept_beside_the_answer(desk: Desk) -> None:
+    desk.journal.want_log_probabilities(JOB, 1)
+    desk.deliver()
+    desk.run()
+    assert desk.executor.work[JOB].log_probabilities == 1
+    likely = LogProbability(7, -3)
+    desk.executor.outcomes[JOB] = replace(
+        ANSWER, log_probabilities=(PositionLogProbabilities(likely, (likely,)),) * len(ANSWER.ids)
+    )
+    desk.run()
+    assert desk.row().output == OUTPUT  # the output knows nothing of them
+    told = desk.journal.log_probabilities(JOB)
+    assert told is not None
+    assert json.loads(told) == {"chosen": [-3] * 3, "topIds": [[7]] * 3, "top": [[-3]] * 3}
 
 
 def settled(desk: Desk) -> None:

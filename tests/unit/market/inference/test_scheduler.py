@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from market.inference.batch import Part, Result, Slot
-from market.inference.engine import Generation
+from market.inference.batch import Part, Result, Slot, Want
+from market.inference.engine import Engine, Generation, load_engine
 from market.inference.errors import PromptError
+from market.inference.log_probabilities import fitting_top, log_probabilities, recomputed
 from market.inference.model import Int64Array
+from market.inference.native import library
 from market.inference.sampling import Sampling
 from market.inference.scheduler import Overloaded, Scheduler, SchedulerLimits, Task
 from market.inference.torch_engine import TorchEngine
@@ -59,16 +62,33 @@ def drain(scheduler: Scheduler) -> dict[bytes, Generation]:
     return ended
 
 
+@pytest.fixture(scope="module", params=["torch", "native"])
+def serving(request: pytest.FixtureRequest, tiny_pack: Pack, tiny_engine: TorchEngine) -> Engine:
+    if request.param == "torch":
+        return tiny_engine
+    if not library.supported():
+        pytest.skip("the package was installed without a C compiler")
+    return load_engine(tiny_pack, threads=1)
+
+
+def by_itself(engine: Engine, t: Task) -> Generation:
+    answer = engine.generate(t.ids, t.max_output_tokens, t.stop_tokens, sampling=t.sampling)
+    told = recomputed(engine, t.ids, answer.ids, t.log_probabilities) if t.log_probabilities else ()
+    return replace(answer, log_probabilities=told)
+
+
 @settings(deadline=None, max_examples=25)
 @given(
     prompts=st.lists(st.lists(IDS, min_size=1, max_size=24), min_size=1, max_size=7),
     owners=st.lists(st.sampled_from([b"", b"a", b"b"]), min_size=7, max_size=7),
     lengths=st.lists(st.integers(1, 8), min_size=7, max_size=7),
-    limits=st.builds(SchedulerLimits, st.integers(1, 4), st.integers(1, 16), st.just(9), st.integers(1, 8)),
+    limits=st.builds(
+        SchedulerLimits, st.integers(1, 4), st.integers(1, 16), st.just(9), st.integers(1, 8), st.integers(0, 2)
+    ),
     order=st.randoms(use_true_random=False),
 )
 def test_answer_does_not_depend_on_its_neighbours(
-    tiny_engine: TorchEngine,
+    serving: Engine,
     prompts: list[list[int]],
     owners: list[bytes],
     lengths: list[int],
@@ -79,11 +99,19 @@ def test_answer_does_not_depend_on_its_neighbours(
     prompts = [prompt if order.random() < 0.5 else (prompts[0] + prompt)[:24] for prompt in prompts]
     pickers = (None, Sampling(1 << 15, 9, 1 << 16, bytes(32)))
     tasks = [
-        task(n, prompt, lengths[n], owner=owners[n], stop_tokens=(2,), sampling=order.choice(pickers))
+        task(
+            n,
+            prompt,
+            lengths[n],
+            owner=owners[n],
+            stop_tokens=(2,),
+            sampling=order.choice(pickers),
+            log_probabilities=order.choice((0, 0, 3)),
+        )
         for n, prompt in enumerate(prompts)
     ]
-    alone = {t.key: tiny_engine.generate(t.ids, t.max_output_tokens, t.stop_tokens, sampling=t.sampling) for t in tasks}
-    scheduler, pending, got = Scheduler(tiny_engine, limits), list(tasks), dict[bytes, Generation]()
+    alone = {t.key: by_itself(serving, t) for t in tasks}
+    scheduler, pending, got = Scheduler(serving, limits), list(tasks), dict[bytes, Generation]()
     cancelled: dict[bytes, Generation] = {}
     while pending or scheduler.busy:
         if pending and (not scheduler.busy or order.random() < 0.4):
@@ -99,6 +127,7 @@ def test_answer_does_not_depend_on_its_neighbours(
     for key, end in cancelled.items():
         assert end.finish is Finish.CANCELLED
         assert end.ids == alone[key].ids[: len(end.ids)]
+        assert end.log_probabilities == alone[key].log_probabilities[: len(end.ids)]
 
 
 def test_ids_are_heard_as_they_come(tiny_engine: TorchEngine) -> None:
@@ -109,6 +138,42 @@ def test_ids_are_heard_as_they_come(tiny_engine: TorchEngine) -> None:
     assert len(heard) == 1
     (answer,) = drain(scheduler).values()
     assert tuple(heard) == answer.ids
+
+
+def test_log_probabilities_are_those_of_the_logits_that_chose(tiny_engine: TorchEngine) -> None:
+    scheduler = Scheduler(tiny_engine)
+    scheduler.submit(task(1, [1, 70, 80], 5, log_probabilities=4))
+    (answer,) = drain(scheduler).values()
+    assert answer.ids == tiny_engine.generate([1, 70, 80], 5, ()).ids
+    slot, pending = tiny_engine.new_slot(8), [1, 70, 80]
+    for token, told in zip(answer.ids, answer.log_probabilities, strict=True):
+        (logits,) = tiny_engine.step([Part(slot, pending, Want.LOGITS)])
+        own, top = log_probabilities(np.asarray(logits), token, 4)
+        assert (told.chosen, list(told.top)) == (own, top)
+        assert told.top[0].token == token  # greedy
+        pending = [token]
+
+
+def test_log_probabilities_of_more_tokens_than_there_are_tell_of_all(tiny_engine: TorchEngine) -> None:
+    (told,) = recomputed(tiny_engine, [1, 70], [80], 10_000)
+    assert sorted(each.token for each in told.top) == list(range(tiny_engine.config.vocabulary))
+
+
+@pytest.mark.parametrize(
+    ("top", "length", "fits"),
+    [
+        (0, 5, 0),
+        (3, 5, 3),
+        (20, 2048, 20),
+        (21, 1, 20),
+        (20, 2049, 19),
+        (20, 21_504, 1),
+        (20, 21_505, 0),
+        (5, 10**9, 0),
+    ],
+)
+def test_log_probabilities_fit_the_body_of_an_answer(top: int, length: int, fits: int) -> None:
+    assert fitting_top(top, length) == fits
 
 
 def test_other_choice_of_ids_is_the_tasks(tiny_engine: TorchEngine) -> None:
@@ -179,7 +244,7 @@ def test_short_prompt_is_not_held_up_by_a_long_one(watched: Watched) -> None:
 
 def test_owner_with_many_requests_does_not_hold_up_the_others(tiny_engine: TorchEngine) -> None:
     """Whoever has fewest answers in progress gets the next slot, also if others of the line have waited for longer."""
-    scheduler = Scheduler(tiny_engine, SchedulerLimits(slots=2))
+    scheduler = Scheduler(tiny_engine, SchedulerLimits(slots=2, spare=0))
     for name in range(6):
         scheduler.submit(task(name, [5 + name], 3 + name, owner=b"greedy"))
     assert [admitted.key[0] for admitted in scheduler.admit()] == [0, 1]
@@ -188,8 +253,22 @@ def test_owner_with_many_requests_does_not_hold_up_the_others(tiny_engine: Torch
     assert [admitted.key[0] for admitted in scheduler.admit()] == [9]
 
 
+def test_owner_whose_long_answers_fill_the_slots_does_not_hold_up_the_others(watched: Watched) -> None:
+    scheduler = Scheduler(watched, SchedulerLimits(slots=2, spare=2))
+    for name in range(4):
+        scheduler.submit(task(name, [5 + name], 30, owner=b"greedy"))
+    assert [admitted.key[0] for admitted in scheduler.admit()] == [0, 1]
+    for name in range(4):
+        scheduler.submit(task(10 + name, [50 + name], 2, owner=bytes([name])))
+    assert [admitted.key[0] for admitted in scheduler.admit()] == [10, 11]  # and no more: 2 slots and 2 spare ones
+    assert [key[0] for _ in range(4) for key, _ in scheduler.step()] == [10, 11, 12, 13]
+    assert [admitted.key[0] for admitted in scheduler.admit()] == []  # spare slots are not for who has answers
+    assert len(drain(scheduler)) == 4
+    assert watched.slots == 4
+
+
 def test_owners_with_as_many_answers_take_turns(tiny_engine: TorchEngine) -> None:
-    scheduler = Scheduler(tiny_engine, SchedulerLimits(slots=1))
+    scheduler = Scheduler(tiny_engine, SchedulerLimits(slots=1, spare=0))
     for name in range(6):
         scheduler.submit(task(name, [5 + name], 1, owner=b"a" if name < 4 else b"b"))
     assert [key[0] for _ in range(6) for key, _ in scheduler.step()] == [0, 4, 1, 5, 2, 3]
@@ -219,26 +298,66 @@ def test_key_that_is_here_is_refused(tiny_engine: TorchEngine) -> None:
         scheduler.submit(task(1, [6], 1))
 
 
-def test_memory_is_that_of_the_slots(watched: Watched) -> None:
-    scheduler = Scheduler(watched, SchedulerLimits(slots=3))
-    for name in range(9):
-        scheduler.submit(task(name, [5 + name], 3, owner=bytes([name])))
-    assert len(drain(scheduler)) == 9
-    assert watched.slots == 3
+@pytest.mark.parametrize("spare", [0, 2])
+def test_memory_is_that_of_the_slots(watched: Watched, spare: int) -> None:
+    scheduler = Scheduler(watched, SchedulerLimits(slots=3, spare=spare))
+    for _ in range(2):
+        for name in range(9):
+            scheduler.submit(task(name, [5 + name], 3, owner=bytes([name])))
+        assert len(drain(scheduler)) == 9
+    assert watched.slots == 3 + spare
+
+
+class Broken:
+    """A picker that works for a while."""
+
+    def __init__(self, positions: int) -> None:
+        self.positions = positions
+
+    def pick(self, logits: Int64Array, position: int) -> int:
+        if position == self.positions:
+            raise RuntimeError(len(logits), "secret of the prompt")
+        return int(logits.argmax())
+
+
+def test_answer_whose_choice_raises_ends_alone(tiny_engine: TorchEngine, caplog: pytest.LogCaptureFixture) -> None:
+    """Its neighbours in the same step lose nothing, whether they come before or after it."""
+    scheduler = Scheduler(tiny_engine)
+    for name in range(3):
+        scheduler.submit(task(name, [5 + name, 9], 4, sampling=Broken(2) if name == 1 else None))
+    ended = drain(scheduler)
+    for name in (0, 2):
+        assert ended[bytes([name]) * 32] == tiny_engine.generate([5 + name, 9], 4, ())
+    broken = ended[bytes([1]) * 32]
+    assert (len(broken.ids), broken.finish) == (2, Finish.ERROR)
+    assert "RuntimeError" in caplog.text
+    assert "secret" not in caplog.text
+
+
+class Failing(Watched):
+    """Its second step fails."""
+
+    def step(self, parts: Sequence[Part]) -> list[Result]:
+        if len(self.steps) == 1:
+            self.steps.append([])
+            raise RuntimeError
+        return super().step(parts)
 
 
 def test_step_that_raised_loses_what_was_in_it_and_nothing_else(tiny_engine: TorchEngine) -> None:
-    class Broken:
-        def pick(self, logits: Int64Array, position: int) -> int:
-            raise RuntimeError(len(logits), position)
-
-    scheduler = Scheduler(tiny_engine, SchedulerLimits(slots=1))
-    scheduler.submit(task(1, [5], 1, sampling=Broken()))
+    scheduler = Scheduler(Failing(tiny_engine), SchedulerLimits(slots=1))
+    scheduler.submit(task(1, [5], 3))
     scheduler.submit(task(2, [6], 2))
+    scheduler.step()
     with pytest.raises(RuntimeError):
         scheduler.step()
     assert scheduler.abandon() == [bytes([1]) * 32]
     assert drain(scheduler) == {bytes([2]) * 32: tiny_engine.generate([6], 2, ())}
+
+
+def test_step_of_nobody_does_nothing(watched: Watched) -> None:
+    assert Scheduler(watched).step() == []
+    assert watched.steps == []
 
 
 class Cramped(Watched):

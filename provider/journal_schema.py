@@ -1,0 +1,35 @@
+"""The journal's tables."""
+
+from __future__ import annotations
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE quotes (
+    digest BLOB PRIMARY KEY, nonce TEXT NOT NULL UNIQUE, client TEXT NOT NULL, model_id BLOB NOT NULL,
+    request_hash BLOB NOT NULL, body TEXT NOT NULL, signature BLOB NOT NULL, bond TEXT NOT NULL,
+    issued_at INTEGER NOT NULL, valid_until INTEGER NOT NULL, job_id BLOB);
+CREATE INDEX quotes_by_request ON quotes (request_hash, valid_until);
+CREATE INDEX quotes_by_expiry ON quotes (valid_until) WHERE job_id IS NULL;
+CREATE TABLE requests (
+    request_hash BLOB PRIMARY KEY, body TEXT NOT NULL, ids BLOB NOT NULL, keep_until INTEGER NOT NULL);
+CREATE TABLE acceptances (
+    subject_id BLOB NOT NULL, request_hash BLOB NOT NULL, accepted_at INTEGER NOT NULL, signature BLOB NOT NULL,
+    PRIMARY KEY (subject_id, request_hash));
+CREATE INDEX acceptances_by_request ON acceptances (request_hash);
+CREATE TABLE jobs (
+    job_id BLOB PRIMARY KEY, client TEXT NOT NULL, model_id BLOB NOT NULL, request_hash BLOB NOT NULL,
+    quote_digest BLOB NOT NULL, bond TEXT NOT NULL, commit_deadline INTEGER NOT NULL, public INTEGER NOT NULL,
+    stage TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '', detail TEXT NOT NULL DEFAULT '',
+    salt BLOB, ids BLOB, output TEXT, inference_ms INTEGER, attempts INTEGER NOT NULL DEFAULT 0,
+    outcome TEXT NOT NULL DEFAULT '', paid TEXT NOT NULL DEFAULT '0', final_at INTEGER NOT NULL DEFAULT 0,
+    release_at INTEGER NOT NULL DEFAULT 0, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL);
+CREATE INDEX jobs_by_stage ON jobs (stage);
+CREATE TABLE history (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, job_id BLOB NOT NULL, stage TEXT NOT NULL, at INTEGER NOT NULL);
+CREATE INDEX history_by_job ON history (job_id);
+CREATE VIEW open_jobs AS SELECT * FROM jobs WHERE stage NOT IN ('CLOSED', 'REFUSED');
+CREATE VIEW unbonded_jobs AS SELECT * FROM jobs WHERE stage IN ('SEEN', 'RUNNING', 'ANSWERED', 'COMMITTING');
+CREATE TABLE marks (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+ADDED = "CREATE TABLE IF NOT EXISTS log_probabilities (job_id BLOB PRIMARY KEY, top INTEGER NOT NULL, body TEXT)"
+"""What journals of this version that are older lack; programs that do not know it never read it."""
