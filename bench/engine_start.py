@@ -24,7 +24,7 @@ def rows(pack: Pack, peer: list[str], ids: Sequence[int]) -> list[Row]:
     commands = ([sys.executable, "-m", "bench.engine_start", str(pack.path)], peer)
     first = {"do": "prefill", "threads": THREADS, "ids": list(ids[:FIRST_PROMPT])}
     times = [[_seconds_to(line, first) for line in commands] for _ in range(ROUNDS)]
-    work = [
+    work: list[dict[str, object]] = [
         {"do": "decode", "threads": THREADS, "ids": list(ids[:LONG_PROMPT]), "count": DECODED},
         {"do": "memory"},
     ]

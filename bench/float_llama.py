@@ -40,11 +40,15 @@ class FloatLlama:
 
     def new_cache(self, batch: int, capacity: int) -> FloatCache:
         size = (batch, self.shape.kv_heads, capacity, self.shape.head_size)
-        return FloatCache(*([torch.zeros(size) for _ in self.layers] for _ in range(2)))
+        keys, values = ([torch.zeros(size) for _ in self.layers] for _ in range(2))
+        return FloatCache(keys, values)
 
-    @torch.inference_mode()
     def forward(self, ids: torch.Tensor, cache: FloatCache, last_only: bool = False) -> torch.Tensor:
         """ids [B, T] → logits [B, T, V], or [B, 1, V]."""
+        with torch.inference_mode():
+            return self._forward(ids, cache, last_only)
+
+    def _forward(self, ids: torch.Tensor, cache: FloatCache, last_only: bool) -> torch.Tensor:
         s, (batch, count), start = self.shape, ids.shape, cache.length
         cache.length = end = start + count
         cos, sin = self.cos[start:end], self.sin[start:end]
@@ -71,8 +75,8 @@ class FloatLlama:
         if causal:
             if keys.shape[2] != count:
                 raise ValueError("the prompt is run at once")
-            repeated = (t.repeat_interleave(group, 1) for t in (keys, values))
-            return functional.scaled_dot_product_attention(q, *repeated, is_causal=True)
+            keys, values = (t.repeat_interleave(group, 1) for t in (keys, values))
+            return functional.scaled_dot_product_attention(q, keys, values, is_causal=True)
         grouped = q.reshape(batch, -1, group, size)
         weight = (grouped @ keys.transpose(-1, -2) / math.sqrt(size)).softmax(-1)
         return (weight @ values).view(batch, heads, 1, size)

@@ -100,4 +100,5 @@ def _send(world: World, calls: list[tuple[int, Call]]) -> None:
 
 
 if __name__ == "__main__":
-    print(f"{index_catch_up(*sys.argv[1:2]):,.0f} events per second")
+    rate = index_catch_up(sys.argv[1] if len(sys.argv) > 1 else None)
+    print(f"{rate:,.0f} events per second")
