@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from market.inference.engine import available_kernels
+from market.inference.engine import kernels_in_use, load_engine, threads_in_use
 from market.keystore import load_account
 from market.types import Mode
 from provider.journal import Journal
@@ -122,7 +122,9 @@ def test_status_of_a_running_agent_shows_stake_bonds_and_earnings(market: Market
     before = status(running)
     assert (before["staked"], before["earned"], before["bonds"]) == (STAKE, 0, [])
     engine = before["engine"]
-    assert (engine["device"], engine["kernels"], engine["threads"]) == ("cpu", [available_kernels()[0]], 1)
+    here = load_engine(market.pack, threads=1)
+    assert (engine["device"], engine["kernels"]) == ("cpu", [kernels_in_use(here)])
+    assert engine["threads"] == threads_in_use(here)
     assert abs(engine["started_at"] - time.time()) < 600
     assert before["endpoint"] == running.url
     job, _ = market.start_job(running.url)
@@ -136,7 +138,8 @@ def test_status_of_a_running_agent_shows_stake_bonds_and_earnings(market: Market
     shown = assay("status", "--config", provider_file(running))
     assert shown.returncode == 0
     assert "earned" in shown.stdout
-    assert f"{available_kernels()[0]} on cpu, 1 thread (agent started 20" in shown.stdout
+    assert kernels_in_use(here) in shown.stdout
+    assert "(agent started 20" in shown.stdout
 
 
 def test_withdraw_beside_a_running_agent_is_carried_out_by_it(market: Market, running: Program) -> None:
