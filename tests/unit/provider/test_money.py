@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from market.views import Stake
+from provider.journal import Journal
 from provider.onboard import StakePlan, stake_problem
-from provider.status import Bond, Status
+from provider.status import Bond, EngineInUse, Status
 
 AMOUNTS = st.integers(0, 2**100)
 
@@ -38,6 +42,7 @@ def test_status_json_has_the_shape_of_the_clients_json() -> None:
         exit_ready_at=5,
         settled_jobs=1,
         draining=True,
+        engine=EngineInUse("cpu", ("avx2",), 2, 7),
         bonds=(Bond("0x1", 7, 9), Bond("0x2", 2**90, 0)),
         open_jobs=(),
         refused_jobs=(),
@@ -48,3 +53,26 @@ def test_status_json_has_the_shape_of_the_clients_json() -> None:
     assert shown["bonds"][0] == {"job_id": "0x1", "amount": 7, "free_at": 9}
     assert (shown["locked"], shown["draining"]) == (7 + 2**90, True)
     assert shown["token"] == {"address": "0xb", "symbol": "ABC", "decimals": 6}
+    assert json.loads(json.dumps(shown["engine"])) == {
+        "device": "cpu",
+        "kernels": ["avx2"],
+        "threads": 2,
+        "started_at": 7,
+    }
+
+
+@pytest.mark.parametrize(
+    ("engine", "words"),
+    [
+        (EngineInUse("cpu", ("avx2",), 1, 0), "avx2 on cpu, 1 thread"),
+        (EngineInUse("cpu", ("avx2", "numpy"), 2, 0), "avx2, numpy on cpu, 2 threads"),
+        (EngineInUse("cuda:1", ("torch int8 on cuda:1",), None, 0), "torch int8 on cuda:1"),
+    ],
+)
+def test_engine_in_use_is_told_in_words_and_read_back(tmp_path: Path, engine: EngineInUse, words: str) -> None:
+    assert str(engine) == words
+    journal = Journal(tmp_path / "journal.sqlite")
+    assert EngineInUse.noted(journal) is None
+    engine.note(journal)
+    assert EngineInUse.noted(journal) == engine
+    journal.close()
