@@ -29,7 +29,7 @@ from market.inference.engine import kernels_in_use
 from market.transaction_history import TransactionHistory
 from market.transactions import Transactions
 from provider.app import create_app
-from provider.catalogue import Catalogue, load_catalogue, load_engines
+from provider.catalogue import Catalogue, load_catalogue
 from provider.chainside import ChainSide
 from provider.config import ProviderConfig
 from provider.desk import Desk
@@ -207,9 +207,8 @@ def build(
         report(f"chain {chain.chain_id}: contracts are those of the manifest")
         contracts = Contracts.of(chain, deployment)
 
-        catalogue = load_catalogue(config.packs, config)
+        catalogue, engines = load_catalogue(config.packs, config)
         report("packs: " + ", ".join(served.product.name for served in catalogue.values()))
-        engines = load_engines(catalogue, config.device, config.threads, config.kernels)
         names = sorted({kernels_in_use(engine) for engine in engines.values()})
         report(f"engine: exact on {config.device}, kernels {', '.join(names)}")
 

@@ -11,12 +11,23 @@
 #include "cache.h"
 #include "threads.h"
 
-enum { UNIT = 32, PHASES_OF_A_LAYER = 10 }; /* rows of a matrix in one piece of work */
+enum { UNIT = 32 /* rows of a matrix in one piece of work */, PHASES_OF_A_LAYER = 10, PHASES_OF_THE_HEAD = 2 };
 
-/* Rows under work. A batch of one row has a view for each member, a larger one has one for all. */
+/* Rows under work, as one member sees them. A batch of one row has all of it once for each member. */
 struct view {
     int64_t *x;           /* [rows][hidden] residual stream */
-    struct planes planes; /* room for the widest matrix */
+    struct planes rows;   /* where rows are quantised, one after the other */
+    struct planes planes; /* what a matrix reads: these rows, or groups of them */
+    int solo;
+    int apart;            /* many rows: `rows` is the member's own, for one group at a time */
+    int gathered;         /* one group: `rows` is everybody's, `planes` the member's own copy */
+};
+
+/* What views are made of: [rows][hidden], and room for as many rows of the widest matrix. */
+struct buffers {
+    int64_t *x;
+    uint8_t *bytes;
+    int32_t *shift;
 };
 
 struct tile { /* rows of one sequence that attend together */
@@ -28,7 +39,7 @@ struct engine {
     const struct kernel *kernel;
     struct pool *pool;
     int rows, threads;
-    struct view shared, *own;       /* own: [threads] */
+    struct buffers shared, *own;       /* own: [threads], one row of x and a group of bytes */
     int64_t **row_room, **unit_room; /* [threads]: [widest], [2][rows][UNIT] */
     struct attention_room *attention; /* [threads] */
     int64_t *heads, *mixed, *change, *product; /* [rows]: [(H + 2G) S], [H S], [hidden], [feed_forward] */
@@ -51,10 +62,26 @@ struct part { /* a matrix and where its results go */
 static inline int least(int a, int b) { return a < b ? a : b; }
 static inline int most(int a, int b) { return a > b ? a : b; }
 
-static void use_planes(struct engine *e, struct planes *planes, int columns, int rows) {
-    planes->columns = columns;
-    planes->padded = (columns + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    planes->grouped = rows >= e->kernel->grouped_from;
+/* How `count` rows go to matrices. A group is put together by one member from rows near to it: of many rows by the member
+ * that quantises all eight, of eight or fewer by each for itself, so that quantising them can be shared out. */
+static void arrange(const struct engine *e, const struct member *m, struct view *view, int count) {
+    const int grouped = count >= e->kernel->grouped_from;
+    const struct buffers *own = &e->own[m->index], *shared = &e->shared;
+    view->solo = e->batch->rows == 1;
+    view->apart = grouped && count > GROUP;
+    view->gathered = grouped && count <= GROUP;
+    view->x = view->solo ? own->x : shared->x;
+    view->rows = (struct planes){.bytes = view->solo || view->apart ? own->bytes : shared->bytes,
+                                 .shift = view->solo ? own->shift : shared->shift};
+    view->planes = view->rows;
+    view->planes.grouped = grouped;
+    if (view->apart) view->planes.bytes = shared->bytes;
+    if (view->gathered) view->planes.bytes = own->bytes;
+}
+
+static void use_columns(struct view *view, int columns) {
+    view->rows.columns = view->planes.columns = columns;
+    view->rows.padded = view->planes.padded = (columns + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
 }
 
 /* One matrix after the other, cut into units of rows. */
@@ -75,14 +102,6 @@ static void multiply(struct engine *e, struct member *m, int phase, const struct
     }
 }
 
-/* normalise, then quantise. */
-static void normalise_row(struct engine *e, struct member *m, struct view *view, int row, const int32_t *gain) {
-    const int n = e->model.hidden;
-    int64_t *y = e->row_room[m->index];
-    e->kernel->normalise(view->x + (ptrdiff_t)row * n, gain, e->model.epsilon, n, y);
-    e->kernel->quantise(y, &view->planes, row);
-}
-
 static void embed(const struct model *model, int32_t id, int64_t *x) {
     const struct matrix *w = &model->embedding;
     const int8_t *weight = w->weight + (ptrdiff_t)id * w->columns;
@@ -94,29 +113,64 @@ static void add_row(int64_t *restrict x, const int64_t *restrict change, int n) 
     for (int i = 0; i < n; i++) x[i] += change[i];
 }
 
+/* Rows to be quantised: each of these finishes one, in Q16. */
+typedef const int64_t *source(struct engine *e, struct member *m, const struct view *view, const void *what, int row);
+
 /* The residual stream before a norm: embedding at the start, else what the last matrix adds. */
-static void enter_norm(struct engine *e, struct member *m, struct view *view, int row, const int32_t *gain, int start) {
+struct entrance {
+    const int32_t *gain;
+    int start;
+};
+
+static const int64_t *enter_norm(struct engine *e, struct member *m, const struct view *view, const void *what, int row) {
+    const struct entrance *entrance = what;
     const int n = e->model.hidden;
-    int64_t *x = view->x + (ptrdiff_t)row * n;
-    if (start) embed(&e->model, e->batch->id[row], x);
+    int64_t *x = view->x + (ptrdiff_t)row * n, *y = e->row_room[m->index];
+    if (entrance->start) embed(&e->model, e->batch->id[row], x);
     else add_row(x, e->change + (ptrdiff_t)row * n, n);
-    normalise_row(e, m, view, row, gain);
+    e->kernel->normalise(x, entrance->gain, e->model.epsilon, n, y);
+    return y;
 }
 
-/* Runs `body` for every row: for itself when the member has a view of its own, else dealt out in groups. */
-#define EACH_ROW(phase, body)                                                                          \
-    do {                                                                                               \
-        if (solo) {                                                                                    \
-            const int row = 0;                                                                         \
-            body;                                                                                      \
-        } else {                                                                                       \
-            int first_group, groups;                                                                   \
-            while ((groups = pool_take(m, &e->taken[phase], (rows + GROUP - 1) / GROUP, &first_group))) \
-                for (int row = first_group * GROUP; row < least((first_group + groups) * GROUP, rows); row++) \
-                    body;                                                                              \
-            pool_wait(m);                                                                              \
-        }                                                                                              \
-    } while (0)
+/* The same of a wanted row, before the head. */
+static const int64_t *enter_head(struct engine *e, struct member *m, const struct view *view, const void *what, int row) {
+    const struct entrance entrance = {e->model.output_norm, 0};
+    (void)what;
+    return enter_norm(e, m, view, &entrance, e->batch->wanted_row[row]);
+}
+
+static const int64_t *mixed_row(struct engine *e, struct member *m, const struct view *view, const void *what, int row) {
+    (void)m, (void)view, (void)what;
+    return e->mixed + (ptrdiff_t)row * e->model.heads * e->model.head_size;
+}
+
+static const int64_t *product_row(struct engine *e, struct member *m, const struct view *view, const void *what, int row) {
+    (void)m, (void)view, (void)what;
+    return e->product + (ptrdiff_t)row * e->model.feed_forward;
+}
+
+/* Makes `count` rows ready for a matrix. */
+static void quantise_rows(struct engine *e, struct member *m, struct view *view, int phase, int count, int columns,
+                          source *row_of, const void *what) {
+    const struct kernel *k = e->kernel;
+    use_columns(view, columns);
+    if (view->solo) {
+        k->quantise(row_of(e, m, view, what, 0), &view->rows, 0);
+        return;
+    }
+    const int step = count > GROUP ? GROUP : 1;
+    int first, taken;
+    while ((taken = pool_take(m, &e->taken[phase], (count + step - 1) / step, &first)))
+        for (int piece = first; piece < first + taken; piece++) {
+            const int start = piece * step, end = least(start + step, count), at = view->apart ? 0 : start;
+            struct planes rows = view->rows;
+            if (view->apart) rows.shift += start;
+            for (int row = start; row < end; row++) k->quantise(row_of(e, m, view, what, row), &rows, at + row - start);
+            if (view->apart) k->group(&rows, 0, end - start, &view->planes, piece);
+        }
+    pool_wait(m);
+    if (view->gathered) k->group(&view->rows, 0, count, &view->planes, 0);
+}
 
 /* Turns and stores the heads of one key/value group of one row. */
 static void turn_heads(struct engine *e, const struct layer *layer, int index, int row, int group) {
@@ -226,21 +280,19 @@ static void trace(struct engine *e, const struct view *view, int layer) {
 static void forward(void *context, struct member *m) {
     struct engine *e = context;
     const struct model *model = &e->model;
-    const int rows = e->batch->rows, solo = rows == 1;
+    const int rows = e->batch->rows, wanted = e->batch->wanted;
     const int size = model->head_size, width = model->heads * size, narrow = model->kv_heads * size;
-    struct view *view = solo ? &e->own[m->index] : &e->shared, own_planes = *view;
-    struct view *const keep = view;
-    /* each member describes the planes for itself: columns change from matrix to matrix at different times */
-    view = &own_planes;
+    struct view view;
+    arrange(e, m, &view, rows);
     int phase = 0, first, taken;
     for (int index = 0; index < model->layers; index++, phase += PHASES_OF_A_LAYER) {
         const struct layer *layer = &model->layer[index];
-        use_planes(e, &view->planes, model->hidden, rows);
-        EACH_ROW(phase, enter_norm(e, m, view, row, layer->attention_norm, index == 0));
-        if (m->index == 0) trace(e, keep, index);
+        const struct entrance attention = {layer->attention_norm, index == 0}, after = {layer->feed_forward_norm, 0};
+        quantise_rows(e, m, &view, phase, rows, model->hidden, enter_norm, &attention);
+        if (m->index == 0) trace(e, &view, index);
         const struct part inputs[] = {
             {&layer->query, e->heads}, {&layer->key, e->heads + width}, {&layer->value, e->heads + width + narrow}};
-        multiply(e, m, phase + 1, inputs, 3, &view->planes, rows, width + 2 * narrow);
+        multiply(e, m, phase + 1, inputs, 3, &view.planes, rows, width + 2 * narrow);
         pool_wait(m);
         const int row_groups = (rows + GROUP - 1) / GROUP;
         while ((taken = pool_take(m, &e->taken[phase + 2], row_groups * model->kv_heads, &first)))
@@ -255,39 +307,32 @@ static void forward(void *context, struct member *m) {
         while ((taken = pool_take(m, &e->taken[phase + 3], pieces, &first)))
             for (int piece = first; piece < first + taken; piece++) attend_piece(e, m, layer, index, pieces - 1 - piece);
         pool_wait(m);
-        use_planes(e, &view->planes, width, rows);
-        EACH_ROW(phase + 4, e->kernel->quantise(e->mixed + (ptrdiff_t)row * width, &view->planes, row));
+        quantise_rows(e, m, &view, phase + 4, rows, width, mixed_row, NULL);
         const struct part output = {&layer->attention_output, e->change};
-        multiply(e, m, phase + 5, &output, 1, &view->planes, rows, model->hidden);
+        multiply(e, m, phase + 5, &output, 1, &view.planes, rows, model->hidden);
         pool_wait(m);
-        use_planes(e, &view->planes, model->hidden, rows);
-        EACH_ROW(phase + 6, enter_norm(e, m, view, row, layer->feed_forward_norm, 0));
-        feed_forward(e, m, phase + 7, layer, &view->planes, rows);
+        quantise_rows(e, m, &view, phase + 6, rows, model->hidden, enter_norm, &after);
+        feed_forward(e, m, phase + 7, layer, &view.planes, rows);
         pool_wait(m);
-        use_planes(e, &view->planes, model->feed_forward, rows);
-        EACH_ROW(phase + 8, e->kernel->quantise(e->product + (ptrdiff_t)row * model->feed_forward, &view->planes, row));
+        quantise_rows(e, m, &view, phase + 8, rows, model->feed_forward, product_row, NULL);
         const struct part down = {&layer->down, e->change};
-        multiply(e, m, phase + 9, &down, 1, &view->planes, rows, model->hidden);
+        multiply(e, m, phase + 9, &down, 1, &view.planes, rows, model->hidden);
         pool_wait(m);
     }
-    const int wanted = e->batch->wanted;
     if (!wanted && !e->batch->trace) return;
-    use_planes(e, &view->planes, model->hidden, solo ? 1 : wanted);
-    if (solo || m->index == 0) {
-        int next = 0;
-        for (int row = 0; row < rows; row++) {
-            int64_t *x = view->x + (ptrdiff_t)row * model->hidden;
-            const int is_wanted = next < wanted && e->batch->wanted_row[next] == row;
-            if (!is_wanted && !e->batch->trace) continue;
-            add_row(x, e->change + (ptrdiff_t)row * model->hidden, model->hidden);
-            if (!is_wanted) continue;
-            e->kernel->normalise(x, model->output_norm, model->epsilon, model->hidden, e->row_room[m->index]);
-            e->kernel->quantise(e->row_room[m->index], &view->planes, next++);
-        }
-        if (m->index == 0) trace(e, keep, model->layers);
+    if (wanted) {
+        arrange(e, m, &view, wanted);
+        quantise_rows(e, m, &view, phase, wanted, model->hidden, enter_head, NULL);
     }
-    if (!solo) pool_wait(m);
-    head(e, m, phase, &view->planes);
+    if (m->index == 0 && e->batch->trace) {
+        for (int row = 0, next = 0; row < rows; row++) {
+            const int done = next < wanted && e->batch->wanted_row[next] == row;
+            next += done;
+            if (!done) add_row(view.x + (ptrdiff_t)row * model->hidden, e->change + (ptrdiff_t)row * model->hidden, model->hidden);
+        }
+        trace(e, &view, model->layers);
+    }
+    if (wanted) head(e, m, phase + 1, &view.planes);
 }
 
 /* Cuts the rows into tiles of as many queries as a kernel takes at once, and heads so that every member gets some. */
@@ -307,7 +352,7 @@ static void plan(struct engine *e, const struct batch *batch) {
 }
 
 void assay_engine_run(struct engine *e, const struct batch *batch) {
-    const int phases = e->model.layers * PHASES_OF_A_LAYER + 1;
+    const int phases = e->model.layers * PHASES_OF_A_LAYER + PHASES_OF_THE_HEAD;
     for (int i = 0; i < phases; i++) atomic_store_explicit(&e->taken[i], 0, memory_order_relaxed);
     for (int i = 0; i < e->threads; i++)
         for (int row = 0; row < batch->wanted; row++) {
@@ -341,15 +386,15 @@ static void *room(struct engine *e, size_t count, size_t size) {
     return p;
 }
 
-static int view_room(struct engine *e, struct view *view, int rows) {
+static int fill_buffers(struct engine *e, struct buffers *to, int rows, int rows_of_bytes) {
     const struct model *m = &e->model;
     const int widest = most(most(m->hidden, m->feed_forward), m->heads * m->head_size);
     const size_t padded = (size_t)(widest + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    const size_t grouped = (size_t)(rows + GROUP - 1) / GROUP * GROUP;
-    view->x = room(e, (size_t)rows * (size_t)m->hidden, sizeof *view->x);
-    view->planes.bytes = room(e, grouped * 2, padded);
-    view->planes.shift = room(e, grouped, sizeof *view->planes.shift);
-    return view->x && view->planes.bytes && view->planes.shift;
+    const size_t grouped = (size_t)(rows_of_bytes + GROUP - 1) / GROUP * GROUP;
+    to->x = room(e, (size_t)rows * (size_t)m->hidden, sizeof *to->x);
+    to->bytes = room(e, grouped * 2, padded);
+    to->shift = room(e, grouped, sizeof *to->shift);
+    return to->x && to->bytes && to->shift;
 }
 
 static int members_room(struct engine *e) {
@@ -365,7 +410,7 @@ static int members_room(struct engine *e) {
         e->row_room[i] = room(e, widest, sizeof **e->row_room);
         e->unit_room[i] = room(e, (size_t)2 * (size_t)e->rows * UNIT, sizeof **e->unit_room);
         if (!a->score || !a->weight || !a->sum || !e->row_room[i] || !e->unit_room[i]) return 0;
-        if (!view_room(e, &e->own[i], 1)) return 0;
+        if (!fill_buffers(e, &e->own[i], 1, GROUP)) return 0;
     }
     return 1;
 }
@@ -391,12 +436,12 @@ struct engine *assay_engine_new(const struct model *model, const char *kernel, i
     e->product = room(e, n * (size_t)model->feed_forward, sizeof *e->product);
     e->queries = room(e, n * 2 * width, sizeof *e->queries);
     e->tiles = room(e, n, sizeof *e->tiles);
-    e->taken = room(e, (size_t)model->layers * PHASES_OF_A_LAYER + 1, sizeof *e->taken);
+    e->taken = room(e, (size_t)model->layers * PHASES_OF_A_LAYER + PHASES_OF_THE_HEAD, sizeof *e->taken);
     e->best = room(e, t * n, sizeof *e->best);
     e->best_at = room(e, t * n, sizeof *e->best_at);
     const int complete = e->own && e->row_room && e->unit_room && e->attention && e->heads && e->mixed && e->change &&
                          e->product && e->queries && e->tiles && e->taken && e->best && e->best_at;
-    if (complete && e->kernel && e->kernel->supported() && view_room(e, &e->shared, rows) && members_room(e))
+    if (complete && e->kernel && e->kernel->supported() && fill_buffers(e, &e->shared, rows, rows) && members_room(e))
         e->pool = pool_new(e->threads, pin);
     if (e->pool) return e;
     assay_engine_free(e);

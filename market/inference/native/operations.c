@@ -28,12 +28,19 @@ int assay_linear(const char *kernel, const struct matrix *w, const int64_t *y, i
     const struct kernel *k = kernel_named(kernel);
     const int padded = (w->columns + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     const size_t rows = (size_t)(count + GROUP - 1) / GROUP * GROUP;
-    struct planes planes = {aligned_alloc(ALIGNMENT, 2 * rows * (size_t)padded), shift, w->columns, padded, grouped};
-    if (!planes.bytes) return 0;
-    for (int row = 0; row < count; row++) k->quantise(y + (ptrdiff_t)row * w->columns, &planes, row);
-    k->linear(w, 0, w->rows, &planes, count, out, w->rows);
-    free(planes.bytes);
-    return 1;
+    struct planes plain = {aligned_alloc(ALIGNMENT, 2 * rows * (size_t)padded), shift, w->columns, padded, 0};
+    struct planes groups = {aligned_alloc(ALIGNMENT, 2 * rows * (size_t)padded), shift, w->columns, padded, 1};
+    const int complete = plain.bytes && groups.bytes;
+    if (complete) {
+        grouped = grouped && k->group;
+        for (int row = 0; row < count; row++) k->quantise(y + (ptrdiff_t)row * w->columns, &plain, row);
+        for (int row = 0; grouped && row < count; row += GROUP)
+            k->group(&plain, row, count - row < GROUP ? count - row : GROUP, &groups, row / GROUP);
+        k->linear(w, 0, w->rows, grouped ? &groups : &plain, count, out, w->rows);
+    }
+    free(plain.bytes);
+    free(groups.bytes);
+    return complete;
 }
 
 void assay_normalise(const char *kernel, const int64_t *x, const int32_t *gain, int64_t epsilon, int n, int64_t *y) {
