@@ -75,8 +75,8 @@ def load_pack_beside(path: Path | str, work: Callable[[Pack], Made]) -> tuple[Pa
     """`load_pack` for those who cannot wait: ``work`` gets the mapped pack while the sha256 of the weights, by far the
     longest of the checks, is still being computed on a thread of its own.
 
-    Returns the pack and what ``work`` returned, once every check held. Raises PackError if one did not, whatever ``work``
-    made of the bad weights or died of; the caller never sees it.
+    Returns the pack and what ``work`` returned, once every check held. Raises PackError if one did not, whatever
+    ``work`` made of the bad weights or died of; the caller never sees it.
     """
     folder = Path(path)
     manifest = _manifest(folder)

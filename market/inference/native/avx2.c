@@ -227,6 +227,7 @@ const struct kernel kernel_avx2 = {
     .name = "avx2",
     .supported = supported,
     .grouped_from = 6,
+    .row_sums = rows_sums,
     .largest = rows_largest,
     .normalise = rows_normalise,
     .quantise = quantise,

@@ -5,6 +5,25 @@
 
 #include "rows.inc.h"
 
+static int32_t row_sums(const int8_t *weight, int rows, int columns, int32_t *sum) {
+    const __m512i ones = _mm512_set1_epi8(1);
+    int32_t largest = 0;
+    for (int row = 0; row < rows; row++) {
+        const int8_t *w = weight + (ptrdiff_t)row * columns;
+        __m512i plain = _mm512_setzero_si512(), magnitudes = plain;
+        for (int i = 0; i < columns; i += 64) {
+            const __mmask64 mask = columns - i >= 64 ? ~(__mmask64)0 : ((__mmask64)1 << (columns - i)) - 1;
+            __m512i part = _mm512_maskz_loadu_epi8(mask, w + i);
+            DOT_BYTES(plain, ones, part);
+            DOT_BYTES(magnitudes, _mm512_abs_epi8(part), ones);
+        }
+        sum[row] = _mm512_reduce_add_epi32(plain);
+        const int32_t all = _mm512_reduce_add_epi32(magnitudes);
+        largest = all > largest ? all : largest;
+    }
+    return largest;
+}
+
 /* Sixty-four numbers below 2^31, four registers of them in order → int16 within the limit of activations, as bytes. */
 INLINE_VECTOR void store_bytes(const __m512i q[4], uint8_t *upper, uint8_t *lower) {
     const __m512i limit = _mm512_set1_epi16(ACTIVATION_LIMIT), least = _mm512_set1_epi16(-ACTIVATION_LIMIT);
@@ -123,6 +142,7 @@ const struct kernel kernel_avx512vnni = {
     .name = "avx512vnni",
     .supported = supported,
     .grouped_from = 4,
+    .row_sums = row_sums,
     .largest = rows_largest,
     .normalise = rows_normalise,
     .quantise = quantise,

@@ -66,6 +66,8 @@ struct kernel {
     int (*supported)(void);
     /* Rows of activations from which `grouped` planes are the faster form. */
     int32_t grouped_from;
+    /* The sum of each row of weights; returns the largest sum of magnitudes of a row. */
+    int32_t (*row_sums)(const int8_t *weight, int rows, int columns, int32_t *sum);
     int64_t (*largest)(const int64_t *x, int n);  /* of the magnitudes */
     void (*normalise)(const int64_t *x, const int32_t *gain, int64_t epsilon, int n, int64_t *y);
     /* Into row `row` of planes that are not grouped. */

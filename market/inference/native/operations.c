@@ -15,7 +15,7 @@ EXPORT void assay_activate(const char *kernel, const int64_t *gate, const int64_
                            const int32_t *exp2_low, int n, int64_t *z);
 EXPORT int assay_attend(const char *kernel, const struct attention *constants, const int16_t *queries, int count,
                         const int32_t *positions, const int16_t *keys, const int16_t *values, int length, int64_t *out);
-EXPORT int32_t assay_row_sums(const int8_t *weight, int rows, int columns, int32_t *sum);
+EXPORT int32_t assay_row_sums(const char *kernel, const int8_t *weight, int rows, int columns, int32_t *sum);
 
 int assay_kernel_supported(const char *kernel) {
     const struct kernel *k = kernel_named(kernel);
@@ -95,20 +95,8 @@ int assay_attend(const char *kernel, const struct attention *constants, const in
     return complete;
 }
 
-/* Sum of each row's weights; returns the largest sum of magnitudes of a row. */
-int32_t assay_row_sums(const int8_t *weight, int rows, int columns, int32_t *sum) {
-    int32_t largest = 0;
-    for (int row = 0; row < rows; row++) {
-        const int8_t *w = weight + (ptrdiff_t)row * columns;
-        int32_t plain = 0, magnitudes = 0;
-        for (int i = 0; i < columns; i++) {
-            plain += w[i];
-            magnitudes += w[i] < 0 ? -w[i] : w[i];
-        }
-        sum[row] = plain;
-        largest = magnitudes > largest ? magnitudes : largest;
-    }
-    return largest;
+int32_t assay_row_sums(const char *kernel, const int8_t *weight, int rows, int columns, int32_t *sum) {
+    return kernel_named(kernel)->row_sums(weight, rows, columns, sum);
 }
 
 /* Sizes of the structures that Python mirrors: a library built from other sources must not be called. */

@@ -39,10 +39,11 @@ def check_matrices(kernel: Kernel, model: IntegerModel) -> None:
     seen: set[tuple[int, ...]] = set()
     for matrix in model.matrices():
         rows, columns = matrix.weight.shape
-        if (rows, columns) in seen:
-            continue
-        seen.add((rows, columns))
-        for part in (*ends(matrix), extreme_matrix(columns, ACCUMULATOR_L1), extreme_matrix(columns, PLANE_L1)):
+        parts = [*ends(matrix)] if (rows, columns) not in seen else []
+        if (columns,) not in seen:
+            parts += [extreme_matrix(columns, norm) for norm in (ACCUMULATOR_L1, PLANE_L1)]
+        seen |= {(rows, columns), (columns,)}
+        for part in parts:
             _check_linear(kernel, part, f"{rows}x{columns}")
 
 
