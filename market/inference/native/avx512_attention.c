@@ -4,11 +4,15 @@
  * become 32 bits wide and both can lie beside each other. */
 #if defined(__x86_64__)
 #include "avx512.h"
-#include "packed.h"
+
+/* The halves of the queries that are scored at once, each at a fixed distance from the others: one pointer for all. */
+struct halves {
+    int16_t of[QUERIES][2][HEAD_SIZE_MAX];
+};
 
 /* `blocks` times sixteen scores of each query, from position `start` on; keeps the largest that each query sees. */
 INLINE_VECTOR void score_some(const int blocks, const int count, const struct attention *c, const int16_t *keys,
-                              const struct packed *packed, const struct query *queries, int start,
+                              const struct halves *halves, const struct query *queries, int start,
                               const struct attention_room *room, __m512i best[QUERIES]) {
     const int size = c->size;
     const __m512i multiplier = _mm512_set1_epi64(c->multiplier), shift = _mm512_set1_epi64(c->score_shift);
@@ -16,13 +20,13 @@ INLINE_VECTOR void score_some(const int blocks, const int count, const struct at
     __m512i high[2][QUERIES], low[2][QUERIES];
     UNROLL for (int b = 0; b < blocks; b++) UNROLL for (int j = 0; j < count; j++)
         high[b][j] = low[b][j] = _mm512_setzero_si512();
-    const int16_t *pair = &packed->pair[0][0][0][0];
-    for (long i = 0; i < size; i += 2, pair += 4 * QUERIES) {
+    const int16_t *pair = halves->of[0][0];
+    for (long i = 0; i < size; i += 2, pair += 2) {
         __m512i key[2];
         UNROLL for (int b = 0; b < blocks; b++)
             key[b] = _mm512_loadu_si512(keys + (long)b * KEY_BLOCK * size + i * KEY_BLOCK);
         UNROLL for (int j = 0; j < count; j++) {
-            __m512i upper = broadcast(pair + 4 * j), lower = broadcast(pair + 4 * j + 2);
+            __m512i upper = broadcast(pair + 2 * j * HEAD_SIZE_MAX), lower = broadcast(pair + (2 * j + 1) * HEAD_SIZE_MAX);
             UNROLL for (int b = 0; b < blocks; b++) {
                 DOT_WORDS(high[b][j], key[b], upper);
                 DOT_WORDS(low[b][j], key[b], lower);
@@ -46,14 +50,14 @@ INLINE_VECTOR void score_some(const int blocks, const int count, const struct at
     }
 }
 
-INLINE_VECTOR void score(const int count, const struct attention *c, const int16_t *keys, const struct packed *packed,
+INLINE_VECTOR void score(const int count, const struct attention *c, const int16_t *keys, const struct halves *halves,
                          const struct query *queries, int longest, const struct attention_room *room,
                          __m512i best[QUERIES]) {
     int start = 0;
     for (; start + KEY_BLOCK < longest; start += 2 * KEY_BLOCK)
-        score_some(2, count, c, keys + (ptrdiff_t)start * c->size, packed, queries, start, room, best);
+        score_some(2, count, c, keys + (ptrdiff_t)start * c->size, halves, queries, start, room, best);
     if (start < longest)
-        score_some(1, count, c, keys + (ptrdiff_t)start * c->size, packed, queries, start, room, best);
+        score_some(1, count, c, keys + (ptrdiff_t)start * c->size, halves, queries, start, room, best);
 }
 
 /* Sixteen weights in Q20, in the order of positions; 0 outside of the mask. */
@@ -186,23 +190,21 @@ void avx512_attend(const struct attention *c, const int16_t *keys, const int16_t
                    int count, const struct attention_room *room) {
     const int size = c->size;
     __m512i best[QUERIES];
-    struct packed packed;
+    struct halves halves;
     int longest = 0;
     for (int j = 0; j < count; j++) {
         best[j] = _mm512_set1_epi64(INT64_MIN);
-        for (int i = 0; i < size; i += 2) {
-            memcpy(packed.pair[i / 2][j][0], queries[j].high + i, 2 * sizeof(int16_t));
-            memcpy(packed.pair[i / 2][j][1], queries[j].low + i, 2 * sizeof(int16_t));
-        }
+        memcpy(halves.of[j][0], queries[j].high, (size_t)size * sizeof(int16_t));
+        memcpy(halves.of[j][1], queries[j].low, (size_t)size * sizeof(int16_t));
         longest = queries[j].positions > longest ? queries[j].positions : longest;
     }
     switch (count) {
-    case 1: score(1, c, keys, &packed, queries, longest, room, best); break;
-    case 2: score(2, c, keys, &packed, queries, longest, room, best); break;
-    case 3: score(3, c, keys, &packed, queries, longest, room, best); break;
-    case 4: score(4, c, keys, &packed, queries, longest, room, best); break;
-    case 5: score(5, c, keys, &packed, queries, longest, room, best); break;
-    default: score(6, c, keys, &packed, queries, longest, room, best);
+    case 1: score(1, c, keys, &halves, queries, longest, room, best); break;
+    case 2: score(2, c, keys, &halves, queries, longest, room, best); break;
+    case 3: score(3, c, keys, &halves, queries, longest, room, best); break;
+    case 4: score(4, c, keys, &halves, queries, longest, room, best); break;
+    case 5: score(5, c, keys, &halves, queries, longest, room, best); break;
+    default: score(6, c, keys, &halves, queries, longest, room, best);
     }
     const int padded = (longest + MIX_SPAN - 1) / MIX_SPAN * MIX_SPAN;
     int64_t total[QUERIES];

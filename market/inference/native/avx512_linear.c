@@ -204,6 +204,22 @@ INLINE_VECTOR void store_wide(const struct matrix *w, const __m512i sums[8], con
         _mm512_mask_storeu_epi64(s->y + (GROUP * group + t) * s->stride + row, stored, out[t]);
 }
 
+/* Four columns, of which each group has 64 bytes and each row of weights a word. */
+INLINE_VECTOR void step(const int rows, const int groups, const int8_t *const base[4], long n, const int half,
+                        const uint8_t *bytes, long group_bytes, __m512i sums[3][16]) {
+    __m512i planes[3];
+    UNROLL for (int g = 0; g < groups; g++) planes[g] = _mm512_load_si512(bytes + 64 * half + group_bytes * g);
+    UNROLL for (int j = 0; j < rows; j++) {
+        const int8_t *four = base[j / 5] + (j % 5) * n + 4 * half;
+        if (groups == 1) {
+            DOT_BROADCAST(sums[0][j], planes[0], four);
+        } else {
+            __m512i word = broadcast(four);
+            UNROLL for (int g = 0; g < groups; g++) DOT_BYTES(sums[g][j], planes[g], word);
+        }
+    }
+}
+
 /* Adds the products of the columns [first, last) to the sums of `rows` rows of weights, from `weight` on. */
 INLINE_VECTOR void accumulate(const int rows, const int groups, const int8_t *weight, long n, long first, long last,
                               const struct some *s, __m512i sums[3][16]) {
@@ -211,24 +227,21 @@ INLINE_VECTOR void accumulate(const int rows, const int groups, const int8_t *we
     const long group_bytes = s->group_bytes;
     /* five rows from each of these are one address each: base, base + n, + 2n, + 3n, + 4n */
     const int8_t *base[4] = {weight + first, weight + 5 * n + first, weight + 10 * n + first, weight + 15 * n + first};
-    /* what comes next lies right behind: ask for it meanwhile, as many bytes in each step as the step uses */
+    /* what comes next lies right behind: ask for it meanwhile, as many bytes as are used */
     const char *next = (const char *)weight + rows * n + rows * first;
     long k = first;
-    for (; k + 4 <= last; k += 4, bytes += 64, next += 4 * rows) {
-        __m512i planes[3];
-        _mm_prefetch(next, _MM_HINT_T0);
-        if (groups == 1) _mm_prefetch(next + LATER, _MM_HINT_T1);
-        UNROLL for (int g = 0; g < groups; g++) planes[g] = _mm512_load_si512(bytes + group_bytes * g);
-        UNROLL for (int j = 0; j < rows; j++) {
-            const int8_t *four = base[j / 5] + (j % 5) * n;
-            if (groups == 1) {
-                DOT_BROADCAST(sums[0][j], planes[0], four);
-            } else {
-                __m512i word = broadcast(four);
-                UNROLL for (int g = 0; g < groups; g++) DOT_BYTES(sums[g][j], planes[g], word);
-            }
+    for (; k + 8 <= last; k += 8, bytes += 128, next += 8 * rows) {
+        UNROLL for (int line = 0; line < rows / 8; line++) {
+            _mm_prefetch(next + 64 * line, _MM_HINT_T0);
+            if (groups == 1) _mm_prefetch(next + 64 * line + LATER, _MM_HINT_T1);
         }
-        UNROLL for (int i = 0; i < 4; i++) base[i] += 4;
+        UNROLL for (int half = 0; half < 2; half++) step(rows, groups, base, n, half, bytes, group_bytes, sums);
+        UNROLL for (int i = 0; i < 4; i++) base[i] += 8;
+    }
+    if (k + 4 <= last) {
+        step(rows, groups, base, n, 0, bytes, group_bytes, sums);
+        k += 4;
+        bytes += 64;
     }
     if (k < last) { /* bytes past the end of a row count as weight 0 */
         UNROLL for (int j = 0; j < rows; j++) {
