@@ -246,7 +246,7 @@ def _mapped(folder: Path, name: str, stated: object) -> Bytes:
 
 
 def _check(folder: Path, name: str, data: Bytes, stated: dict[str, object]) -> None:
-    if hashlib.sha256(data).hexdigest() != stated.get("sha256"):
+    if hashlib.sha256(data.data).hexdigest() != stated.get("sha256"):
         raise PackError(str(folder), name, "is corrupted: its sha256 differs from the manifest's")
 
 
