@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from bench.common import Row
@@ -90,9 +91,9 @@ def _answer(process: subprocess.Popen[str], asked: dict[str, object]) -> dict[st
 def main(folder: str) -> None:
     """The engine's side: the same commands as the peer's."""
     from market.inference.engine import load_engine
-    from market.models.pack import load_pack
+    from market.models.pack import load_pack_beside
 
-    engine = load_engine(load_pack(Path(folder)), threads=THREADS)
+    _, engine = load_pack_beside(Path(folder), partial(load_engine, threads=THREADS))
     for line in sys.stdin:
         asked = json.loads(line)
         if asked["do"] == "memory":

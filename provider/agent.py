@@ -28,7 +28,7 @@ from market.events import Follower, HeadWaker
 from market.transaction_history import TransactionHistory
 from market.transactions import Transactions
 from provider.app import create_app
-from provider.catalogue import Catalogue, load_catalogue, load_engines
+from provider.catalogue import Catalogue, load_catalogue
 from provider.chainside import ChainSide
 from provider.config import ProviderConfig
 from provider.desk import Desk
@@ -207,9 +207,8 @@ def build(
         report(f"chain {chain.chain_id}: contracts are those of the manifest")
         contracts = Contracts.of(chain, deployment)
 
-        catalogue = load_catalogue(config.packs, config)
+        catalogue, engines = load_catalogue(config.packs, config)
         report("packs: " + ", ".join(served.product.name for served in catalogue.values()))
-        engines = load_engines(catalogue, config.device, config.threads, config.kernels)
         engine = EngineInUse.of(engines.values(), config.device, int(time.time()))
         report(f"engine: exact, {engine}")
 

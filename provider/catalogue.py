@@ -8,7 +8,7 @@ from pathlib import Path
 
 from market.errors import ConfigError
 from market.inference.engine import Engine, load_engine
-from market.models.pack import Pack, load_pack
+from market.models.pack import Pack, load_pack_beside
 from market.models.text import Text
 from market.types import Model
 from provider.config import ProviderConfig
@@ -51,32 +51,28 @@ class Served:
 Catalogue = Mapping[bytes, Served]
 
 
-def load_catalogue(paths: Iterable[Path], config: ProviderConfig) -> Catalogue:
-    """Loads and checks every pack. Returns them by modelId.
+def load_catalogue(paths: Iterable[Path], config: ProviderConfig) -> tuple[Catalogue, dict[bytes, Engine]]:
+    """Every pack and an engine for each, by modelId. A pack's files are checked while its engine tests its fast
+    arithmetic against an exact one; neither is returned before both are done.
 
     Raises:
         PackError: a file of a pack is missing or does not have the sha256 its manifest states; it is named.
         ConfigError: two packs hold the same model.
+        InferenceError: this machine computes wrongly, or lacks the device or the kernels.
     """
     catalogue: dict[bytes, Served] = {}
-    for path in paths:
-        served = Served.of(load_pack(path), config)
-        model_id = served.product.model_id
-        if model_id in catalogue:
+    engines: dict[bytes, Engine] = {}
+    kernels = None if config.kernels == "auto" else config.kernels
+
+    def serve(pack: Pack) -> tuple[Served, Engine]:
+        if pack.model_id in catalogue:
             raise ConfigError(
-                f"{path} and {catalogue[model_id].pack.path} hold the same model 0x{model_id.hex()}.",
+                f"{pack.path} and {catalogue[pack.model_id].pack.path} hold the same model 0x{pack.model_id.hex()}.",
                 hint="Name each model once in `packs`.",
             )
-        catalogue[model_id] = served
-    return catalogue
+        return Served.of(pack, config), load_engine(pack, config.device, config.threads, kernels)
 
-
-def load_engines(catalogue: Catalogue, device: str, threads: int | None, kernels: str = "auto") -> dict[bytes, Engine]:
-    """An engine per model; each tests its fast arithmetic against an exact one.
-
-    Raises InferenceError when this machine computes wrongly, or lacks the device or the kernels.
-    """
-    return {
-        model_id: load_engine(served.pack, device, threads, None if kernels == "auto" else kernels)
-        for model_id, served in catalogue.items()
-    }
+    for path in paths:
+        pack, made = load_pack_beside(path, serve)
+        catalogue[pack.model_id], engines[pack.model_id] = made
+    return catalogue, engines

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from market.inference.batch import Part, Result, Want
 from market.inference.engine import Engine
 from market.inference.errors import BackendError, PromptError
-from market.inference.model import Config, Int64Array, IntegerModel, Layer
+from market.inference.model import Config, Int64Array, IntegerModel, Layer, Linear
 from market.inference.native import library as lib
 
 ROWS = 256  # most positions of one pass, over all sequences: bounds the engine's memory
@@ -177,8 +177,8 @@ class NativeEngine(Engine):
         c = model.config
         layers = (lib.LayerStruct * c.layers)(*(self._layer_struct(layer) for layer in model.layers))
         self._kept.append(layers)
-        embedding = lib.Matrix(self._library, model.embedding)
-        head = embedding if model.head is model.embedding else lib.Matrix(self._library, model.head)
+        embedding = self._matrix(model.embedding)
+        head = embedding if model.head is model.embedding else self._matrix(model.head)
         self._kept += [embedding, head]
         return lib.ModelStruct(
             *(getattr(c, name) for name in lib.SHAPES),
@@ -192,7 +192,7 @@ class NativeEngine(Engine):
         )
 
     def _layer_struct(self, layer: Layer) -> lib.LayerStruct:
-        matrices = [lib.Matrix(self._library, getattr(layer, name)) for name in lib.MATRICES]
+        matrices = [self._matrix(getattr(layer, name)) for name in lib.MATRICES]
         self._kept += matrices
         return lib.LayerStruct(
             lib.pointer(layer.attention_norm),
@@ -202,3 +202,6 @@ class NativeEngine(Engine):
             layer.key_fraction,
             layer.value_fraction,
         )
+
+    def _matrix(self, linear: Linear) -> lib.Matrix:
+        return lib.Matrix(self._library, self.kernels.encode(), linear)

@@ -7,10 +7,13 @@ model its id names.
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,13 +22,16 @@ from market.inference.model import AnyArray, IntegerModel, Layer, Linear, Tables
 from market.models import bounds, program, roots
 from market.models.errors import PackError
 from market.models.program import Program
-from market.models.safetensors_file import FormatError, map_tensors
-from market.models.source import file_sha256
+from market.models.safetensors_file import Bytes, FormatError, map_file, tensors_of
 from market.types import Model, parse_bytes32
 
 MANIFEST = "manifest.json"
-FILES = ("weights.safetensors", "tables.safetensors", "program.json", "tokenizer.json", "template.jinja")
+WEIGHTS = "weights.safetensors"
+TABLES = "tables.safetensors"
+FILES = (WEIGHTS, TABLES, "program.json", "tokenizer.json", "template.jinja")
 ROOTS = ("weightsRoot", "programRoot", "tablesRoot", "tokenizerHash", "templateHash")
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -61,11 +67,35 @@ class Pack:
 
 
 def load_pack(path: Path | str) -> Pack:
-    """Checks every file's sha256, then maps the weights. Raises PackError naming the part that is bad."""
+    """Checks every file's sha256 and maps the weights. Raises PackError naming the part that is bad."""
+    return load_pack_beside(path, lambda _: None)[0]
+
+
+def load_pack_beside(path: Path | str, work: Callable[[Pack], Made]) -> tuple[Pack, Made]:
+    """`load_pack` for those who cannot wait: ``work`` gets the mapped pack while the sha256 of the weights, by far the
+    longest of the checks, is still being computed on a thread of its own.
+
+    Returns the pack and what ``work`` returned, once every check held. Raises PackError if one did not, whatever
+    ``work`` made of the bad weights or died of; the caller never sees it.
+    """
     folder = Path(path)
     manifest = _manifest(folder)
+    mapped = {name: _mapped(folder, name, manifest["files"].get(name)) for name in FILES}
     for name in FILES:
-        _check_file(folder, name, manifest["files"].get(name))
+        if name != WEIGHTS:
+            _check(folder, name, mapped[name], manifest["files"][name])
+    with ThreadPoolExecutor(1, "sha256") as other:
+        # one call for the whole file: it leaves Python's lock alone, and its pages are those that the engine reads
+        check = other.submit(_check, folder, WEIGHTS, mapped[WEIGHTS], manifest["files"][WEIGHTS])
+        try:
+            pack = _read(folder, manifest, mapped)
+            made = work(pack)
+        finally:
+            check.result()
+    return pack, made
+
+
+def _read(folder: Path, manifest: dict[str, Any], mapped: Mapping[str, Bytes]) -> Pack:
     model_program = read_program(folder)
     pack = Pack(
         path=folder,
@@ -73,7 +103,7 @@ def load_pack(path: Path | str) -> Pack:
         licence=str(manifest["licence"]),
         roots=_roots(folder, manifest),
         limits=_limits(folder, manifest),
-        model=map_model(folder, model_program),
+        model=model_of(folder, model_program, mapped),
         program=model_program,
         manifest=manifest,
     )
@@ -111,8 +141,13 @@ def read_program(folder: Path) -> Program:
 
 def map_model(folder: Path, model_program: Program) -> IntegerModel:
     """The weights and tables of a folder, mapped and checked for shape and type. Raises PackError."""
+    return model_of(folder, model_program, {name: _map(folder, name) for name in (WEIGHTS, TABLES)})
+
+
+def model_of(folder: Path, model_program: Program, mapped: Mapping[str, Bytes]) -> IntegerModel:
+    """`map_model` of files that are mapped already."""
     config, exponents, fractions = model_program.config, model_program.exponents, model_program.fractions
-    weights = _Tensors(folder, "weights.safetensors")
+    weights = _Tensors(folder, WEIGHTS, mapped[WEIGHTS])
     matrices: dict[str, Linear] = {}
     gains: dict[str, AnyArray] = {}
     for spec in program.tensors(config, model_program.tied):
@@ -137,7 +172,7 @@ def map_model(folder: Path, model_program: Program) -> IntegerModel:
         )
         for i in range(config.layers)
     )
-    tables = _Tensors(folder, "tables.safetensors")
+    tables = _Tensors(folder, TABLES, mapped[TABLES])
     rope = (config.context, config.head_size // 2)
     integer_tables = Tables(
         exp2_high=tables.take("exp2_high", np.int32, (256,)),
@@ -153,11 +188,11 @@ def map_model(folder: Path, model_program: Program) -> IntegerModel:
 class _Tensors:
     """The tensors of one file, each taken exactly once."""
 
-    def __init__(self, folder: Path, file: str) -> None:
+    def __init__(self, folder: Path, file: str, data: Bytes) -> None:
         self._folder, self._file = str(folder), file
         try:
-            self._entries = map_tensors(folder / file)
-        except (FormatError, OSError) as error:
+            self._entries = tensors_of(data)
+        except FormatError as error:
             raise PackError(self._folder, file, f"is no safetensors file ({error})") from error
 
     def take(self, name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> AnyArray:
@@ -193,16 +228,25 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _check_file(folder: Path, name: str, stated: object) -> None:
-    if not isinstance(stated, dict):
-        raise PackError(str(folder), MANIFEST, f"does not list {name}")
+def _map(folder: Path, name: str) -> Bytes:
     try:
-        size, digest = (folder / name).stat().st_size, file_sha256(folder / name)
+        return map_file(folder / name)
     except OSError as error:
         raise PackError(str(folder), name, "is missing or unreadable") from error
-    if size != stated.get("bytes"):
-        raise PackError(str(folder), name, f"has {size} bytes, the manifest says {stated.get('bytes')}")
-    if digest != stated.get("sha256"):
+
+
+def _mapped(folder: Path, name: str, stated: object) -> Bytes:
+    """A file of the size that the manifest states."""
+    if not isinstance(stated, dict):
+        raise PackError(str(folder), MANIFEST, f"does not list {name}")
+    data = _map(folder, name)
+    if data.nbytes != stated.get("bytes"):
+        raise PackError(str(folder), name, f"has {data.nbytes} bytes, the manifest says {stated.get('bytes')}")
+    return data
+
+
+def _check(folder: Path, name: str, data: Bytes, stated: dict[str, object]) -> None:
+    if hashlib.sha256(data.data).hexdigest() != stated.get("sha256"):
         raise PackError(str(folder), name, "is corrupted: its sha256 differs from the manifest's")
 
 

@@ -15,9 +15,11 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+import numpy.typing as npt
 
 from market.inference.model import AnyArray
 
+Bytes = npt.NDArray[np.uint8]
 HEADER_LIMIT = 100_000_000  # bytes; the library's own limit
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}
 _DTYPES["BF16"] = "<u2"  # numpy has no bfloat16: the bits are mapped, `to_float` widens them
@@ -41,22 +43,30 @@ class Entry:
         return self.array.astype(np.float32) if self.dtype in ("F16", "F32") else self.array.astype(np.float64)
 
 
+def map_file(path: Path) -> Bytes:
+    """A file's bytes as a read-only map. Raises OSError when it is unreadable."""
+    return np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.empty(0, np.uint8)
+
+
 def map_tensors(path: Path) -> dict[str, Entry]:
     """Every tensor of ``path`` as a read-only map of the file. Raises FormatError, or OSError when
     unreadable.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = struct.unpack("<Q", file.read(8))[0] if size >= 8 else 0
-        if not 2 <= length <= min(HEADER_LIMIT, size - 8):
-            raise FormatError("bad header length")
-        try:
-            header = json.loads(file.read(length))
-        except ValueError as error:
-            raise FormatError("header is no JSON") from error
+    return tensors_of(map_file(path))
+
+
+def tensors_of(file: Bytes) -> dict[str, Entry]:
+    """Every tensor of a file's bytes, without copying them. Raises FormatError."""
+    length = int.from_bytes(file[:8], "little") if len(file) >= 8 else 0
+    if not 2 <= length <= min(HEADER_LIMIT, len(file) - 8):
+        raise FormatError("bad header length")
+    try:
+        header = json.loads(file[8 : 8 + length].tobytes())
+    except ValueError as error:
+        raise FormatError("header is no JSON") from error
     if not isinstance(header, dict):
         raise FormatError("header is no object")
-    data = np.memmap(path, dtype=np.uint8, mode="r", offset=8 + length) if size > 8 + length else np.empty(0, np.uint8)
+    data = file[8 + length :]
     entries = {}
     for name, entry in header.items():
         if name == "__metadata__":

@@ -86,14 +86,19 @@ static void mix_values(const int16_t *values, const struct attention_room *room,
 static void quantise(const int64_t *y, const struct planes *planes, int row) {
     const int n = planes->columns, padded = planes->padded, shift = quantise_shift(y, n);
     const struct rounding r = rounding_of(shift);
-    int16_t room[padded], *restrict q = room;
-    if (!planes->grouped) q = (int16_t *)(void *)(planes->bytes + (ptrdiff_t)2 * padded * row);
+    int16_t *restrict q = (int16_t *)(void *)(planes->bytes + (ptrdiff_t)2 * padded * row);
     for (int i = 0; i < n; i++) q[i] = (int16_t)clamp((y[i] * r.scale + r.half) >> r.right, ACTIVATION_LIMIT);
     for (int i = n; i < padded; i++) q[i] = 0;
     planes->shift[row] = shift;
-    if (!planes->grouped) return;
-    uint8_t *to = planes->bytes + (ptrdiff_t)2 * padded * (row - row % GROUP) + 4 * (row % GROUP);
-    for (int i = 0; i < n; i += 2) memcpy(to + 16 * i, q + i, 4);
+}
+
+static void group_rows(const struct planes *rows, int first, int count, const struct planes *grouped, int group) {
+    const int padded = rows->padded;
+    for (int t = 0; t < count; t++) {
+        const uint8_t *q = rows->bytes + (ptrdiff_t)2 * padded * (first + t);
+        uint8_t *to = grouped->bytes + (ptrdiff_t)2 * padded * GROUP * group + 4 * t;
+        for (int i = 0; i < padded; i += 2) memcpy(to + 16 * i, q + 2 * i, 4);
+    }
 }
 
 /* acc * multiplier, scaled back. AVX2 lacks the arithmetic shift of int64: shift a number without sign, then correct. */
@@ -222,9 +227,11 @@ const struct kernel kernel_avx2 = {
     .name = "avx2",
     .supported = supported,
     .grouped_from = 6,
+    .row_sums = rows_sums,
     .largest = rows_largest,
     .normalise = rows_normalise,
     .quantise = quantise,
+    .group = group_rows,
     .linear = linear,
     .rotate = rows_rotate,
     .to_cache = rows_to_cache,

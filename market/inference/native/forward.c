@@ -2,59 +2,38 @@
  *
  * Every member runs `forward`. A phase deals numbered pieces of work out, and ends where the next one reads what other
  * members wrote. A batch of one row spares the ends around its element-wise phases: each member computes the row for
- * itself, in its own `view`. */
-#include "engine.h"
+ * itself, in its own `view`. Batches of many rows go through `forward_pieces`. */
+#include "forward.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "cache.h"
-#include "threads.h"
-
-enum { UNIT = 32, PHASES_OF_A_LAYER = 10 }; /* rows of a matrix in one piece of work */
-
-/* Rows under work. A batch of one row has a view for each member, a larger one has one for all. */
-struct view {
-    int64_t *x;           /* [rows][hidden] residual stream */
-    struct planes planes; /* room for the widest matrix */
-};
-
-struct tile { /* rows of one sequence that attend together */
-    int32_t row, rows;
-};
-
-struct engine {
-    struct model model;
-    const struct kernel *kernel;
-    struct pool *pool;
-    int rows, threads;
-    struct view shared, *own;       /* own: [threads] */
-    int64_t **row_room, **unit_room; /* [threads]: [widest], [2][rows][UNIT] */
-    struct attention_room *attention; /* [threads] */
-    int64_t *heads, *mixed, *change, *product; /* [rows]: [(H + 2G) S], [H S], [hidden], [feed_forward] */
-    int16_t *queries;                          /* [rows][2][H S] */
-    struct tile *tiles;                        /* [rows] */
-    int tile_count, subset;                    /* subset: query heads of a group in one piece */
-    atomic_int *taken;                         /* one counter a phase */
-    int64_t *best;                             /* [threads][rows] */
-    int32_t *best_at;                          /* [threads][rows] */
-    void **blocks;                             /* everything allocated */
-    int block_count;
-    const struct batch *batch;
-};
 
 struct part { /* a matrix and where its results go */
     const struct matrix *matrix;
     int64_t *out;
 };
 
-static inline int least(int a, int b) { return a < b ? a : b; }
-static inline int most(int a, int b) { return a > b ? a : b; }
+/* How `count` rows go to matrices. A group is put together by one member from rows near to it: of many rows by the member
+ * that quantises all eight, of eight or fewer by each for itself, so that quantising them can be shared out. */
+static void arrange(const struct engine *e, const struct member *m, struct view *view, int count) {
+    const int grouped = count >= e->kernel->grouped_from;
+    const struct buffers *own = &e->own[m->index], *shared = &e->shared;
+    view->solo = e->batch->rows == 1;
+    view->apart = grouped && count > GROUP;
+    view->gathered = grouped && count <= GROUP;
+    view->x = view->solo ? own->x : shared->x;
+    view->rows = (struct planes){.bytes = view->solo || view->apart ? own->bytes : shared->bytes,
+                                 .shift = view->solo ? own->shift : shared->shift};
+    view->planes = view->rows;
+    view->planes.grouped = grouped;
+    if (view->apart) view->planes.bytes = shared->bytes;
+    if (view->gathered) view->planes.bytes = own->bytes;
+}
 
-static void use_planes(struct engine *e, struct planes *planes, int columns, int rows) {
-    planes->columns = columns;
-    planes->padded = (columns + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    planes->grouped = rows >= e->kernel->grouped_from;
+void use_columns(struct view *view, int columns) {
+    view->rows.columns = view->planes.columns = columns;
+    view->rows.padded = view->planes.padded = (columns + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
 }
 
 /* One matrix after the other, cut into units of rows. */
@@ -75,14 +54,6 @@ static void multiply(struct engine *e, struct member *m, int phase, const struct
     }
 }
 
-/* normalise, then quantise. */
-static void normalise_row(struct engine *e, struct member *m, struct view *view, int row, const int32_t *gain) {
-    const int n = e->model.hidden;
-    int64_t *y = e->row_room[m->index];
-    e->kernel->normalise(view->x + (ptrdiff_t)row * n, gain, e->model.epsilon, n, y);
-    e->kernel->quantise(y, &view->planes, row);
-}
-
 static void embed(const struct model *model, int32_t id, int64_t *x) {
     const struct matrix *w = &model->embedding;
     const int8_t *weight = w->weight + (ptrdiff_t)id * w->columns;
@@ -94,32 +65,57 @@ static void add_row(int64_t *restrict x, const int64_t *restrict change, int n) 
     for (int i = 0; i < n; i++) x[i] += change[i];
 }
 
-/* The residual stream before a norm: embedding at the start, else what the last matrix adds. */
-static void enter_norm(struct engine *e, struct member *m, struct view *view, int row, const int32_t *gain, int start) {
+const int64_t *enter_norm(struct engine *e, struct member *m, const struct view *view, const void *what, int row) {
+    const struct entrance *entrance = what;
     const int n = e->model.hidden;
-    int64_t *x = view->x + (ptrdiff_t)row * n;
-    if (start) embed(&e->model, e->batch->id[row], x);
+    int64_t *x = view->x + (ptrdiff_t)row * n, *y = e->row_room[m->index];
+    if (entrance->start) embed(&e->model, e->batch->id[row], x);
     else add_row(x, e->change + (ptrdiff_t)row * n, n);
-    normalise_row(e, m, view, row, gain);
+    e->kernel->normalise(x, entrance->gain, e->model.epsilon, n, y);
+    return y;
 }
 
-/* Runs `body` for every row: for itself when the member has a view of its own, else dealt out in groups. */
-#define EACH_ROW(phase, body)                                                                          \
-    do {                                                                                               \
-        if (solo) {                                                                                    \
-            const int row = 0;                                                                         \
-            body;                                                                                      \
-        } else {                                                                                       \
-            int first_group, groups;                                                                   \
-            while ((groups = pool_take(m, &e->taken[phase], (rows + GROUP - 1) / GROUP, &first_group))) \
-                for (int row = first_group * GROUP; row < least((first_group + groups) * GROUP, rows); row++) \
-                    body;                                                                              \
-            pool_wait(m);                                                                              \
-        }                                                                                              \
-    } while (0)
+/* The same of a wanted row, before the head. */
+static const int64_t *enter_head(struct engine *e, struct member *m, const struct view *view, const void *what, int row) {
+    const struct entrance entrance = {e->model.output_norm, 0};
+    (void)what;
+    return enter_norm(e, m, view, &entrance, e->batch->wanted_row[row]);
+}
 
-/* Turns and stores the heads of one key/value group of one row. */
-static void turn_heads(struct engine *e, const struct layer *layer, int index, int row, int group) {
+const int64_t *mixed_row(struct engine *e, struct member *m, const struct view *view, const void *what, int row) {
+    (void)m, (void)view, (void)what;
+    return e->mixed + (ptrdiff_t)row * e->model.heads * e->model.head_size;
+}
+
+const int64_t *product_row(struct engine *e, struct member *m, const struct view *view, const void *what, int row) {
+    (void)m, (void)view, (void)what;
+    return e->product + (ptrdiff_t)row * e->model.feed_forward;
+}
+
+/* Makes `count` rows ready for a matrix. */
+static void quantise_rows(struct engine *e, struct member *m, struct view *view, int phase, int count, int columns,
+                          source *row_of, const void *what) {
+    const struct kernel *k = e->kernel;
+    use_columns(view, columns);
+    if (view->solo) {
+        k->quantise(row_of(e, m, view, what, 0), &view->rows, 0);
+        return;
+    }
+    const int step = count > GROUP ? GROUP : 1;
+    int first, taken;
+    while ((taken = pool_take(m, &e->taken[phase], (count + step - 1) / step, &first)))
+        for (int piece = first; piece < first + taken; piece++) {
+            const int start = piece * step, end = least(start + step, count), at = view->apart ? 0 : start;
+            struct planes rows = view->rows;
+            if (view->apart) rows.shift += start;
+            for (int row = start; row < end; row++) k->quantise(row_of(e, m, view, what, row), &rows, at + row - start);
+            if (view->apart) k->group(&rows, 0, end - start, &view->planes, piece);
+        }
+    pool_wait(m);
+    if (view->gathered) k->group(&view->rows, 0, count, &view->planes, 0);
+}
+
+void turn_heads(struct engine *e, const struct layer *layer, int index, int row, int group) {
     const struct model *model = &e->model;
     const struct kernel *k = e->kernel;
     const int size = model->head_size, share = model->heads / model->kv_heads, width = model->heads * size;
@@ -171,21 +167,33 @@ static void attend_piece(struct engine *e, struct member *m, const struct layer 
     e->kernel->attend(&constants, slot->keys + offset, slot->values + offset, queries, count, &e->attention[m->index]);
 }
 
-/* gate and up, a unit of rows at a time, so that their results stay near until the activation has eaten them. */
+void attend_all(struct engine *e, struct member *m, const struct layer *layer, int index, int phase) {
+    const struct model *model = &e->model;
+    const int share = model->heads / model->kv_heads, subsets = (share + e->subset - 1) / e->subset;
+    const int pieces = e->tile_count * model->kv_heads * subsets;
+    int first, taken;
+    while ((taken = pool_take(m, &e->taken[phase], pieces, &first))) /* the longest first */
+        for (int piece = first; piece < first + taken; piece++) attend_piece(e, m, layer, index, pieces - 1 - piece);
+    pool_wait(m);
+}
+
+void feed_forward_unit(struct engine *e, struct member *m, const struct layer *layer, const struct planes *planes,
+                       int unit, int64_t *product, int rows) {
+    const struct model *model = &e->model;
+    const int from = unit * UNIT, to = least(from + UNIT, model->feed_forward);
+    int64_t *gate = e->unit_room[m->index], *up = gate + (ptrdiff_t)e->rows * UNIT;
+    e->kernel->linear(&layer->gate, from, to, planes, rows, gate - from, UNIT);
+    e->kernel->linear(&layer->up, from, to, planes, rows, up - from, UNIT);
+    for (int row = 0; row < rows; row++)
+        e->kernel->activate(gate + row * UNIT, up + row * UNIT, model->exp2_high, model->exp2_low, to - from,
+                            product + (ptrdiff_t)row * model->feed_forward + from);
+}
+
 static void feed_forward(struct engine *e, struct member *m, int phase, const struct layer *layer,
                          const struct planes *planes, int rows) {
-    const struct model *model = &e->model;
-    int64_t *gate = e->unit_room[m->index], *up = gate + (ptrdiff_t)e->rows * UNIT;
     int first, taken;
-    while ((taken = pool_take(m, &e->taken[phase], (model->feed_forward + UNIT - 1) / UNIT, &first))) {
-        for (int unit = first; unit < first + taken; unit++) {
-            const int from = unit * UNIT, to = least(from + UNIT, model->feed_forward);
-            e->kernel->linear(&layer->gate, from, to, planes, rows, gate - from, UNIT);
-            e->kernel->linear(&layer->up, from, to, planes, rows, up - from, UNIT);
-            for (int row = 0; row < rows; row++)
-                e->kernel->activate(gate + row * UNIT, up + row * UNIT, model->exp2_high, model->exp2_low, to - from,
-                                    e->product + (ptrdiff_t)row * model->feed_forward + from);
-        }
+    while ((taken = pool_take(m, &e->taken[phase], (e->model.feed_forward + UNIT - 1) / UNIT, &first))) {
+        for (int unit = first; unit < first + taken; unit++) feed_forward_unit(e, m, layer, planes, unit, e->product, rows);
         m->work += 2 * taken;
     }
 }
@@ -223,24 +231,27 @@ static void trace(struct engine *e, const struct view *view, int layer) {
     if (e->batch->trace) memcpy(e->batch->trace + size * (size_t)layer, view->x, size * sizeof *view->x);
 }
 
-static void forward(void *context, struct member *m) {
+void forward(void *context, struct member *m) {
     struct engine *e = context;
     const struct model *model = &e->model;
-    const int rows = e->batch->rows, solo = rows == 1;
+    const int rows = e->batch->rows, wanted = e->batch->wanted;
     const int size = model->head_size, width = model->heads * size, narrow = model->kv_heads * size;
-    struct view *view = solo ? &e->own[m->index] : &e->shared, own_planes = *view;
-    struct view *const keep = view;
-    /* each member describes the planes for itself: columns change from matrix to matrix at different times */
-    view = &own_planes;
+    struct view view;
+    arrange(e, m, &view, rows);
     int phase = 0, first, taken;
-    for (int index = 0; index < model->layers; index++, phase += PHASES_OF_A_LAYER) {
+    const int many = rows >= PIECE * m->active;
+    if (many) {
+        forward_pieces(e, m);
+        phase = model->layers * PHASES_OF_A_LAYER;
+    }
+    for (int index = 0; !many && index < model->layers; index++, phase += PHASES_OF_A_LAYER) {
         const struct layer *layer = &model->layer[index];
-        use_planes(e, &view->planes, model->hidden, rows);
-        EACH_ROW(phase, enter_norm(e, m, view, row, layer->attention_norm, index == 0));
-        if (m->index == 0) trace(e, keep, index);
+        const struct entrance attention = {layer->attention_norm, index == 0}, after = {layer->feed_forward_norm, 0};
+        quantise_rows(e, m, &view, phase, rows, model->hidden, enter_norm, &attention);
+        if (m->index == 0) trace(e, &view, index);
         const struct part inputs[] = {
             {&layer->query, e->heads}, {&layer->key, e->heads + width}, {&layer->value, e->heads + width + narrow}};
-        multiply(e, m, phase + 1, inputs, 3, &view->planes, rows, width + 2 * narrow);
+        multiply(e, m, phase + 1, inputs, 3, &view.planes, rows, width + 2 * narrow);
         pool_wait(m);
         const int row_groups = (rows + GROUP - 1) / GROUP;
         while ((taken = pool_take(m, &e->taken[phase + 2], row_groups * model->kv_heads, &first)))
@@ -250,163 +261,31 @@ static void forward(void *context, struct member *m) {
                     turn_heads(e, layer, index, row, piece % model->kv_heads);
             }
         pool_wait(m);
-        const int share = model->heads / model->kv_heads, subsets = (share + e->subset - 1) / e->subset;
-        const int pieces = e->tile_count * model->kv_heads * subsets;
-        while ((taken = pool_take(m, &e->taken[phase + 3], pieces, &first)))
-            for (int piece = first; piece < first + taken; piece++) attend_piece(e, m, layer, index, pieces - 1 - piece);
-        pool_wait(m);
-        use_planes(e, &view->planes, width, rows);
-        EACH_ROW(phase + 4, e->kernel->quantise(e->mixed + (ptrdiff_t)row * width, &view->planes, row));
+        attend_all(e, m, layer, index, phase + 3);
+        quantise_rows(e, m, &view, phase + 4, rows, width, mixed_row, NULL);
         const struct part output = {&layer->attention_output, e->change};
-        multiply(e, m, phase + 5, &output, 1, &view->planes, rows, model->hidden);
+        multiply(e, m, phase + 5, &output, 1, &view.planes, rows, model->hidden);
         pool_wait(m);
-        use_planes(e, &view->planes, model->hidden, rows);
-        EACH_ROW(phase + 6, enter_norm(e, m, view, row, layer->feed_forward_norm, 0));
-        feed_forward(e, m, phase + 7, layer, &view->planes, rows);
+        quantise_rows(e, m, &view, phase + 6, rows, model->hidden, enter_norm, &after);
+        feed_forward(e, m, phase + 7, layer, &view.planes, rows);
         pool_wait(m);
-        use_planes(e, &view->planes, model->feed_forward, rows);
-        EACH_ROW(phase + 8, e->kernel->quantise(e->product + (ptrdiff_t)row * model->feed_forward, &view->planes, row));
+        quantise_rows(e, m, &view, phase + 8, rows, model->feed_forward, product_row, NULL);
         const struct part down = {&layer->down, e->change};
-        multiply(e, m, phase + 9, &down, 1, &view->planes, rows, model->hidden);
+        multiply(e, m, phase + 9, &down, 1, &view.planes, rows, model->hidden);
         pool_wait(m);
     }
-    const int wanted = e->batch->wanted;
     if (!wanted && !e->batch->trace) return;
-    use_planes(e, &view->planes, model->hidden, solo ? 1 : wanted);
-    if (solo || m->index == 0) {
-        int next = 0;
-        for (int row = 0; row < rows; row++) {
-            int64_t *x = view->x + (ptrdiff_t)row * model->hidden;
-            const int is_wanted = next < wanted && e->batch->wanted_row[next] == row;
-            if (!is_wanted && !e->batch->trace) continue;
-            add_row(x, e->change + (ptrdiff_t)row * model->hidden, model->hidden);
-            if (!is_wanted) continue;
-            e->kernel->normalise(x, model->output_norm, model->epsilon, model->hidden, e->row_room[m->index]);
-            e->kernel->quantise(e->row_room[m->index], &view->planes, next++);
+    if (wanted) {
+        arrange(e, m, &view, wanted);
+        quantise_rows(e, m, &view, phase, wanted, model->hidden, enter_head, NULL);
+    }
+    if (m->index == 0 && e->batch->trace) {
+        for (int row = 0, next = 0; row < rows; row++) {
+            const int done = next < wanted && e->batch->wanted_row[next] == row;
+            next += done;
+            if (!done) add_row(view.x + (ptrdiff_t)row * model->hidden, e->change + (ptrdiff_t)row * model->hidden, model->hidden);
         }
-        if (m->index == 0) trace(e, keep, model->layers);
+        trace(e, &view, model->layers);
     }
-    if (!solo) pool_wait(m);
-    head(e, m, phase, &view->planes);
-}
-
-/* Cuts the rows into tiles of as many queries as a kernel takes at once, and heads so that every member gets some. */
-static void plan(struct engine *e, const struct batch *batch) {
-    const struct model *model = &e->model;
-    const int share = model->heads / model->kv_heads;
-    e->subset = least(share, QUERIES);
-    if (batch->rows * model->kv_heads < 2 * e->threads) e->subset = most(1, least(e->subset, model->heads / (2 * e->threads)));
-    const int rows_of_a_tile = most(1, QUERIES / e->subset);
-    e->tile_count = 0;
-    for (int row = 0; row < batch->rows;) {
-        int end = row + 1;
-        while (end < batch->rows && end - row < rows_of_a_tile && batch->slot[end] == batch->slot[row]) end++;
-        e->tiles[e->tile_count++] = (struct tile){row, end - row};
-        row = end;
-    }
-}
-
-void assay_engine_run(struct engine *e, const struct batch *batch) {
-    const int phases = e->model.layers * PHASES_OF_A_LAYER + 1;
-    for (int i = 0; i < phases; i++) atomic_store_explicit(&e->taken[i], 0, memory_order_relaxed);
-    for (int i = 0; i < e->threads; i++)
-        for (int row = 0; row < batch->wanted; row++) {
-            e->best[(ptrdiff_t)i * e->rows + row] = INT64_MIN;
-            e->best_at[(ptrdiff_t)i * e->rows + row] = e->model.vocabulary;
-        }
-    e->batch = batch;
-    plan(e, batch);
-    pool_run(e->pool, forward, e);
-    for (int row = 0; row < batch->wanted; row++) {
-        int64_t best = INT64_MIN;
-        int32_t at = e->model.vocabulary;
-        for (int i = 0; i < e->threads; i++) {
-            const int64_t value = e->best[(ptrdiff_t)i * e->rows + row];
-            const int32_t index = e->best_at[(ptrdiff_t)i * e->rows + row];
-            if (value > best || (value == best && index < at)) best = value, at = index;
-        }
-        batch->likeliest[row] = at;
-    }
-}
-
-int64_t assay_engine_runs_alone(const struct engine *e) { return pool_runs_alone(e->pool); }
-
-/* Zeroed memory that assay_engine_free returns; NULL when there is none, or no place left to note it. */
-static void *room(struct engine *e, size_t count, size_t size) {
-    const size_t bytes = (count * size + 63) / 64 * 64 + 64;
-    void *p = e->blocks ? aligned_alloc(64, bytes) : NULL;
-    if (!p) return NULL;
-    memset(p, 0, bytes);
-    e->blocks[e->block_count++] = p;
-    return p;
-}
-
-static int view_room(struct engine *e, struct view *view, int rows) {
-    const struct model *m = &e->model;
-    const int widest = most(most(m->hidden, m->feed_forward), m->heads * m->head_size);
-    const size_t padded = (size_t)(widest + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    const size_t grouped = (size_t)(rows + GROUP - 1) / GROUP * GROUP;
-    view->x = room(e, (size_t)rows * (size_t)m->hidden, sizeof *view->x);
-    view->planes.bytes = room(e, grouped * 2, padded);
-    view->planes.shift = room(e, grouped, sizeof *view->planes.shift);
-    return view->x && view->planes.bytes && view->planes.shift;
-}
-
-static int members_room(struct engine *e) {
-    const struct model *m = &e->model;
-    const size_t widest = (size_t)most(most(m->hidden, m->feed_forward), m->heads * m->head_size);
-    const int capacity = (m->context + MIX_SPAN - 1) / MIX_SPAN * MIX_SPAN;
-    for (int i = 0; i < e->threads; i++) {
-        struct attention_room *a = &e->attention[i];
-        a->capacity = capacity;
-        a->score = room(e, (size_t)QUERIES * (size_t)capacity, sizeof *a->score);
-        a->weight = room(e, (size_t)QUERIES * 2 * (size_t)capacity, sizeof *a->weight);
-        a->sum = room(e, (size_t)QUERIES * HEAD_SIZE_MAX, sizeof *a->sum);
-        e->row_room[i] = room(e, widest, sizeof **e->row_room);
-        e->unit_room[i] = room(e, (size_t)2 * (size_t)e->rows * UNIT, sizeof **e->unit_room);
-        if (!a->score || !a->weight || !a->sum || !e->row_room[i] || !e->unit_room[i]) return 0;
-        if (!view_room(e, &e->own[i], 1)) return 0;
-    }
-    return 1;
-}
-
-struct engine *assay_engine_new(const struct model *model, const char *kernel, int threads, int rows, int pin) {
-    struct engine *e = calloc(1, sizeof *e);
-    if (!e) return NULL;
-    e->model = *model;
-    e->kernel = kernel_named(kernel);
-    e->rows = rows;
-    e->threads = most(1, threads);
-    const size_t n = (size_t)rows, t = (size_t)e->threads;
-    const size_t width = (size_t)model->heads * (size_t)model->head_size;
-    const size_t narrow = (size_t)model->kv_heads * (size_t)model->head_size;
-    e->blocks = calloc(t * 8 + 32, sizeof *e->blocks);
-    e->own = room(e, t, sizeof *e->own);
-    e->row_room = room(e, t, sizeof *e->row_room);
-    e->unit_room = room(e, t, sizeof *e->unit_room);
-    e->attention = room(e, t, sizeof *e->attention);
-    e->heads = room(e, n * (width + 2 * narrow), sizeof *e->heads);
-    e->mixed = room(e, n * width, sizeof *e->mixed);
-    e->change = room(e, n * (size_t)model->hidden, sizeof *e->change);
-    e->product = room(e, n * (size_t)model->feed_forward, sizeof *e->product);
-    e->queries = room(e, n * 2 * width, sizeof *e->queries);
-    e->tiles = room(e, n, sizeof *e->tiles);
-    e->taken = room(e, (size_t)model->layers * PHASES_OF_A_LAYER + 1, sizeof *e->taken);
-    e->best = room(e, t * n, sizeof *e->best);
-    e->best_at = room(e, t * n, sizeof *e->best_at);
-    const int complete = e->own && e->row_room && e->unit_room && e->attention && e->heads && e->mixed && e->change &&
-                         e->product && e->queries && e->tiles && e->taken && e->best && e->best_at;
-    if (complete && e->kernel && e->kernel->supported() && view_room(e, &e->shared, rows) && members_room(e))
-        e->pool = pool_new(e->threads, pin);
-    if (e->pool) return e;
-    assay_engine_free(e);
-    return NULL;
-}
-
-void assay_engine_free(struct engine *e) {
-    if (!e) return;
-    pool_free(e->pool);
-    for (int i = 0; i < e->block_count; i++) free(e->blocks[i]);
-    free(e->blocks);
-    free(e);
+    if (wanted) head(e, m, phase + 1, &view.planes);
 }

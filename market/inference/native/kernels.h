@@ -66,9 +66,15 @@ struct kernel {
     int (*supported)(void);
     /* Rows of activations from which `grouped` planes are the faster form. */
     int32_t grouped_from;
+    /* The sum of each row of weights; returns the largest sum of magnitudes of a row. */
+    int32_t (*row_sums)(const int8_t *weight, int rows, int columns, int32_t *sum);
     int64_t (*largest)(const int64_t *x, int n);  /* of the magnitudes */
     void (*normalise)(const int64_t *x, const int32_t *gain, int64_t epsilon, int n, int64_t *y);
+    /* Into row `row` of planes that are not grouped. */
     void (*quantise)(const int64_t *y, const struct planes *planes, int row);
+    /* Rows [first, first + count) of planes that are not grouped, at most GROUP, become group `group` of planes that
+     * are; shifts are not its affair. NULL where grouped_from is never reached. */
+    void (*group)(const struct planes *rows, int first, int count, const struct planes *grouped, int group);
     /* y[t * stride + n] for the rows n in [from, to) and the activations t in [0, count). */
     void (*linear)(const struct matrix *w, int from, int to, const struct planes *a, int count, int64_t *y, long stride);
     void (*rotate)(int64_t *z, const int32_t *cos, const int32_t *sin, int size);

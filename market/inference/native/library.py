@@ -118,7 +118,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         c_int,
         [c_char_p, POINTER(AttentionStruct), c_void_p, c_int, c_void_p, c_void_p, c_void_p, c_int, c_void_p],
     ),
-    "assay_row_sums": (c_int32, [c_void_p, c_int, c_int, c_void_p]),
+    "assay_row_sums": (c_int32, [c_char_p, c_void_p, c_int, c_int, c_void_p]),
     "assay_engine_new": (c_void_p, [POINTER(ModelStruct), c_char_p, c_int, c_int, c_int]),
     "assay_engine_free": (None, [c_void_p]),
     "assay_engine_run": (None, [c_void_p, POINTER(BatchStruct)]),
@@ -165,11 +165,11 @@ def pointer(array: AnyArray | None) -> int | None:
 class Matrix:
     """A weight matrix ready for C; the weights stay where they are."""
 
-    def __init__(self, loaded: ctypes.CDLL, linear: Linear) -> None:
+    def __init__(self, loaded: ctypes.CDLL, kernel: bytes, linear: Linear) -> None:
         rows, columns = linear.weight.shape
         self._kept = (linear.weight, linear.multiplier, np.empty(rows, dtype=np.int32))
         weight, multiplier, sums = self._kept
-        largest = loaded.assay_row_sums(pointer(weight), rows, columns, pointer(sums))
+        largest = loaded.assay_row_sums(kernel, pointer(weight), rows, columns, pointer(sums))
         self.struct = MatrixStruct(
             pointer(weight),
             pointer(multiplier),
@@ -198,7 +198,7 @@ class Kernel:
         y = np.ascontiguousarray(y, dtype=np.int64)
         out = np.empty((len(y), len(matrix.weight)), dtype=np.int64)
         shift = np.empty(len(y), dtype=np.int32)
-        struct = Matrix(self._library, matrix)
+        struct = Matrix(self._library, self._name, matrix)
         done = self._library.assay_linear(
             self._name, struct.struct, pointer(y), len(y), int(grouped), pointer(out), pointer(shift)
         )

@@ -15,7 +15,7 @@ EXPORT void assay_activate(const char *kernel, const int64_t *gate, const int64_
                            const int32_t *exp2_low, int n, int64_t *z);
 EXPORT int assay_attend(const char *kernel, const struct attention *constants, const int16_t *queries, int count,
                         const int32_t *positions, const int16_t *keys, const int16_t *values, int length, int64_t *out);
-EXPORT int32_t assay_row_sums(const int8_t *weight, int rows, int columns, int32_t *sum);
+EXPORT int32_t assay_row_sums(const char *kernel, const int8_t *weight, int rows, int columns, int32_t *sum);
 
 int assay_kernel_supported(const char *kernel) {
     const struct kernel *k = kernel_named(kernel);
@@ -28,12 +28,19 @@ int assay_linear(const char *kernel, const struct matrix *w, const int64_t *y, i
     const struct kernel *k = kernel_named(kernel);
     const int padded = (w->columns + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     const size_t rows = (size_t)(count + GROUP - 1) / GROUP * GROUP;
-    struct planes planes = {aligned_alloc(ALIGNMENT, 2 * rows * (size_t)padded), shift, w->columns, padded, grouped};
-    if (!planes.bytes) return 0;
-    for (int row = 0; row < count; row++) k->quantise(y + (ptrdiff_t)row * w->columns, &planes, row);
-    k->linear(w, 0, w->rows, &planes, count, out, w->rows);
-    free(planes.bytes);
-    return 1;
+    struct planes plain = {aligned_alloc(ALIGNMENT, 2 * rows * (size_t)padded), shift, w->columns, padded, 0};
+    struct planes groups = {aligned_alloc(ALIGNMENT, 2 * rows * (size_t)padded), shift, w->columns, padded, 1};
+    const int complete = plain.bytes && groups.bytes;
+    if (complete) {
+        grouped = grouped && k->group;
+        for (int row = 0; row < count; row++) k->quantise(y + (ptrdiff_t)row * w->columns, &plain, row);
+        for (int row = 0; grouped && row < count; row += GROUP)
+            k->group(&plain, row, count - row < GROUP ? count - row : GROUP, &groups, row / GROUP);
+        k->linear(w, 0, w->rows, grouped ? &groups : &plain, count, out, w->rows);
+    }
+    free(plain.bytes);
+    free(groups.bytes);
+    return complete;
 }
 
 void assay_normalise(const char *kernel, const int64_t *x, const int32_t *gain, int64_t epsilon, int n, int64_t *y) {
@@ -88,20 +95,8 @@ int assay_attend(const char *kernel, const struct attention *constants, const in
     return complete;
 }
 
-/* Sum of each row's weights; returns the largest sum of magnitudes of a row. */
-int32_t assay_row_sums(const int8_t *weight, int rows, int columns, int32_t *sum) {
-    int32_t largest = 0;
-    for (int row = 0; row < rows; row++) {
-        const int8_t *w = weight + (ptrdiff_t)row * columns;
-        int32_t plain = 0, magnitudes = 0;
-        for (int i = 0; i < columns; i++) {
-            plain += w[i];
-            magnitudes += w[i] < 0 ? -w[i] : w[i];
-        }
-        sum[row] = plain;
-        largest = magnitudes > largest ? magnitudes : largest;
-    }
-    return largest;
+int32_t assay_row_sums(const char *kernel, const int8_t *weight, int rows, int columns, int32_t *sum) {
+    return kernel_named(kernel)->row_sums(weight, rows, columns, sum);
 }
 
 /* Sizes of the structures that Python mirrors: a library built from other sources must not be called. */

@@ -80,6 +80,7 @@ const struct kernel kernel_portable = {
     .name = "portable",
     .supported = supported,
     .grouped_from = INT32_MAX,
+    .row_sums = rows_sums,
     .largest = rows_largest,
     .normalise = rows_normalise,
     .quantise = quantise,

@@ -40,6 +40,21 @@ INLINE uint64_t root_of(uint64_t n) {
     return r;
 }
 
+static __attribute__((unused)) int32_t rows_sums(const int8_t *weight, int rows, int columns, int32_t *sum) {
+    int32_t largest = 0;
+    for (int row = 0; row < rows; row++) {
+        const int8_t *w = weight + (ptrdiff_t)row * columns;
+        int32_t plain = 0, magnitudes = 0;
+        for (int i = 0; i < columns; i++) {
+            plain += w[i];
+            magnitudes += w[i] < 0 ? -w[i] : w[i];
+        }
+        sum[row] = plain;
+        largest = magnitudes > largest ? magnitudes : largest;
+    }
+    return largest;
+}
+
 static int64_t rows_largest(const int64_t *x, int n) {
     int64_t top = 0;
     for (int i = 0; i < n; i++) {

@@ -16,10 +16,10 @@ from market.inference.batch import Part, Want
 from market.inference.errors import SelfTestError
 from market.inference.model import AnyArray, Config, Int64Array, IntegerModel, Layer, Linear, Tables
 from market.inference.native.library import ACCUMULATOR_L1, QUERIES, Kernel
-from market.inference.native_engine import NativeEngine
+from market.inference.native_engine import ROWS, NativeEngine
 
 SEED = 20240601
-COUNTS = (1, 2, 3, 7, 8, 17)  # rows of activations: alone, few, a full group, groups and a rest
+COUNTS = (1, 2, 3, 7, 8, 12, 27)  # rows of activations: alone, few, a full group, groups and a rest
 SAMPLE = 40  # rows taken at each end of a matrix
 PLANE_L1 = (1 << 17) - 1  # packing refuses rows of larger L1 norm
 
@@ -39,10 +39,11 @@ def check_matrices(kernel: Kernel, model: IntegerModel) -> None:
     seen: set[tuple[int, ...]] = set()
     for matrix in model.matrices():
         rows, columns = matrix.weight.shape
-        if (rows, columns) in seen:
-            continue
-        seen.add((rows, columns))
-        for part in (*ends(matrix), extreme_matrix(columns, ACCUMULATOR_L1), extreme_matrix(columns, PLANE_L1)):
+        parts = [*ends(matrix)] if (rows, columns) not in seen else []
+        if (columns,) not in seen:
+            parts += [extreme_matrix(columns, norm) for norm in (ACCUMULATOR_L1, PLANE_L1)]
+        seen |= {(rows, columns), (columns,)}
+        for part in parts:
             _check_linear(kernel, part, f"{rows}x{columns}")
 
 
@@ -64,7 +65,7 @@ def ends(matrix: Linear) -> Iterator[Linear]:
 def extreme_rows(columns: int, weight: AnyArray) -> Int64Array:
     """Q16 rows whose integers reach both limits, line up with the signs of a row of weights, or are tiny or random."""
     signs = np.where(weight[0] < 0, -1, 1).astype(np.int64)
-    random = np.random.default_rng(SEED).integers(-(1 << 30), 1 << 30, (11, columns))
+    random = np.random.default_rng(SEED).integers(-(1 << 30), 1 << 30, (21, columns))
     rows = [32639 * signs, -32639 * signs, 32768 * signs, (signs << 40) - 1, np.zeros(columns, dtype=np.int64), signs]
     return np.concatenate([np.stack(rows), random])
 
@@ -132,7 +133,7 @@ def check_attention(kernel: Kernel, model: IntegerModel) -> None:
 
 
 def check_forward(kernel: str, threads: int, tables: Tables) -> None:
-    """A small model from one end to the other: the prompt at once, token by token, and beside another sequence."""
+    """A small model from one end to the other: the prompt at once, token by token, and beside few and many others."""
     model = small_model(tables)
     engine = NativeEngine(model, kernel, threads)
     ids = [int(i) for i in np.random.default_rng(SEED).integers(0, model.config.vocabulary, 12)]
@@ -144,6 +145,9 @@ def check_forward(kernel: str, threads: int, tables: Tables) -> None:
     together = engine.step([Part(first, ids[2:3], Want.LOGITS), Part(second, ids[9:], Want.LOGITS)])
     _same(np.array(together), expected[[2, -1]], name)
     _same(np.array(engine.step([Part(first, ids[3:4], Want.LOGITS)])), expected[3:4], name)
+    ends = [i % len(ids) for i in range(2 * ROWS // len(ids))]  # as many rows as a pass takes, and some more
+    crowd = [Part(engine.new_slot(len(ids)), ids[: end + 1], Want.LOGITS) for end in ends]
+    _same(np.array(engine.step(crowd)), expected[ends], name)
 
 
 def small_model(tables: Tables) -> IntegerModel:

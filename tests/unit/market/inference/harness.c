@@ -11,7 +11,7 @@
 
 #include "engine.h"
 
-int32_t assay_row_sums(const int8_t *weight, int rows, int columns, int32_t *sum);
+int32_t assay_row_sums(const char *kernel, const int8_t *weight, int rows, int columns, int32_t *sum);
 
 static FILE *file;
 
@@ -27,14 +27,14 @@ static int64_t take_number(void) {
     return number;
 }
 
-static struct matrix take_matrix(void) {
+static struct matrix take_matrix(const char *kernel) {
     struct matrix m = {.rows = (int32_t)take_number()};
     m.columns = (int32_t)take_number();
     m.exponent = (int32_t)take_number();
     m.weight = take((size_t)m.rows * (size_t)m.columns, 1);
     m.multiplier = take((size_t)m.rows, sizeof(int32_t));
     int32_t *sum = malloc((size_t)m.rows * sizeof *sum);
-    m.wide = assay_row_sums(m.weight, m.rows, m.columns, sum) > 65797;
+    m.wide = assay_row_sums(kernel, m.weight, m.rows, m.columns, sum) > 65797;
     m.sum = sum;
     return m;
 }
@@ -53,8 +53,8 @@ int main(int argc, char **argv) {
     for (int i = 0; i < 8; i++) *shapes[i] = (int32_t)take_number();
     model.epsilon = take_number();
     model.score_multiplier = take_number();
-    model.embedding = take_matrix();
-    model.head = take_matrix();
+    model.embedding = take_matrix(argv[2]);
+    model.head = take_matrix(argv[2]);
     struct layer *layers = calloc((size_t)model.layers, sizeof *layers);
     const size_t hidden = (size_t)model.hidden;
     for (int i = 0; i < model.layers; i++) {
@@ -62,7 +62,7 @@ int main(int argc, char **argv) {
         struct matrix *matrices[] = {&l->query, &l->key, &l->value, &l->attention_output, &l->gate, &l->up, &l->down};
         l->attention_norm = take(hidden, sizeof(int32_t));
         l->feed_forward_norm = take(hidden, sizeof(int32_t));
-        for (int j = 0; j < 7; j++) *matrices[j] = take_matrix();
+        for (int j = 0; j < 7; j++) *matrices[j] = take_matrix(argv[2]);
         l->query_fraction = (int32_t)take_number();
         l->key_fraction = (int32_t)take_number();
         l->value_fraction = (int32_t)take_number();

@@ -223,10 +223,10 @@ def test_serving_on_a_cpu_loads_neither_torch_nor_transformers(tiny_pack: Pack) 
     code = (
         "import sys; import provider.cli, provider.program, provider.agent, provider.executor\n"
         "from types import SimpleNamespace; from pathlib import Path\n"
-        "from provider.catalogue import load_catalogue, load_engines; from provider.config import Prices\n"
-        "config = SimpleNamespace(prices_of=lambda *_: Prices())\n"
-        "catalogue = load_catalogue([Path(sys.argv[1])], config)\n"
-        "(engine,) = load_engines(catalogue, 'cpu', 2).values()\n"
+        "from provider.catalogue import load_catalogue; from provider.config import Prices\n"
+        "config = SimpleNamespace(prices_of=lambda *_: Prices(), device='cpu', threads=2, kernels='auto')\n"
+        "_, engines = load_catalogue([Path(sys.argv[1])], config)\n"
+        "(engine,) = engines.values()\n"
         f"assert len(engine.generate({PROMPT}, 4, []).ids) == 4\n"
         "print(sorted({'torch', 'transformers', 'accelerate'} & set(sys.modules)))"
     )

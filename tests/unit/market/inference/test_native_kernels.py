@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from market.inference import reference
 from market.inference.model import AnyArray, Int64Array, Linear
 from market.inference.native import library as lib
 from market.models import tables as table_builder
@@ -62,7 +63,7 @@ def weights_of(random: np.random.Generator, rows: int, columns: int, kind: str, 
     seed=seeds,
     columns=st.one_of(st.integers(1, 140), st.sampled_from([192, 518, 576, 1032])),
     rows=st.integers(1, 37),
-    count=st.integers(1, 19),
+    count=st.integers(1, 30),
     bits=row_bits,
     kind=kinds,
     weights=st.sampled_from(["full", "signs", "aligned", "random"]),
@@ -87,6 +88,19 @@ def test_quantise_and_linear_equal_exact_integers(
             got, got_shifts = kernel.linear(matrix, y, grouped)
             assert got_shifts.tolist() == list(shifts), kernel.name
             assert got.tolist() == expected, (kernel.name, grouped)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(205, 1034), (530, 576), (70, 2308)])
+def test_matrix_that_is_cut_both_ways_equals_the_reference(rows: int, columns: int) -> None:
+    """More rows and columns than a kernel keeps near: cut into blocks of rows, and their sums into parts."""
+    random = np.random.default_rng(rows)
+    weight = random.integers(-24, 25, (rows, columns), dtype=np.int8)  # sums below int32, as those of real models
+    matrix = Linear(weight, random.integers(1 << 20, 1 << 24, rows, dtype=np.int32), 40)
+    y = random.integers(-(1 << 30), 1 << 30, (43, columns))
+    expected = reference.linear(matrix, *reference.quantise(y))
+    for kernel in kernels():
+        for count in (8, 16, 43):
+            assert np.array_equal(kernel.linear(matrix, y[:count], True)[0], expected[:count]), (kernel.name, count)
 
 
 @given(seed=seeds, columns=st.integers(1, 200), bits=row_bits, kind=kinds)

@@ -17,7 +17,7 @@ from safetensors import safe_open
 
 from market.models import packer
 from market.models.errors import BoundError, PackError, RecipeError, SourceError
-from market.models.pack import FILES, Pack, load_pack, verify_pack
+from market.models.pack import FILES, Pack, load_pack, load_pack_beside, verify_pack
 from market.models.packer import write_pack
 from market.models.program import Fractions
 from market.models.tiny import TINY, RandomSource, tiny_recipe, write_tiny_pack
@@ -79,6 +79,28 @@ def test_load_of_a_corrupted_part_names_it(name: str, copy_of_pack: Path) -> Non
         load_pack(copy_of_pack)
     assert caught.value.part == name
     assert "corrupted" in str(caught.value)
+
+
+def test_work_beside_the_check_of_bad_weights_is_dropped(copy_of_pack: Path) -> None:
+    """Whether the work went well or died of the weights, the caller hears of the weights alone."""
+    data = bytearray((copy_of_pack / "weights.safetensors").read_bytes())
+    data[-1] ^= 1
+    (copy_of_pack / "weights.safetensors").write_bytes(data)
+    seen: list[Pack] = []
+
+    def die(pack: Pack) -> None:
+        seen.append(pack)
+        raise RuntimeError
+
+    for work in (seen.append, die):
+        with pytest.raises(PackError, match=r"weights\.safetensors is corrupted"):
+            load_pack_beside(copy_of_pack, work)
+    assert len(seen) == 2  # the check did not come first
+
+
+def test_work_beside_the_check_of_a_whole_pack_is_returned(tiny_pack: Pack) -> None:
+    pack, context = load_pack_beside(tiny_pack.path, lambda mapped: mapped.limits.context)
+    assert (pack.model_id, context) == (tiny_pack.model_id, tiny_pack.limits.context)
 
 
 @pytest.mark.parametrize("name", FILES)
