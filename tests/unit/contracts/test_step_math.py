@@ -1,8 +1,8 @@
-"""contracts/libraries/StepMath.sol and Payload.sol against exact integers, at the edges and at random."""
+"""contracts/libraries/StepMath.sol against exact integers, at the edges and at random."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from math import isqrt
 from random import Random
 
@@ -125,26 +125,3 @@ def test_exp2_ends_at_31(harness: Contract) -> None:
         *(1, oracle.exp2_negative((31 << 16) - 1, HIGH, LOW)),
         *(0, 0, 0, 0),
     ]
-
-
-def payloads() -> Iterator[tuple[int, list[int]]]:
-    random = Random(3)
-    for width in (1, 2, 4, 5, 6, 8):
-        top = 2 ** (8 * width - 1)
-        yield width, [-top, top - 1, -1, 0, 1, *(random.randrange(-top, top) for _ in range(60))]
-
-
-@pytest.mark.parametrize(("width", "values"), payloads(), ids=str)
-def test_elements_are_read_with_their_sign(harness: Contract, width: int, values: list[int]) -> None:
-    payload = b"".join(value.to_bytes(width, "big", signed=True) for value in values)
-    assert [harness.element(payload, i, width) for i in range(len(values))] == values
-
-
-@pytest.mark.parametrize("index", [3, 4, 2**255])
-def test_nothing_beside_a_payload_is_read(harness: Contract, index: int) -> None:
-    payload = bytes(range(19))  # three elements of six bytes and a byte more
-    assert harness.element(payload, 2, 6) == int.from_bytes(payload[12:18], "big")
-    with pytest.raises(Revert) as refused:
-        harness.element(payload, index, 6)
-    assert refused.value.name == "NoSuchElement"
-    assert refused.value.values == {"index": index, "payloadBytes": 19}
