@@ -6,6 +6,7 @@ import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {IJudge} from "../interfaces/IJudge.sol";
 import {Opening, Shape} from "../interfaces/Trace.sol";
 import {Openings} from "./Openings.sol";
+import {Payload} from "./Payload.sol";
 import {TokensRoot} from "./TokensRoot.sol";
 import {Context} from "./TraceTree.sol";
 
@@ -21,7 +22,7 @@ struct Tensor {
 /// @dev docs/numerics.md, section 7, and docs/protocol.md.
 library ModelTrees {
     using Openings for Opening;
-    using Openings for bytes;
+    using Payload for bytes;
 
     uint256 internal constant GAINS = 64; // of a leaf
     uint256 internal constant TABLE_ENTRIES = 256; // of a leaf
@@ -67,16 +68,14 @@ library ModelTrees {
 
     function outputNorm(Shape memory shape) internal pure returns (Tensor memory) {
         unchecked {
-            return
-                Tensor(1 + LAYER_TENSORS * shape.layers, _leavesBeforeHead(shape) - _gains(shape), 1, shape.hidden);
+            return Tensor(1 + LAYER_TENSORS * shape.layers, _leavesBeforeHead(shape) - _gains(shape), 1, shape.hidden);
         }
     }
 
     function head(Shape memory shape) internal pure returns (Tensor memory) {
         if (shape.tied) return embedding(shape);
         unchecked {
-            return
-                Tensor(2 + LAYER_TENSORS * shape.layers, _leavesBeforeHead(shape), shape.vocabulary, shape.hidden);
+            return Tensor(2 + LAYER_TENSORS * shape.layers, _leavesBeforeHead(shape), shape.vocabulary, shape.hidden);
         }
     }
 
@@ -116,7 +115,7 @@ library ModelTrees {
             HEADER_BYTES + 4 * GAINS
         );
         _header(payload, tensor.number, row);
-        return payload[HEADER_BYTES:].element(element % GAINS, 4);
+        return Payload.element(payload[HEADER_BYTES:], element % GAINS, 4);
     }
 
     /// @notice Checks the opening of a leaf of rope_cos or rope_sin.
@@ -132,8 +131,7 @@ library ModelTrees {
             uint256 entry = position * half + i;
             uint256 index = FIRST_ROPE_LEAF + (sine ? leaves : 0) + entry / TABLE_ENTRIES;
             uint256 depth = Openings.bitsFor(FIRST_ROPE_LEAF + 2 * leaves);
-            return
-                opening.check(context.tablesRoot, depth, index, 4 * TABLE_ENTRIES).element(entry % TABLE_ENTRIES, 4);
+            return opening.check(context.tablesRoot, depth, index, 4 * TABLE_ENTRIES).element(entry % TABLE_ENTRIES, 4);
         }
     }
 

@@ -6,7 +6,7 @@ import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {IJudge} from "../interfaces/IJudge.sol";
 import {Opening} from "../interfaces/Trace.sol";
 
-/// @title Openings of binary Merkle trees, and the numbers in their leaves
+/// @title Openings of binary Merkle trees
 /// @dev leaf = keccak256(0x00 ‖ payload), node = keccak256(left ‖ right). Payloads are multiples of 32 bytes, so a leaf
 /// hashes 32k + 1 bytes and a node 64: neither can pass for the other. Nothing is copied but into memory that keccak256
 /// reads.
@@ -44,7 +44,10 @@ library Openings {
     }
 
     /// @notice Checks that `node` is number `index` of those at `depth` under the root.
-    function checkPath(bytes32 node, bytes32 root, uint256 depth, uint256 index, bytes32[] calldata path) internal pure {
+    function checkPath(bytes32 node, bytes32 root, uint256 depth, uint256 index, bytes32[] calldata path)
+        internal
+        pure
+    {
         // INVARIANT: a path has the length of its place, so that no inner node passes for another one
         if (path.length != depth) revert IJudge.PathMisfit(depth, path.length);
         bytes32 got = fold(node, index, path);
@@ -124,13 +127,6 @@ library Openings {
                 empty := keccak256(0, 64)
             }
             node := mload(hashes)
-        }
-    }
-
-    /// @return value of element `index` of big-endian two's complement numbers of `width` bytes
-    function element(bytes calldata payload, uint256 index, uint256 width) internal pure returns (int256 value) {
-        assembly ("memory-safe") {
-            value := sar(sub(256, shl(3, width)), calldataload(add(payload.offset, mul(index, width))))
         }
     }
 }
