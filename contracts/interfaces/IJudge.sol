@@ -21,6 +21,8 @@ interface IJudge {
     error OpeningMismatch(bytes32 root, bytes32 actual);
     /// @notice A leaf of weights is that of another row or tensor: uint16 tensor ‖ uint32 row.
     error HeaderMismatch(uint256 expected, uint256 actual);
+    /// @notice The id at this output position is another one.
+    error IdMismatch(uint256 expected, uint256 actual);
     error SamplerWithoutStep(uint8 sampler);
 
     event ProgramAccepted(bytes32 indexed programRoot, Shape shape);

@@ -67,16 +67,14 @@ library ModelTrees {
 
     function outputNorm(Shape memory shape) internal pure returns (Tensor memory) {
         unchecked {
-            return
-                Tensor(1 + LAYER_TENSORS * shape.layers, _leavesBeforeHead(shape) - _gains(shape), 1, shape.hidden);
+            return Tensor(1 + LAYER_TENSORS * shape.layers, _leavesBeforeHead(shape) - _gains(shape), 1, shape.hidden);
         }
     }
 
     function head(Shape memory shape) internal pure returns (Tensor memory) {
         if (shape.tied) return embedding(shape);
         unchecked {
-            return
-                Tensor(2 + LAYER_TENSORS * shape.layers, _leavesBeforeHead(shape), shape.vocabulary, shape.hidden);
+            return Tensor(2 + LAYER_TENSORS * shape.layers, _leavesBeforeHead(shape), shape.vocabulary, shape.hidden);
         }
     }
 
@@ -116,7 +114,7 @@ library ModelTrees {
             HEADER_BYTES + 4 * GAINS
         );
         _header(payload, tensor.number, row);
-        return payload[HEADER_BYTES:].element(element % GAINS, 4);
+        return Openings.element(payload[HEADER_BYTES:], element % GAINS, 4);
     }
 
     /// @notice Checks the opening of a leaf of rope_cos or rope_sin.
@@ -132,8 +130,7 @@ library ModelTrees {
             uint256 entry = position * half + i;
             uint256 index = FIRST_ROPE_LEAF + (sine ? leaves : 0) + entry / TABLE_ENTRIES;
             uint256 depth = Openings.bitsFor(FIRST_ROPE_LEAF + 2 * leaves);
-            return
-                opening.check(context.tablesRoot, depth, index, 4 * TABLE_ENTRIES).element(entry % TABLE_ENTRIES, 4);
+            return opening.check(context.tablesRoot, depth, index, 4 * TABLE_ENTRIES).element(entry % TABLE_ENTRIES, 4);
         }
     }
 

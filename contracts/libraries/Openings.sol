@@ -44,7 +44,10 @@ library Openings {
     }
 
     /// @notice Checks that `node` is number `index` of those at `depth` under the root.
-    function checkPath(bytes32 node, bytes32 root, uint256 depth, uint256 index, bytes32[] calldata path) internal pure {
+    function checkPath(bytes32 node, bytes32 root, uint256 depth, uint256 index, bytes32[] calldata path)
+        internal
+        pure
+    {
         // INVARIANT: a path has the length of its place, so that no inner node passes for another one
         if (path.length != depth) revert IJudge.PathMisfit(depth, path.length);
         bytes32 got = fold(node, index, path);
@@ -127,7 +130,8 @@ library Openings {
         }
     }
 
-    /// @return value of element `index` of big-endian two's complement numbers of `width` bytes
+    /// @return value of element `index` of big-endian two's complement numbers of `width` bytes. Whoever calls knows that
+    /// the payload has that many.
     function element(bytes calldata payload, uint256 index, uint256 width) internal pure returns (int256 value) {
         assembly ("memory-safe") {
             value := sar(sub(256, shl(3, width)), calldataload(add(payload.offset, mul(index, width))))

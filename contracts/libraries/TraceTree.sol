@@ -45,7 +45,7 @@ enum Layout {
 
 /// @notice One operation of one group.
 struct Section {
-    Layout layout;
+    Layout form;
     uint256 rows; // 0: the program has no such section
     uint256 slots; // of a row
     uint256 columns; // CHUNKS: elements of a row, statistic left out
@@ -62,6 +62,7 @@ library TraceTree {
     using Openings for bytes;
 
     uint256 internal constant OPERATION_BITS = 5;
+    uint256 internal constant REVEAL_LEVELS = 5;
     uint256 internal constant BLOCK = 64; // positions
     uint256 internal constant CHUNK = 64; // elements
     uint256 internal constant LOGITS_CHUNK = 128;
@@ -147,111 +148,151 @@ library TraceTree {
 
     /// @notice What a leaf holds; no elements where it lies outside the program.
     /// @param width bytes of an element
-    function contents(Context memory context, Section memory of, uint256 row, uint256 slot)
+    function contents(Context memory context, Section memory cut, uint256 row, uint256 slot)
         internal
         pure
         returns (uint256 elements, uint256 width)
     {
         unchecked {
-            if (row >= of.rows || slot >= of.slots) return (0, 0);
-            width = of.width;
-            if (of.layout == Layout.CHUNKS) {
-                if (of.statistic != 0) {
-                    if (slot == 0) return (of.statistic, STATISTIC_WIDTH);
+            if (row >= cut.rows || slot >= cut.slots) return (0, 0);
+            width = cut.width;
+            if (cut.form == Layout.CHUNKS) {
+                if (cut.statistic != 0) {
+                    if (slot == 0) return (cut.statistic, STATISTIC_WIDTH);
                     --slot;
                 }
-                return (Math.min(of.chunk, of.columns - slot * of.chunk), width);
+                return (Math.min(cut.chunk, cut.columns - slot * cut.chunk), width);
             }
-            if (of.layout == Layout.POSITIONS) return (Math.min(BLOCK, positions(context) - BLOCK * row), width);
+            if (cut.form == Layout.POSITIONS) return (Math.min(BLOCK, positions(context) - BLOCK * row), width);
             uint256 last = row / BLOCK;
-            if (of.layout == Layout.TOTALS) return (3 + last, width);
+            if (cut.form == Layout.TOTALS) return (3 + last, width);
             uint256 number = slot & ((1 << blockBits(context)) - 1);
             if (number > last) return (0, 0);
-            return (of.layout == Layout.SUMS ? of.chunk : Math.min(BLOCK, row + 1 - BLOCK * number), width);
+            return (cut.form == Layout.SUMS ? cut.chunk : Math.min(BLOCK, row + 1 - BLOCK * number), width);
         }
+    }
+
+    /// @notice Where a node lies; `IJudge.nodeAt` says what the values mean.
+    /// @dev A node is inside if and only if its first leaf is: what is outside lies at the end of every level.
+    function nodeAt(Context memory context, uint256 depth, uint256 index)
+        internal
+        pure
+        returns (uint256 levels, uint256 payloadBytes, bool inside)
+    {
+        if (depth > 255 || index >> depth != 0) revert IJudge.NoSuchNode(depth, index);
+        uint256 top = groupBits(context);
+        if (depth <= top) {
+            inside = operations(context, index << (top - depth)) != 0;
+            levels = top - depth;
+            if (inside) levels = levels == 0 ? OPERATION_BITS : Math.min(REVEAL_LEVELS, levels);
+            return (levels, 0, inside);
+        }
+        uint256 known = operations(context, index >> (depth - top));
+        // INVARIANT: nothing lies below what is outside as a whole
+        if (known == 0) revert IJudge.NoSuchNode(depth, index);
+        top += OPERATION_BITS;
+        uint256 operation = depth < top ? index << (top - depth) : index >> (depth - top);
+        operation &= (1 << OPERATION_BITS) - 1;
+        if (depth < top) return (top - depth, 0, operation < known);
+        if (operation >= known) {
+            if (depth > top) revert IJudge.NoSuchNode(depth, index);
+            return (0, 0, false);
+        }
+        return _below(
+            context, section(context, index >> (depth - top + OPERATION_BITS), operation), depth, index, depth - top
+        );
+    }
+
+    /// @return the most reveals of hashes below the root's own
+    function rounds(Context memory context) internal pure returns (uint256) {
+        uint256 deepest;
+        for (uint256 operation; operation <= DOWN; ++operation) {
+            deepest = Math.max(deepest, _bits(section(context, 1, operation)));
+        }
+        deepest = Math.max(deepest, _bits(section(context, uint256(context.shape.layers) + 1, LOGITS)));
+        // the operations are one reveal, the root's own shows the first levels of groups
+        return Math.ceilDiv(groupBits(context), REVEAL_LEVELS) + Math.ceilDiv(deepest, REVEAL_LEVELS);
     }
 
     /// @notice Checks the opening of a leaf.
     /// @return payload its elements are read with `Openings.element`
-    function leaf(Context memory context, Place memory at, Opening calldata opening)
+    function leaf(Context memory context, Place memory place, Opening calldata opening)
         internal
         pure
         returns (bytes calldata payload)
     {
-        Section memory of = section(context, at.group, at.operation);
-        (uint256 elements, uint256 width) = _inside(context, of, at);
-        return opening.check(
-            context.traceRoot, _depth(context, of.rowBits + of.slotBits), _leafIndex(of, at), elements * width
-        );
+        Section memory cut = section(context, place.group, place.operation);
+        (uint256 elements, uint256 width) = _inside(context, cut, place);
+        return opening.check(context.traceRoot, _depth(context, _bits(cut)), _leafIndex(cut, place), elements * width);
     }
 
     /// @notice Checks the opening of a leaf and reads one element of it.
-    function elementAt(Context memory context, Place memory at, uint256 element, Opening calldata opening)
+    function elementAt(Context memory context, Place memory place, uint256 element, Opening calldata opening)
         internal
         pure
         returns (int256)
     {
-        Section memory of = section(context, at.group, at.operation);
-        (uint256 elements, uint256 width) = _inside(context, of, at);
+        Section memory cut = section(context, place.group, place.operation);
+        (uint256 elements, uint256 width) = _inside(context, cut, place);
         // INVARIANT: padding, and positions after the row's own, are no elements
         if (element >= elements) revert IJudge.ElementOutside(element, elements);
-        return opening.check(
-                context.traceRoot, _depth(context, of.rowBits + of.slotBits), _leafIndex(of, at), elements * width
-            ).element(element, width);
+        return opening.check(context.traceRoot, _depth(context, _bits(cut)), _leafIndex(cut, place), elements * width)
+            .element(element, width);
     }
 
     /// @notice Checks the opening of a whole row, statistic included. Its section's layout must be CHUNKS.
     /// @return payload the statistic in 32 bytes where there is one, then all elements without a gap
-    function row(Context memory context, Place memory at, Opening calldata opening)
+    function wholeRow(Context memory context, Place memory place, Opening calldata opening)
         internal
         pure
         returns (bytes calldata payload)
     {
-        Section memory of = section(context, at.group, at.operation);
+        Section memory cut = section(context, place.group, place.operation);
         // INVARIANT: nothing outside the program is an input
-        if (at.row >= of.rows) revert IJudge.OutsideProgram(at.group, at.operation, at.row, 0);
+        if (place.row >= cut.rows) revert IJudge.OutsideProgram(place.group, place.operation, place.row, 0);
         payload = opening.payload;
-        uint256 first = of.statistic == 0 ? of.chunk * of.width : STATISTIC_BYTES;
-        uint256 used = of.columns * of.width + (of.statistic == 0 ? 0 : STATISTIC_BYTES);
+        uint256 first = cut.statistic == 0 ? cut.chunk * cut.width : STATISTIC_BYTES;
+        uint256 used = cut.columns * cut.width + (cut.statistic == 0 ? 0 : STATISTIC_BYTES);
         payload.checkLength(Openings.padded(used));
         bool zero = payload.isZeroFrom(used);
-        if (of.statistic != 0) {
-            zero = zero && payload[:STATISTIC_BYTES].isZeroFrom(of.statistic * STATISTIC_WIDTH);
+        if (cut.statistic != 0) {
+            zero = zero && Openings.isZeroFrom(payload[:STATISTIC_BYTES], cut.statistic * STATISTIC_WIDTH);
         }
         // INVARIANT: an input has one form only
         if (!zero) revert IJudge.PaddingNotZero();
         Openings.checkPath(
-            payload.rowHash(first, of.chunk * of.width, of.slotBits),
+            payload.rowHash(first, cut.chunk * cut.width, cut.slotBits),
             context.traceRoot,
-            _depth(context, of.rowBits),
-            _rowIndex(of, at),
+            _depth(context, cut.rowBits),
+            _rowIndex(cut, place),
             opening.path
         );
     }
 
     /// @notice Checks the opening of the accused leaf, but for its padding.
-    /// @return claimed the accused element
-    /// @return formed whether the padding is zeros: a leaf with anything else there is wrong as it is
+    /// @return ofPadding whether the padding is accused: element number n of n
+    /// @return value the accused element, or 1 where the accused padding is anything but zeros
     function accused(Context memory context, Accusation calldata accusation)
         internal
         pure
-        returns (int256 claimed, bool formed)
+        returns (bool ofPadding, int256 value)
     {
-        Place memory at = Place(accusation.group, accusation.operation, accusation.row, accusation.slot);
-        Section memory of = section(context, at.group, at.operation);
-        (uint256 elements, uint256 width) = _inside(context, of, at);
-        if (accusation.element >= elements) revert IJudge.ElementOutside(accusation.element, elements);
+        Place memory place = Place(accusation.group, accusation.operation, accusation.row, accusation.slot);
+        Section memory cut = section(context, place.group, place.operation);
+        (uint256 elements, uint256 width) = _inside(context, cut, place);
+        if (accusation.element > elements) revert IJudge.ElementOutside(accusation.element, elements);
         bytes calldata payload = accusation.accused.payload;
         payload.checkLength(Openings.padded(elements * width));
         Openings.checkPath(
             payload.leafHash(),
             context.traceRoot,
-            _depth(context, of.rowBits + of.slotBits),
-            _leafIndex(of, at),
+            _depth(context, _bits(cut)),
+            _leafIndex(cut, place),
             accusation.accused.path
         );
-        claimed = payload.element(accusation.element, width);
-        formed = payload.isZeroFrom(elements * width);
+        ofPadding = accusation.element == elements;
+        if (!ofPadding) value = payload.element(accusation.element, width);
+        else if (!payload.isZeroFrom(elements * width)) value = 1;
     }
 
     /// @notice Checks that the accusation brings as many inputs as its step takes.
@@ -270,6 +311,22 @@ library TraceTree {
         }
     }
 
+    function _below(Context memory context, Section memory cut, uint256 depth, uint256 index, uint256 below)
+        private
+        pure
+        returns (uint256 levels, uint256 payloadBytes, bool inside)
+    {
+        levels = _bits(cut);
+        if (below > levels) revert IJudge.NoSuchNode(depth, index);
+        levels -= below;
+        uint256 first = (index & ((1 << below) - 1)) << levels;
+        (uint256 elements, uint256 width) =
+            contents(context, cut, first >> cut.slotBits, first & ((1 << cut.slotBits) - 1));
+        inside = elements != 0;
+        if (inside && levels == 0) payloadBytes = Openings.padded(elements * width);
+        if (inside) levels = Math.min(REVEAL_LEVELS, levels);
+    }
+
     function _ofLayer(Section memory found, Context memory context, uint256 operation) private pure {
         Shape memory shape = context.shape;
         uint256 size = shape.headSize;
@@ -285,17 +342,17 @@ library TraceTree {
         } else if (operation == ROTATE_KEY) {
             _chunks(found, shape.kvHeads * size, size, 2, 0);
         } else if (operation == VALUE) {
-            found.layout = Layout.POSITIONS;
+            found.form = Layout.POSITIONS;
             (found.rows, found.slots) = (Math.ceilDiv(found.rows, BLOCK), shape.kvHeads * size);
             (found.chunk, found.width) = (BLOCK, 2);
         } else if (operation == SCORES) {
-            found.layout = Layout.SCORES;
+            found.form = Layout.SCORES;
             (found.slots, found.chunk, found.width) = (heads << blockBits(context), BLOCK, 5);
         } else if (operation == SOFTMAX) {
-            found.layout = Layout.TOTALS;
+            found.form = Layout.TOTALS;
             (found.slots, found.width) = (heads, 8);
         } else if (operation == MIX_SUM) {
-            found.layout = Layout.SUMS;
+            found.form = Layout.SUMS;
             (found.slots, found.chunk, found.width) = (heads << blockBits(context), size, 6);
         } else if (operation == QUANTISE_MIX) {
             _chunks(found, heads * size, size, 2, 2);
@@ -316,14 +373,18 @@ library TraceTree {
         found.slots = Math.ceilDiv(columns, chunk) + (statistic == 0 ? 0 : 1);
     }
 
-    function _inside(Context memory context, Section memory of, Place memory at)
+    function _inside(Context memory context, Section memory cut, Place memory place)
         private
         pure
         returns (uint256 elements, uint256 width)
     {
-        (elements, width) = contents(context, of, at.row, at.slot);
+        (elements, width) = contents(context, cut, place.row, place.slot);
         // INVARIANT: nothing outside the program is accused or an input
-        if (elements == 0) revert IJudge.OutsideProgram(at.group, at.operation, at.row, at.slot);
+        if (elements == 0) revert IJudge.OutsideProgram(place.group, place.operation, place.row, place.slot);
+    }
+
+    function _bits(Section memory cut) private pure returns (uint256) {
+        return cut.rowBits + cut.slotBits;
     }
 
     function _depth(Context memory context, uint256 below) private pure returns (uint256) {
@@ -332,11 +393,11 @@ library TraceTree {
         }
     }
 
-    function _rowIndex(Section memory of, Place memory at) private pure returns (uint256) {
-        return (((at.group << OPERATION_BITS) | at.operation) << of.rowBits) | at.row;
+    function _rowIndex(Section memory cut, Place memory place) private pure returns (uint256) {
+        return (((place.group << OPERATION_BITS) | place.operation) << cut.rowBits) | place.row;
     }
 
-    function _leafIndex(Section memory of, Place memory at) private pure returns (uint256) {
-        return (_rowIndex(of, at) << of.slotBits) | at.slot;
+    function _leafIndex(Section memory cut, Place memory place) private pure returns (uint256) {
+        return (_rowIndex(cut, place) << cut.slotBits) | place.slot;
     }
 }
