@@ -18,20 +18,45 @@ library MixSum {
         TraceTree.needInputs(accusation, first + 3);
         int256 sum;
         if (first == 1) {
-            Place memory before = _place(accusation, TraceTree.MIX_SUM, accusation.slot - 1);
+            Place memory before = _inRow(accusation, TraceTree.MIX_SUM, accusation.slot - 1);
             sum = TraceTree.elementAt(context, before, accusation.element, accusation.inputs[0]);
         }
-        bytes calldata scores =
-            TraceTree.leaf(context, _place(accusation, TraceTree.SCORES, accusation.slot), accusation.inputs[first]);
         int256 maximum = TraceTree.elementAt(
-            context, _place(accusation, TraceTree.SOFTMAX, head), Attention.MAXIMUM, accusation.inputs[first + 1]
+            context, _inRow(accusation, TraceTree.SOFTMAX, head), Attention.MAXIMUM, accusation.inputs[first + 1]
         );
-        bytes calldata values =
-            TraceTree.leaf(context, _values(context, accusation, head, number), accusation.inputs[first + 2]);
-        return sum + _sum(scores, values, maximum, Attention.length(accusation.row, number)) != context.claimed;
+        return sum + _ofBlock(context, accusation, first, maximum) != context.claimed;
     }
 
-    /// @param length INVARIANT: a block's values may reach beyond the row's position, its weights don't
+    /// @return sum of the block's own values, each times its weight
+    function _ofBlock(Context memory context, Accusation calldata accusation, uint256 first, int256 maximum)
+        private
+        pure
+        returns (int256)
+    {
+        bytes calldata values = TraceTree.leaf(context, _values(context, accusation), accusation.inputs[first + 2]);
+        Place memory ofScores = _inRow(accusation, TraceTree.SCORES, accusation.slot);
+        bytes calldata scores = TraceTree.leaf(context, ofScores, accusation.inputs[first]);
+        (, uint256 number) = Attention.split(context, accusation.slot);
+        // INVARIANT: a block's values may reach beyond the row's position, its weights don't
+        uint256 length = Attention.length(accusation.row, number);
+        return _sum(scores, values, maximum, length);
+    }
+
+    /// @return where the block's values of the element are, of the key/value head that this head reads
+    function _values(Context memory context, Accusation calldata accusation) private pure returns (Place memory) {
+        (uint256 head, uint256 number) = Attention.split(context, accusation.slot);
+        uint256 slot = Attention.source(context, head) * context.shape.headSize + accusation.element;
+        return Place(accusation.group, TraceTree.VALUE, number, slot);
+    }
+
+    function _inRow(Accusation calldata accusation, uint256 operation, uint256 slot)
+        private
+        pure
+        returns (Place memory)
+    {
+        return Place(accusation.group, operation, accusation.row, slot);
+    }
+
     function _sum(bytes calldata scores, bytes calldata values, int256 maximum, uint256 length)
         private
         pure
@@ -44,22 +69,5 @@ library MixSum {
                 sum += weight * values.element(i, Attention.CACHED);
             }
         }
-    }
-
-    function _place(Accusation calldata accusation, uint256 operation, uint256 slot)
-        private
-        pure
-        returns (Place memory)
-    {
-        return Place(accusation.group, operation, accusation.row, slot);
-    }
-
-    function _values(Context memory context, Accusation calldata accusation, uint256 head, uint256 number)
-        private
-        pure
-        returns (Place memory)
-    {
-        uint256 slot = Attention.source(context, head) * context.shape.headSize + accusation.element;
-        return Place(accusation.group, TraceTree.VALUE, number, slot);
     }
 }

@@ -17,9 +17,9 @@ contract StepsHarness {
 
     /// @param context `claimed` is filled in here
     function isWrong(Context memory context, Accusation calldata accusation) external pure returns (bool) {
-        bool formed;
-        (context.claimed, formed) = TraceTree.accused(context, accusation);
-        if (!formed) return true;
+        bool ofPadding;
+        (ofPadding, context.claimed) = TraceTree.accused(context, accusation);
+        if (ofPadding) return context.claimed != 0;
         uint256 operation = accusation.operation;
         if (operation == TraceTree.ROTATE_QUERY) return Rotary.isWrong(context, accusation);
         if (operation == TraceTree.ROTATE_KEY) return Rotary.isWrong(context, accusation);

@@ -13,7 +13,6 @@ from market.verification.geometry import CHUNK, Operation, Place
 from market.verification.structs import LayerFormat, Shape
 from tests.unit.contracts.forest import Forest, Step
 from tests.unit.market.inference import oracle
-from tests.unit.market.inference.oracle import shift_round
 
 HIGH = [int(x) for x in tables.exp2(8)]
 LOW = [int(x) for x in tables.exp2(16)]
@@ -25,6 +24,17 @@ INT32 = 2**31 - 1
 INT40 = 2**39 - 1
 
 
+def shift_round(x: int, shift: int) -> int:
+    """The oracle's, without fractions."""
+    return x * 2**-shift if shift <= 0 else (2 * x + 2**shift) // 2 ** (shift + 1)
+
+
+def silu(x: int) -> int:
+    """The oracle's, without fractions."""
+    sigmoid = 2**60 // (2**30 + oracle.exp2_negative(abs(x) * 94548 // 65536, HIGH, LOW))
+    return shift_round(x * (2**30 - sigmoid if x < 0 else sigmoid), 30)
+
+
 def make_forest(random: Random) -> Forest:
     size = random.choice(list(MULTIPLIERS))
     kv_heads = random.choice([1, 2, 3])
@@ -33,7 +43,7 @@ def make_forest(random: Random) -> Forest:
         vocabulary=random.choice([300, 49152]),
         context=random.choice([positions + 1, 2048, 4096]),
         hidden=random.choice([64, 100, 576]),
-        feed_forward=random.choice([64, 100, 130, 1536]),
+        feed_forward=random.choice([64, 100, 130, 256]),
         layers=random.choice([1, 2, 5, 30]),
         heads=kv_heads * random.choice([1, 2, 3]),
         kv_heads=kv_heads,
@@ -53,8 +63,8 @@ def make_forest(random: Random) -> Forest:
 def number(random: Random, limit: int) -> int:
     """Up to the limit, of any size: the limit itself, zero and its neighbours now and then."""
     if random.random() < 0.15:
-        return random.choice([limit, -limit, 0, 1, -1])
-    return random.choice([1, -1]) * (random.randint(0, limit) >> random.randrange(limit.bit_length()))
+        return random.choice([limit, -limit, 0, min(limit, 1), -min(limit, 1)])
+    return random.choice([1, -1]) * (random.randint(0, limit) >> random.randrange(limit.bit_length() or 1))
 
 
 def position(random: Random, forest: Forest) -> int:
@@ -152,16 +162,22 @@ def put_scores(forest: Forest, group: int, p: int, head: int, row: list[int], bl
     return place
 
 
+def maximum(
+    forest: Forest, place: Place, row: list[int], values: list[int], source: Callable[[int], list[Place]]
+) -> Step:
+    """Accused with the index itself as the witness; `row` is compared, `source` puts a witness's leaves."""
+    step = Step(forest, place, values, 0, row=row, source=source)
+    step.bring(values[1])
+    return step
+
+
 def softmax_maximum(random: Random) -> Step:
     forest = make_forest(random)
     group, p = a_layer(random, forest), position(random, forest)
     head = random.randrange(forest.shape.heads)
     row = row_of_scores(random, p + 1)
-    witness = random.choice([row.index(max(row)), p, 0, random.randint(0, p)])
-    source = put_scores(forest, group, p, head, row, witness // CHUNK)
-    return Step(
-        forest, Place(group, Operation.SOFTMAX, p, head), fields_of(row), random.randrange(2), [source], witness
-    )
+    place = Place(group, Operation.SOFTMAX, p, head)
+    return maximum(forest, place, row, fields_of(row), lambda w: [put_scores(forest, group, p, head, row, w // CHUNK)])
 
 
 def softmax_total(random: Random) -> Step:
@@ -227,10 +243,15 @@ def mix(random: Random) -> Step:
     return Step(forest, Place(group, Operation.MIX, p, head), values, element, [from_sum, from_totals])
 
 
+def shifts_of(row: list[int]) -> list[int]:
+    """What each element asks of s′."""
+    return [max(1, abs(y)).bit_length() - 15 for y in row]
+
+
 def largest_of(row: list[int]) -> list[int]:
     """s′ and i′."""
-    bits = [max(1, abs(y)).bit_length() for y in row]
-    return [max(bits) - 15, bits.index(max(bits))]
+    shifts = shifts_of(row)
+    return [max(shifts), shifts.index(max(shifts))]
 
 
 def some_row(random: Random, count: int, limit: int) -> list[int]:
@@ -244,74 +265,85 @@ def some_row(random: Random, count: int, limit: int) -> list[int]:
 
 def quantise_mix_statistic(random: Random) -> Step:
     forest = make_forest(random)
-    shape, group, p = forest.shape, a_layer(random, forest), position(random, forest)
-    row = some_row(random, shape.heads * shape.head_size, INT32)
-    values = largest_of(row)
-    witness = random.choice([values[1], len(row) - 1, random.randrange(len(row))])
-    head = witness // shape.head_size
-    source = Place(group, Operation.MIX, p, head)
-    forest.put(source, row[head * shape.head_size : (head + 1) * shape.head_size])
-    place = Place(group, Operation.QUANTISE_MIX, p, 0)
-    return Step(forest, place, values, random.randrange(2), [source], witness)
+    size, group, p = forest.shape.head_size, a_layer(random, forest), position(random, forest)
+    row = some_row(random, forest.shape.heads * size, INT32)
+
+    def source(witness: int) -> list[Place]:
+        head = witness // size
+        place = Place(group, Operation.MIX, p, head)
+        forest.put(place, row[head * size : (head + 1) * size])
+        return [place]
+
+    return maximum(forest, Place(group, Operation.QUANTISE_MIX, p, 0), shifts_of(row), largest_of(row), source)
+
+
+def scaled(random: Random, part: list[int]) -> list[int]:
+    """A statistic of a row that holds these: its s′ is no smaller than theirs."""
+    shift = max(shifts_of(part))
+    return [shift + random.choice([0, 0, 1, random.randint(0, 10)]), random.randrange(64)]
 
 
 def quantise_mix_value(random: Random) -> Step:
     forest = make_forest(random)
-    shape, group, p = forest.shape, a_layer(random, forest), position(random, forest)
-    head, element = random.randrange(shape.heads), random.randrange(shape.head_size)
-    row = some_row(random, shape.heads * shape.head_size, INT32)
-    part = slice(head * shape.head_size, (head + 1) * shape.head_size)
+    size, group, p = forest.shape.head_size, a_layer(random, forest), position(random, forest)
+    head, element = random.randrange(forest.shape.heads), random.randrange(size)
+    row = some_row(random, size, INT32)
+    fields = scaled(random, row)
     source, statistic = Place(group, Operation.MIX, p, head), Place(group, Operation.QUANTISE_MIX, p, 0)
-    forest.put(source, row[part])
-    forest.put(statistic, largest_of(row))
-    values, _ = oracle.quantise(row)
+    forest.put(source, row)
+    forest.put(statistic, fields)
     place = Place(group, Operation.QUANTISE_MIX, p, 1 + head)
-    return Step(forest, place, values[part], element, [source, statistic])
+    return Step(forest, place, [quantised(y, fields[0]) for y in row], element, [source, statistic])
+
+
+def quantised(y: int, shift: int) -> int:
+    return max(-32639, min(32639, shift_round(y, shift)))
 
 
 def gated(gate: int, up: int) -> int:
-    return shift_round(oracle.silu(gate, HIGH, LOW) * up, 16)
+    return shift_round(silu(gate) * up, 16)
 
 
-def gates(random: Random, forest: Forest) -> tuple[list[int], list[int], list[int]]:
-    """gate, up and z of a whole row."""
+def some_gates(random: Random, count: int) -> list[tuple[int, int]]:
+    """gate and up of so many elements."""
     limit = random.choice([INT32, 2**24, 2**20, 2**17])
-    gate = some_row(random, forest.shape.feed_forward, limit)
-    up = some_row(random, forest.shape.feed_forward, INT32)
-    return gate, up, [gated(a, b) for a, b in zip(gate, up, strict=True)]
+    return list(zip(some_row(random, count, limit), some_row(random, count, INT32), strict=True))
 
 
-def put_gates(forest: Forest, group: int, p: int, chunk: int, gate: list[int], up: list[int]) -> list[Place]:
-    part = slice(CHUNK * chunk, CHUNK * chunk + CHUNK)
+def put_gates(forest: Forest, group: int, p: int, chunk: int, part: list[tuple[int, int]]) -> list[Place]:
     places = [Place(group, Operation.GATE, p, chunk), Place(group, Operation.UP, p, chunk)]
-    for place, row in zip(places, (gate, up), strict=True):
-        forest.put(place, row[part])
+    for place, values in zip(places, zip(*part, strict=True), strict=True):
+        forest.put(place, values)
     return places
 
 
 def activation_statistic(random: Random) -> Step:
     forest = make_forest(random)
     group, p = a_layer(random, forest), position(random, forest)
-    gate, up, z = gates(random, forest)
-    values = largest_of(z)
-    witness = random.choice([values[1], len(z) - 1, random.randrange(len(z))])
-    inputs = put_gates(forest, group, p, witness // CHUNK, gate, up)
-    return Step(forest, Place(group, Operation.ACTIVATION, p, 0), values, random.randrange(2), inputs, witness)
+    gates = some_gates(random, forest.shape.feed_forward)
+    z = [gated(gate, up) for gate, up in gates]
+
+    def source(witness: int) -> list[Place]:
+        chunk = witness // CHUNK
+        return put_gates(forest, group, p, chunk, gates[CHUNK * chunk : CHUNK * chunk + CHUNK])
+
+    return maximum(forest, Place(group, Operation.ACTIVATION, p, 0), shifts_of(z), largest_of(z), source)
 
 
 def activation_value(random: Random) -> Step:
     forest = make_forest(random)
     group, p = a_layer(random, forest), position(random, forest)
-    gate, up, z = gates(random, forest)
-    element = random.choice([len(z) - 1, random.randrange(len(z))])
-    chunk = element // CHUNK
-    inputs = put_gates(forest, group, p, chunk, gate, up)
+    chunks = -(-forest.shape.feed_forward // CHUNK)
+    chunk = random.choice([chunks - 1, random.randrange(chunks)])
+    gates = some_gates(random, min(CHUNK, forest.shape.feed_forward - CHUNK * chunk))
+    z = [gated(gate, up) for gate, up in gates]
+    fields = scaled(random, z)
+    inputs = put_gates(forest, group, p, chunk, gates)
     statistic = Place(group, Operation.ACTIVATION, p, 0)
-    forest.put(statistic, largest_of(z))
-    values, _ = oracle.quantise(z)
+    forest.put(statistic, fields)
     place = Place(group, Operation.ACTIVATION, p, 1 + chunk)
-    part = values[CHUNK * chunk : CHUNK * chunk + CHUNK]
-    return Step(forest, place, part, element % CHUNK, [*inputs, statistic])
+    values = [quantised(y, fields[0]) for y in z]
+    return Step(forest, place, values, random.randrange(len(z)), [*inputs, statistic])
 
 
 VALUES: dict[str, Callable[[Random], Step]] = {

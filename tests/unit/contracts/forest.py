@@ -5,7 +5,7 @@ A step sees leaves and paths, so nothing else has to exist. That makes a case of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +37,10 @@ class SparseTree:
         self._payloads[level, index] = payload
         self._nodes = None
 
+    def remove(self, index: int, depth: int) -> None:
+        del self._payloads[depth, index]
+        self._nodes = None
+
     @property
     def root(self) -> bytes:
         return self._hashes().get((0, 0), NOISE)
@@ -59,6 +63,29 @@ class SparseTree:
                 nodes |= {(depth - 1, index): node for index, node in level.items()}
             self._nodes = nodes
         return self._nodes
+
+
+def _word(value: int) -> bytes:
+    return value.to_bytes(32, "big", signed=value < 0)
+
+
+def encode_opening(opening: Opening) -> bytes:
+    payload = opening.payload.ljust(padded(len(opening.payload)), b"\0")
+    head = _word(64) + _word(96 + len(payload)) + _word(len(opening.payload))
+    return head + payload + _word(len(opening.path)) + b"".join(opening.path)
+
+
+def encode_accusation(accusation: Accusation) -> bytes:
+    """What eth_abi gives for the struct, twenty times as fast (a test compares)."""
+    a = accusation
+    accused = encode_opening(a.accused)
+    inputs = [encode_opening(opening) for opening in a.inputs]
+    offsets, end = [], 32 * len(inputs)
+    for data in inputs:
+        offsets.append(_word(end))
+        end += len(data)
+    head = [a.group, a.operation, a.row, a.slot, a.element, a.witness, 256, 256 + len(accused)]
+    return b"".join([*map(_word, head), accused, _word(len(inputs)), *offsets, *inputs])
 
 
 @dataclass
@@ -128,8 +155,12 @@ class Step:
     place: Place
     values: list[int]
     element: int
-    inputs: Sequence[Place | int]
+    inputs: Sequence[Place | int] = ()
     witness: int = 0
+    row: Sequence[int] = ()
+    """Of a maximum: what is compared, element by element."""
+    source: Callable[[int], list[Place]] | None = None
+    """Of a maximum: puts the leaves that have a witness."""
 
     def accusation(self, **changes: Any) -> Accusation:
         """With the forest as it is now."""
@@ -148,6 +179,11 @@ class Step:
     def claim(self, values: Sequence[int] | None = None) -> None:
         """Puts the accused leaf into the trace, honest or as given."""
         self.forest.put(self.place, self.values if values is None else values)
+
+    def bring(self, witness: int) -> None:
+        """Takes another witness, and puts the leaves that have it."""
+        assert self.source is not None
+        self.witness, self.inputs = witness, self.source(witness)
 
     def altered(self, by: int) -> list[int]:
         """The leaf with the accused element changed."""
