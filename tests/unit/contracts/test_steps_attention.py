@@ -16,7 +16,7 @@ from market.verification.geometry import CHUNK, Place
 from market.verification.structs import Accusation, Opening
 from tests.unit.contracts.abi import Contract, Revert
 from tests.unit.contracts.artefacts import artefacts
-from tests.unit.contracts.attention_steps import CACHE_LIMIT, MAXIMA, VALUES, weight
+from tests.unit.contracts.attention_steps import CACHE_LIMIT, MAXIMA, VALUES, Make, weight
 from tests.unit.contracts.forest import Step, encode_accusation
 from tests.unit.contracts.revm import RevmChain
 
@@ -79,7 +79,7 @@ def off_by_one(step: Step) -> list[int]:
     return step.altered(-1 if step.values[step.element] > 0 else 1)
 
 
-def check_value(harness: Contract, make: Callable[[Random], Step], seed: int) -> None:
+def check_value(harness: Contract, make: Make, seed: int) -> None:
     step = make(Random(seed))
     step.claim()
     assert not is_wrong(harness, step), seed
@@ -110,7 +110,7 @@ def speaks_against(row: list[int], maximum: int, index: int) -> int | None:
     return best if (row[best], -best) > (maximum, -index) else None
 
 
-def check_maximum(harness: Contract, make: Callable[[Random], Step], seed: int) -> None:
+def check_maximum(harness: Contract, make: Make, seed: int) -> None:
     random = Random(seed)
     step = make(random)
     row = list(step.row)
