@@ -1,7 +1,7 @@
 """Openings in the trees that name a model and its texts: weights, tables, token ids.
 
-Hashes are computed when the first one is asked for and kept: 12 MB for the 180,000 weight rows of SmolLM2-135M. Payloads
-are cut from the model's arrays.
+Hashes are computed when the first one is asked for and kept: 12 MB for the 180,000 weight rows of SmolLM2-135M.
+Payloads are cut from the model's arrays.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def tree_of(keccak: Keccak, blocks: Iterator[ByteArray]) -> tuple[SectionTree, i
 def _even(block: ByteArray) -> Payloads:
     count, size = block.shape
     number = np.arange(count)
-    return Payloads(np.ascontiguousarray(block).reshape(-1), number * size, np.full(count, size, dtype=np.int32), number)
+    return Payloads(
+        np.ascontiguousarray(block).reshape(-1), number * size, np.full(count, size, dtype=np.int32), number
+    )
 
 
 def token_opening(ids: Sequence[int], index: int, keccak: Keccak) -> Opening:

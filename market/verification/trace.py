@@ -1,7 +1,8 @@
 """The tree of a trace, lazily: any node by recomputing one layer.
 
-Kept: the residual before every group (8 bytes a value: (L + 1) · P · D of them) and the root of every section. The values
-and section trees of the last few groups and sections asked for stay in small caches. Never in memory: all activations.
+Kept: the residual before every group (8 bytes a value: (L + 1) · P · D of them) and the root of every section. The
+values and section trees of the last few groups and sections asked for stay in small caches. Never in memory: all
+activations.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from market.verification import layer as layers
 from market.verification.geometry import OPERATION_BITS, Geometry, Node, Operation, Place
 from market.verification.layer import Hook, LayerValues, Recomputation
 from market.verification.leaves import payloads
+from market.verification.products import Products
 from market.verification.structs import Shape
 from market.verification.tree import Keccak, Payloads, SectionTree, empty, fold
 
@@ -37,15 +39,19 @@ class Trace:
         input_ids: Sequence[int],
         output_ids: Sequence[int],
         keccak: Keccak | None = None,
+        products: Products | None = None,
         hook: Hook | None = None,
     ) -> None:
-        """Computes nothing yet. Raises ValueError for lengths or ids that no trace has."""
+        """Computes nothing yet. ``products`` may serve several traces of one model.
+
+        Raises ValueError for lengths or ids that no trace has.
+        """
         if not all(0 <= token < shape.vocabulary for token in (*input_ids, *output_ids)):
             raise ValueError(f"a token id lies outside 0 … {shape.vocabulary - 1}")
         self.geometry = Geometry(shape, len(input_ids), len(output_ids))
         self.input_ids, self.output_ids = tuple(input_ids), tuple(output_ids)
         self._keccak = keccak or Keccak()
-        self._recomputation = Recomputation(model, input_ids, output_ids, hook)
+        self._recomputation = Recomputation(model, input_ids, output_ids, products, hook)
         self._residuals: list[Int64Array] = []  # before group 1, 2, …
         self._section_roots: list[list[bytes]] = []
         self._upper: list[list[bytes]] = []
@@ -63,8 +69,9 @@ class Trace:
         """Any node's hash; EMPTY outside the program. Raises ValueError for one below the leaves."""
         self.root()
         geometry = self.geometry
-        if geometry.place_of(node) is None:
-            return empty(geometry.empty_levels(node))
+        levels, _, inside = geometry.node_at(node)
+        if not inside:
+            return empty(levels)
         if node.depth <= geometry.group_bits:
             return self._upper[geometry.group_bits - node.depth][node.index]
         section_depth = geometry.group_bits + OPERATION_BITS
@@ -79,7 +86,7 @@ class Trace:
 
     def reveal(self, node: Node) -> list[bytes]:
         """The hashes that answer a request of a node inside and above the leaves, from left to right."""
-        levels = self.geometry.levels(node)
+        levels = self.geometry.node_at(node).levels
         return [self.hash(node.child(levels, i)) for i in range(1 << levels)]
 
     def payload(self, place: Place) -> bytes:
@@ -93,9 +100,7 @@ class Trace:
         """Payloads of a whole row, one after the other."""
         section = self.geometry.section(group, operation)
         slots = range(section.slots)
-        return b"".join(
-            self.payload(Place(group, operation, row, slot)) for slot in slots if section.inside(row, slot)
-        )
+        return b"".join(self.payload(Place(group, operation, row, slot)) for slot in slots if section.inside(row, slot))
 
     def logits(self) -> Int64Array:
         """[o, V] Q16."""
@@ -105,16 +110,15 @@ class Trace:
         geometry = self.geometry
         section_roots: list[list[bytes]] = []
         with ThreadPoolExecutor(1, "assay-trace") as pool:
-            pending: Future[list[bytes]] | None = None
+            pending: list[Future[list[bytes]]] = []
             for group in range(geometry.groups):
                 values = self._compute(group)
                 if group < geometry.groups - 1:
                     self._residuals.append(layers.residual(values).copy())
-                if pending is not None:
-                    section_roots.append(pending.result())  # so that no more than two layers are ever there
-                pending = pool.submit(self._hash_group, group, values)
-            assert pending is not None
-            section_roots.append(pending.result())
+                # one at a time, so that the values of no more than two groups are ever there
+                section_roots += [future.result() for future in pending]
+                pending = [pool.submit(self._hash_group, group, values)]
+            section_roots += [future.result() for future in pending]
         roots = [fold(sections)[-1][0] for sections in section_roots]
         roots += [empty(0)] * ((1 << geometry.group_bits) - len(roots))
         self._section_roots, self._upper = section_roots, fold(roots)
