@@ -26,7 +26,7 @@ INT40 = 2**39 - 1
 
 def shift_round(x: int, shift: int) -> int:
     """The oracle's, without fractions."""
-    return x * 2**-shift if shift <= 0 else (2 * x + 2**shift) // 2 ** (shift + 1)
+    return x << -shift if shift <= 0 else (2 * x + 2**shift) // 2 ** (shift + 1)
 
 
 def silu(x: int) -> int:

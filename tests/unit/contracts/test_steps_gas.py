@@ -25,7 +25,7 @@ LIMIT = 400_000
 """Below the 500,000 of a whole `prove`, which also reads and writes the game's state."""
 
 SMOLLM2 = Shape(49152, 2048, 576, 1536, 30, 9, 3, 64, 42949, 47274, True, 30, 30)
-LAYER = LayerFormat(*[30] * 7, 10, 10, 12)
+LAYER = LayerFormat(30, 30, 30, 30, 30, 30, 30, 10, 10, 12)
 STEPS = VALUES | MAXIMA
 
 
