@@ -4,6 +4,7 @@ the right leaf is taken for an input.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random
@@ -20,6 +21,7 @@ from tests.unit.contracts.attention_steps import CACHE_LIMIT, MAXIMA, VALUES, Ma
 from tests.unit.contracts.claims import Court, Ground
 from tests.unit.contracts.forest import Forest, Step, encode_accusation
 from tests.unit.contracts.revm import RevmChain
+from tools.compiler import ROOT
 
 CONTEXT = (
     "((uint32,uint32,uint32,uint32,uint16,uint16,uint16,uint16,uint64,uint64,bool,uint8,uint8),"
@@ -35,6 +37,8 @@ STEPS = VALUES | MAXIMA
 CASES = 200
 MANY = 10_000
 EIP_170 = 24_576
+VECTORS: dict[str, Any] = json.loads((ROOT / "tests" / "vectors" / "trace.json").read_text(encoding="utf-8"))
+OPERATIONS = {name.split()[0] for name in STEPS}
 
 
 @pytest.fixture(scope="module")
@@ -424,7 +428,7 @@ def test_step_fits_the_limit_of_eip_170(name: str) -> None:
 def test_judge_asks_the_right_step(name: str) -> None:
     """Through the judge, who takes shapes and format from the program: in the last of two layers that differ."""
     shape = Shape(300, 2048, 64, 130, 2, 4, 2, 32, 42949, 66854, True, 30, 30)
-    layers = tuple(LayerFormat(*[30 + i] * 7, 7 + i, 8 + i, 9 + i) for i in range(2))
+    layers = tuple(LayerFormat(30, 31, 32, 33, 34, 35, 36, 7 + i, 8 + i, 9 + i) for i in range(2))
     court = Court(RevmChain(list(artefacts().values())))
     for seed in range(100):
         step = STEPS[name](Random(seed), Forest(shape, layers[1], 100, 50))
@@ -436,3 +440,28 @@ def test_judge_asks_the_right_step(name: str) -> None:
     assert not court.finds_wrong(ground, step.accusation(), tables_root=tables_root)
     step.claim(off_by_one(step))
     assert court.finds_wrong(ground, step.accusation(), tables_root=tables_root)
+
+
+@pytest.fixture(scope="module")
+def court() -> Court:
+    found = Court(RevmChain(list(artefacts().values())))
+    shape, layers = (VECTORS[key] for key in ("shape", "layers"))
+    found.judge.acceptProgram(tuple(shape.values()), [tuple(layer.values()) for layer in layers])
+    return found
+
+
+@pytest.mark.parametrize(
+    "vector", [v for v in VECTORS["accusations"] if v["name"].split()[0] in OPERATIONS], ids=lambda v: v["name"]
+)
+def test_vector_is_judged_as_python_does(court: Court, vector: dict[str, Any]) -> None:
+    claim, accusation = of_json(VECTORS["claim"]), of_json(vector["accusation"])
+    assert court.judge.isWrong(claim, bytes.fromhex(vector["root"][2:]), accusation) is vector["wrong"]
+
+
+def of_json(value: Any) -> Any:
+    """What eth_abi takes for a struct of the vectors; addresses stay text."""
+    if isinstance(value, dict):
+        return tuple(of_json(part) for part in value.values())
+    if isinstance(value, list):
+        return [of_json(part) for part in value]
+    return bytes.fromhex(value[2:]) if isinstance(value, str) and len(value) != 42 else value
