@@ -52,6 +52,7 @@ class Trace:
         self.input_ids, self.output_ids = tuple(input_ids), tuple(output_ids)
         self._keccak = keccak or Keccak()
         self._recomputation = Recomputation(model, input_ids, output_ids, products, hook)
+        self._strict = hook is None
         self._residuals: list[Int64Array] = []  # before group 1, 2, …
         self._section_roots: list[list[bytes]] = []
         self._upper: list[list[bytes]] = []
@@ -158,7 +159,7 @@ class Trace:
         )
 
     def _make_payloads(self, group: int, operation: Operation, values: LayerValues) -> Payloads:
-        return payloads(self.geometry.section(group, operation), values[operation])
+        return payloads(self.geometry.section(group, operation), values[operation], strict=self._strict)
 
     def _make_tree(self, group: int, operation: Operation, leaves: Payloads) -> SectionTree:
         section = self.geometry.section(group, operation)

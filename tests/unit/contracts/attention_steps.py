@@ -26,7 +26,7 @@ INT40 = 2**39 - 1
 
 def shift_round(x: int, shift: int) -> int:
     """The oracle's, without fractions."""
-    return x * 2**-shift if shift <= 0 else (2 * x + 2**shift) // 2 ** (shift + 1)
+    return x << -shift if shift <= 0 else (2 * x + 2**shift) // 2 ** (shift + 1)
 
 
 def silu(x: int) -> int:
@@ -84,8 +84,8 @@ def weight(score: int, maximum: int) -> int:
     return oracle.exp2_negative(maximum - score, HIGH, LOW) // 2**10
 
 
-def rotation(random: Random, of_query: bool) -> Step:
-    forest = make_forest(random)
+def rotation(random: Random, forest: Forest | None, of_query: bool) -> Step:
+    forest = forest or make_forest(random)
     shape, group, p = forest.shape, a_layer(random, forest), position(random, forest)
     head = random.randrange(shape.heads if of_query else shape.kv_heads)
     half, element = shape.head_size // 2, random.randrange(shape.head_size)
@@ -102,16 +102,16 @@ def rotation(random: Random, of_query: bool) -> Step:
     return Step(forest, place, values, element, [source, *leaves])
 
 
-def rotate_query(random: Random) -> Step:
-    return rotation(random, True)
+def rotate_query(random: Random, forest: Forest | None = None) -> Step:
+    return rotation(random, forest, True)
 
 
-def rotate_key(random: Random) -> Step:
-    return rotation(random, False)
+def rotate_key(random: Random, forest: Forest | None = None) -> Step:
+    return rotation(random, forest, False)
 
 
-def scores(random: Random) -> Step:
-    forest = make_forest(random)
+def scores(random: Random, forest: Forest | None = None) -> Step:
+    forest = forest or make_forest(random)
     shape, group, p = forest.shape, a_layer(random, forest), position(random, forest)
     head, block = random.randrange(shape.heads), random.randint(0, p // CHUNK)
     slot = (head << forest.geometry.block_bits) + block
@@ -171,8 +171,8 @@ def maximum(
     return step
 
 
-def softmax_maximum(random: Random) -> Step:
-    forest = make_forest(random)
+def softmax_maximum(random: Random, forest: Forest | None = None) -> Step:
+    forest = forest or make_forest(random)
     group, p = a_layer(random, forest), position(random, forest)
     head = random.randrange(forest.shape.heads)
     row = row_of_scores(random, p + 1)
@@ -180,8 +180,8 @@ def softmax_maximum(random: Random) -> Step:
     return maximum(forest, place, row, fields_of(row), lambda w: [put_scores(forest, group, p, head, row, w // CHUNK)])
 
 
-def softmax_total(random: Random) -> Step:
-    forest = make_forest(random)
+def softmax_total(random: Random, forest: Forest | None = None) -> Step:
+    forest = forest or make_forest(random)
     group, p = a_layer(random, forest), position(random, forest)
     head, block = random.randrange(forest.shape.heads), random.choice([0, p // CHUNK, random.randint(0, p // CHUNK)])
     row = row_of_scores(random, p + 1)
@@ -189,8 +189,8 @@ def softmax_total(random: Random) -> Step:
     return Step(forest, Place(group, Operation.SOFTMAX, p, head), fields_of(row), 2 + block, [source])
 
 
-def mix_sum(random: Random) -> Step:
-    forest = make_forest(random)
+def mix_sum(random: Random, forest: Forest | None = None) -> Step:
+    forest = forest or make_forest(random)
     shape, group, p = forest.shape, a_layer(random, forest), position(random, forest)
     head, block = random.randrange(shape.heads), random.choice([0, p // CHUNK, random.randint(0, p // CHUNK)])
     element = random.randrange(shape.head_size)
@@ -224,8 +224,8 @@ def mix_sum(random: Random) -> Step:
     return Step(forest, place, values, element, [*inputs, totals, from_value])
 
 
-def mix(random: Random) -> Step:
-    forest = make_forest(random)
+def mix(random: Random, forest: Forest | None = None) -> Step:
+    forest = forest or make_forest(random)
     shape, group, p = forest.shape, a_layer(random, forest), position(random, forest)
     head, element = random.randrange(shape.heads), random.randrange(shape.head_size)
     block = p // CHUNK
@@ -263,8 +263,8 @@ def some_row(random: Random, count: int, limit: int) -> list[int]:
     return row
 
 
-def quantise_mix_statistic(random: Random) -> Step:
-    forest = make_forest(random)
+def quantise_mix_statistic(random: Random, forest: Forest | None = None) -> Step:
+    forest = forest or make_forest(random)
     size, group, p = forest.shape.head_size, a_layer(random, forest), position(random, forest)
     row = some_row(random, forest.shape.heads * size, INT32)
 
@@ -283,8 +283,8 @@ def scaled(random: Random, part: list[int]) -> list[int]:
     return [shift + random.choice([0, 0, 1, random.randint(0, 10)]), random.randrange(64)]
 
 
-def quantise_mix_value(random: Random) -> Step:
-    forest = make_forest(random)
+def quantise_mix_value(random: Random, forest: Forest | None = None) -> Step:
+    forest = forest or make_forest(random)
     size, group, p = forest.shape.head_size, a_layer(random, forest), position(random, forest)
     head, element = random.randrange(forest.shape.heads), random.randrange(size)
     row = some_row(random, size, INT32)
@@ -317,8 +317,8 @@ def put_gates(forest: Forest, group: int, p: int, chunk: int, part: list[tuple[i
     return places
 
 
-def activation_statistic(random: Random) -> Step:
-    forest = make_forest(random)
+def activation_statistic(random: Random, forest: Forest | None = None) -> Step:
+    forest = forest or make_forest(random)
     group, p = a_layer(random, forest), position(random, forest)
     gates = some_gates(random, forest.shape.feed_forward)
     z = [gated(gate, up) for gate, up in gates]
@@ -330,8 +330,8 @@ def activation_statistic(random: Random) -> Step:
     return maximum(forest, Place(group, Operation.ACTIVATION, p, 0), shifts_of(z), largest_of(z), source)
 
 
-def activation_value(random: Random) -> Step:
-    forest = make_forest(random)
+def activation_value(random: Random, forest: Forest | None = None) -> Step:
+    forest = forest or make_forest(random)
     group, p = a_layer(random, forest), position(random, forest)
     chunks = -(-forest.shape.feed_forward // CHUNK)
     chunk = random.choice([chunks - 1, random.randrange(chunks)])
@@ -346,7 +346,10 @@ def activation_value(random: Random) -> Step:
     return Step(forest, place, values, random.randrange(len(z)), [*inputs, statistic])
 
 
-VALUES: dict[str, Callable[[Random], Step]] = {
+Make = Callable[..., Step]
+"""A case from a generator of random numbers, with shapes of its own or in the forest that is given."""
+
+VALUES: dict[str, Make] = {
     "ROTATE_QUERY": rotate_query,
     "ROTATE_KEY": rotate_key,
     "SCORES": scores,
@@ -358,7 +361,7 @@ VALUES: dict[str, Callable[[Random], Step]] = {
 }
 """Steps whose element has one value."""
 
-MAXIMA: dict[str, Callable[[Random], Step]] = {
+MAXIMA: dict[str, Make] = {
     "SOFTMAX maximum": softmax_maximum,
     "QUANTISE_MIX statistic": quantise_mix_statistic,
     "ACTIVATION statistic": activation_statistic,
