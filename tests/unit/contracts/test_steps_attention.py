@@ -14,6 +14,7 @@ import pytest
 
 from market.hashing import keccak256
 from market.verification.geometry import CHUNK, Place
+from market.verification.step import Step as PythonStep
 from market.verification.structs import Accusation, LayerFormat, Opening, Shape
 from tests.unit.contracts.abi import Contract, Revert
 from tests.unit.contracts.artefacts import artefacts
@@ -167,6 +168,20 @@ def case(name: str, wanted: Callable[[Step], bool] = lambda _: True) -> Step:
             step.claim()
             return step
     raise AssertionError(name)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_steps_in_python_say_the_same(harness: Contract, name: str) -> None:
+    """market/verification judges what it is about to send: honest elements and their neighbours."""
+    for seed in range(20):
+        step = STEPS[name](Random(seed))
+        shape, layers = step.forest.shape, [step.forest.layer] * step.forest.shape.layers
+        for values in (step.values, off_by_one(step)):
+            step.claim(values)
+            claim = step.forest.claim()
+            accusation = step.accusation()
+            twin = PythonStep(shape, layers).is_wrong(claim, step.forest.trace.root, accusation)
+            assert twin == is_wrong(harness, step, accusation), seed
 
 
 # ---- maxima
