@@ -80,16 +80,19 @@ def refused(harness: Contract, step: Step, accusation: Accusation | None = None,
     return error.value
 
 
-def off_by_one(step: Step) -> list[int]:
-    """Towards zero, where the type surely has it; away from zero where that is all there is."""
-    return step.altered(-1 if step.values[step.element] > 0 else 1)
+def off_by_one(step: Step, by: int = 1) -> list[int]:
+    """The other way where the type ends."""
+    section = step.forest.geometry.section(step.place.group, step.place.operation)
+    limit = 1 << (8 * section.element_size(step.place.slot) - 1)
+    return step.altered(by if -limit <= step.values[step.element] + by < limit else -by)
 
 
 def check_value(harness: Contract, make: Make, seed: int) -> None:
-    step = make(Random(seed))
+    random = Random(seed)
+    step = make(random)
     step.claim()
     assert not is_wrong(harness, step), seed
-    step.claim(off_by_one(step))
+    step.claim(off_by_one(step, random.choice([1, -1])))
     assert is_wrong(harness, step), seed
 
 
