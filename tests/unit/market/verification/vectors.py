@@ -191,20 +191,23 @@ def _accusations(base: Setting, place: Place, element: int) -> list[dict[str, An
 
 
 def _output(base: Setting, sampler: int, temperature: int) -> dict[str, Any]:
-    """The ids of the setting are random, so the first is beaten; the right id beats every other one."""
-    claim = base.claim(sampler, temperature, b"\x07" * 32)
-    accuser = Accuser(Descent(base.honest, base.honest.root()), base.trees)
+    """The ids of the setting are random, so one is beaten, and some other id beats it not."""
+    claim, root = base.claim(sampler, temperature, b"\x07" * 32), base.honest.root()
+    accuser = Accuser(Descent(base.honest, root), base.trees)
     accusation = accuse_output(accuser, claim)
     if accusation is None:
         raise ValueError("the ids happen to be right")
-    lower = next(token for token in range(base.shape.vocabulary) if token not in (accusation.output, accusation.rival))
-    others = [accusation, accuse_token(accuser, accusation.position, accusation.output, lower)]
+    position, output = accusation.position, accusation.output
+    rivals = (
+        accuse_token(accuser, position, output, token) for token in range(base.shape.vocabulary) if token != output
+    )
+    loser = next(rival for rival in rivals if not base.step.is_output_wrong(claim, root, rival))
     return {
         "claim": to_json(claim),
-        "root": to_json(base.honest.root()),
+        "root": to_json(root),
         "accusations": [
-            {"wrong": base.step.is_output_wrong(claim, base.honest.root(), one), "accusation": to_json(one)}
-            for one in others
+            {"wrong": base.step.is_output_wrong(claim, root, one), "accusation": to_json(one)}
+            for one in (accusation, loser)
         ],
     }
 
