@@ -1,4 +1,4 @@
-"""A whole trace of the tiny model: the judge finds every injected lie at its element, and nothing in the honest trace."""
+"""A whole trace of the tiny model: the judge finds every lie at its element, and nothing in the honest trace."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Trial:
 
 
 @pytest.fixture(scope="module")
-def trial(tiny_pack: Path) -> Iterator[Trial]:
+def trial(tiny_pack: Path) -> Trial:
     pack = load_pack(tiny_pack)
     judge = deploy_judge(RevmChain(list(artefacts().values())))
     shape, layers = Shape.of(pack.program), LayerFormat.all_of(pack.program)
@@ -64,7 +64,7 @@ def trial(tiny_pack: Path) -> Iterator[Trial]:
         pack.roots.weights_root, pack.roots.program_root, pack.roots.tables_root,
         tokens_root(prompt), tokens_root(output), len(prompt), len(output), 0, 0, 0, 0, bytes(32),
     )  # fmt: skip
-    yield Trial(judge, pack.model, Trace(pack.model, shape, prompt, output), trees, claim)
+    return Trial(judge, pack.model, Trace(pack.model, shape, prompt, output), trees, claim)
 
 
 def places(trial: Trial, operation: Operation, random: Random, count: int) -> Iterator[tuple[Place, int]]:
@@ -79,7 +79,10 @@ def places(trial: Trial, operation: Operation, random: Random, count: int) -> It
         if section.inside(row, slot):
             count -= 1
             elements = section.elements(row, slot)
-            yield Place(section.group, operation, row, slot), random.choice((0, elements - 1, random.randrange(elements)))
+            yield (
+                Place(section.group, operation, row, slot),
+                random.choice((0, elements - 1, random.randrange(elements))),
+            )
 
 
 def accuse_honest(trial: Trial, place: Place, element: int, witness: int) -> Accusation:

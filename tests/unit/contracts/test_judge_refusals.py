@@ -76,7 +76,7 @@ def test_changed_openings_are_refused(court: Court, make: Callable[[], Case]) ->
     for opening, put in openings(accusation):
         depth, size = len(opening.path), len(opening.payload)
         flipped = bytearray(opening.payload)
-        # within the first 16 bytes nothing is padding and nothing but a weight's multiplier comes before the path's check
+        # of a weight's header its multiplier
         flipped[9 if size >= 10 else 0] ^= 1 << random.randrange(8)
         assert refusal(court, case, put(payload=bytes(flipped)))[0] == "OpeningMismatch"
         for i in (0, depth // 2, depth - 1):
@@ -91,7 +91,7 @@ def test_changed_openings_are_refused(court: Court, make: Callable[[], Case]) ->
 
 
 def test_inner_node_does_not_pass_for_a_leaf(court: Court) -> None:
-    """Two hashes as a payload and a path one shorter: leaves begin with a byte that nodes have not, and paths are exact."""
+    """Two hashes as a payload and a path one shorter."""
     case = down()
     accusation = case.accuse()
     chunk = accusation.inputs[2]

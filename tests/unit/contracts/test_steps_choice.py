@@ -167,8 +167,11 @@ def test_published_choices_are_beaten_by_nobody(court: Court) -> None:
 
 @pytest.mark.parametrize(
     "sampling",
-    [(1, 1, 50, ALL), (1, 1, TINY.vocabulary - 1, ALL), (1, 1, 0, ALL - 1), (1, 1, 0, 0), (2, 1, 0, ALL), (2, 0, 0, ALL), (255, 0, 0, 0)],
-)  # fmt: skip
+    [
+        *((1, 1, 50, ALL), (1, 1, TINY.vocabulary - 1, ALL), (1, 1, 0, ALL - 1), (1, 1, 0, 0)),
+        *((2, 1, 0, ALL), (2, 0, 0, ALL), (255, 0, 0, 0)),
+    ],
+)
 def test_sampler_that_two_logits_do_not_decide_has_no_step(court: Court, sampling: tuple[int, int, int, int]) -> None:
     at = Choosing(0, [100], (*sampling, ZERO32))
     at.put(100, 5)
