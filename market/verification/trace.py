@@ -110,7 +110,7 @@ class Trace:
         """Residuals and the roots of all sections, the first time."""
         if self._upper:
             return
-        geometry = self.geometry
+        geometry, self._residuals = self.geometry, []
         section_roots: list[list[bytes]] = []
         with ThreadPoolExecutor(1, "assay-trace") as pool:
             pending: list[Future[list[bytes]]] = []
