@@ -14,7 +14,6 @@ from market.models.pack import load_pack
 from market.verification.model_trees import ModelTrees
 from market.verification.structs import Claim, LayerFormat, Shape
 from tests.unit.contracts.abi import Contract, Revert
-from tests.unit.contracts.artefacts import artefacts
 from tests.unit.contracts.claims import Ground, deploy_judge, root_of
 from tests.unit.contracts.revm import RevmChain
 from tests.unit.contracts.step_cases import LARGEST, SHAPES, TINY, formats
@@ -22,20 +21,10 @@ from tests.unit.contracts.step_cases import LARGEST, SHAPES, TINY, formats
 LAYERS = formats(TINY)
 
 
-@pytest.fixture(scope="module")
-def chain() -> RevmChain:
-    return RevmChain(list(artefacts().values()))
-
-
-@pytest.fixture(scope="module")
-def deployed(chain: RevmChain) -> Contract:
-    return deploy_judge(chain)
-
-
 @pytest.fixture
-def judge(chain: RevmChain, deployed: Contract) -> Iterator[Contract]:
-    with chain.undone():
-        yield deployed
+def judge(judge_chain: RevmChain) -> Iterator[Contract]:
+    with judge_chain.undone():
+        yield deploy_judge(judge_chain)
 
 
 def accept(judge: Contract, shape: Shape, layers: tuple[LayerFormat, ...]) -> bytes:
@@ -135,6 +124,18 @@ def test_program_beyond_a_limit_is_refused(judge: Contract, shape: Shape) -> Non
 def test_fraction_bits_beyond_15_are_refused(judge: Contract, name: str) -> None:
     layers = (LAYERS[0], replace(LAYERS[1], **{name: 16}))
     assert refused(lambda: accept(judge, TINY, layers)) == ("ProgramBeyondLimits", {})
+
+
+def test_program_with_scores_that_their_type_does_not_hold_is_refused(judge: Contract) -> None:
+    """The largest dot product, times μ, shifted by fq + fk + 2, against int40."""
+    layers = tuple(replace(layer, query_fraction=8, key_fraction=8) for layer in LAYERS)
+    dot, shift = TINY.head_size * 32_767**2, 8 + 8 + 2
+    most = (2**39 * 2**shift - 2 ** (shift - 1) - 1) // dot
+    fits, beyond = (replace(TINY, score_multiplier=multiplier) for multiplier in (most, most + 1))
+    assert accept(judge, fits, layers) == root_of(fits, layers)
+    assert refused(lambda: accept(judge, beyond, layers)) == ("ProgramBeyondLimits", {})
+    wider = replace(layers[1], query_fraction=7)
+    assert refused(lambda: accept(judge, fits, (layers[0], wider))) == ("ProgramBeyondLimits", {})
 
 
 @pytest.mark.parametrize("layers", [0, 255])
