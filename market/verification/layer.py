@@ -101,7 +101,7 @@ class Recomputation:
         last = x[self.positions - self._outputs :]
         a, shift = self._norm(group, Operation.OUTPUT_NORM, last, model.output_norm, model.config.epsilon, result)
         logits: Int32Array = np.empty((self._outputs, model.config.vocabulary), dtype=np.int32)
-        self._products.linear_into(model.head, a, shift, logits)
+        self._products.linear_into(model.head, a, shift, logits, strict=self._hook is None)
         self._see(group, Operation.LOGITS, "elements", logits)
         result[Operation.LOGITS] = Values(logits)
         return result

@@ -1,7 +1,7 @@
 """The heavy operations of a layer: the engine's kernels in C where they are, else numpy with float32 planes.
 
-Both are exact (docs/numerics.md, section 6.1). A provider's kernel was proved when its engine started; the tests
-compare all of them with the reference.
+Both are exact (docs/numerics.md, section 6.1). A provider takes the kernel that was proved when its engine started;
+whoever runs no engine takes ``Products.proved``, so that nobody is accused because of a processor's flaw.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from market.inference.model import AnyArray, Int64Array, Linear, Tables
+from market.inference.errors import SelfTestError
+from market.inference.model import AnyArray, Int64Array, IntegerModel, Linear, Tables
 from market.inference.native import library as native
+from market.inference.native import selftest
 from market.verification.exact import Exponential, narrowed, shift_round
 
 ROWS = 4096  # rows of a matrix at once, where they are widened to float32 or the result is narrowed
@@ -36,14 +38,29 @@ class Products:
         self._pool = ThreadPoolExecutor(self._threads, "assay-products")
         self._matrices: dict[int, tuple[Linear, native.Matrix]] = {}  # with the sums of their rows; 4 bytes a row
 
+    @classmethod
+    def proved(cls, model: IntegerModel, threads: int | None = None) -> Products:
+        """With the fastest kernel that passes the engine's own test of products and activation on this model."""
+        for name in native.supported():
+            kernel = native.Kernel(native.library(), name)
+            try:
+                selftest.check_matrices(kernel, model)
+                selftest.check_rows(kernel, model)
+            except SelfTestError:
+                continue
+            return cls(name, threads)
+        return cls("numpy", threads)
+
     def linear(self, matrix: Linear, q: Int64Array, shift: Int64Array) -> Int64Array:
         """Section 3.4: q [T, K] int16-valued with shifts [T, 1] → [T, N]."""
         out = np.empty((len(q), len(matrix.weight)), dtype=np.int64)
         self.linear_into(matrix, q, shift, out)
         return out
 
-    def linear_into(self, matrix: Linear, q: Int64Array, shift: Int64Array, out: AnyArray) -> None:
-        """``linear`` into an array of an integer type. Raises OverflowError where that does not hold the result."""
+    def linear_into(self, matrix: Linear, q: Int64Array, shift: Int64Array, out: AnyArray, strict: bool = True) -> None:
+        """``linear`` into an array of an integer type. Where that does not hold the result, OverflowError is raised if
+        ``strict``, else upper bits are lost.
+        """
         q, shift, rows = np.ascontiguousarray(q), shift.reshape(-1, 1), len(matrix.weight)
         library, right = self._library, matrix.exponent - shift
         if library is not None and int(right.min()) >= 1 and int(right.max()) <= RIGHT_SHIFT_MAX:
@@ -55,12 +72,12 @@ class Products:
             ]
 
             def run(part: tuple[int, int]) -> bool:
-                return self._native(library, struct, q, narrow, part, out)
+                return self._native(library, struct, q, narrow, part, out, strict)
 
             if all(list(self._pool.map(run, parts))):
                 return
         for start in range(0, rows, ROWS):
-            self._planes(matrix, q, shift, slice(start, start + ROWS), out)
+            self._planes(matrix, q, shift, slice(start, start + ROWS), out, strict)
 
     def activate(self, gate: Int64Array, up: Int64Array, tables: Tables) -> Int64Array:
         """z of section 4, (silu(gate) · up + 2^15) >> 16, of contiguous arrays of any one shape."""
@@ -94,6 +111,7 @@ class Products:
         shift: AnyArray,
         part: tuple[int, int],
         out: AnyArray,
+        strict: bool,
     ) -> bool:
         """False for rows that the kernels cannot take, which no honest trace has. Raises MemoryError."""
         start, stop = part
@@ -106,8 +124,8 @@ class Products:
         )
         if not done:
             raise MemoryError
-        if not direct:
-            out[:, start:stop] = narrowed(target, out.dtype.itemsize)
+        if done == 1 and not direct:
+            out[:, start:stop] = narrowed(target, out.dtype.itemsize) if strict else target
         return bool(done == 1)
 
     def _matrix(self, library: CDLL, matrix: Linear) -> native.Matrix:
@@ -115,7 +133,9 @@ class Products:
             self._matrices[id(matrix)] = matrix, native.Matrix(library, matrix)
         return self._matrices[id(matrix)][1]
 
-    def _planes(self, matrix: Linear, q: Int64Array, shift: Int64Array, rows: slice, out: AnyArray) -> None:
+    def _planes(
+        self, matrix: Linear, q: Int64Array, shift: Int64Array, rows: slice, out: AnyArray, strict: bool
+    ) -> None:
         """By byte planes: every partial sum is an integer below 2^24."""
         count = len(q)
         planes = np.empty((2 * count, q.shape[1]), dtype=np.float32)
@@ -128,4 +148,5 @@ class Products:
         total += sums[count:]
         exact = total.astype(np.int64)
         exact *= matrix.multiplier[rows].astype(np.int64)
-        out[:, rows] = narrowed(shift_round(exact, matrix.exponent - shift), out.dtype.itemsize)
+        result = shift_round(exact, matrix.exponent - shift)
+        out[:, rows] = narrowed(result, out.dtype.itemsize) if strict else result
