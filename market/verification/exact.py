@@ -10,10 +10,9 @@ import math
 
 import numpy as np
 
-from market.inference.model import AnyArray, Int32Array, Int64Array, Linear, Tables
+from market.inference.model import Int32Array, Int64Array, Linear, Tables
 from market.inference.reference import ACTIVATION_LIMIT, CACHE_LIMIT, LOG2_E_Q16
 
-_MATRIX_ROWS = 4096  # weights widened to float32 at once
 _FAR = 31 << 16  # 2^-d is 0 from here on
 
 
@@ -79,32 +78,6 @@ def to_cache(z: Int64Array, fraction: int) -> Int64Array:
 def embed(table: Linear, tokens: Int64Array) -> Int64Array:
     product = table.weight[tokens].astype(np.int64) * table.multiplier[tokens, None].astype(np.int64)
     return shift_round(product, np.full((len(tokens), 1), table.exponent - 16, dtype=np.int64))
-
-
-def linear(matrix: Linear, q: Int64Array, shift: Int64Array) -> Int64Array:
-    """Section 3.4: q [T, K] int16-valued with shifts [T, 1] → [T, N]."""
-    out = np.empty((len(q), len(matrix.weight)), dtype=np.int64)
-    linear_into(matrix, q, shift, out)
-    return out
-
-
-def linear_into(matrix: Linear, q: Int64Array, shift: Int64Array, out: AnyArray) -> None:
-    """``linear`` into an array of any integer type that holds the result."""
-    count = len(q)
-    planes = np.empty((2 * count, q.shape[1]), dtype=np.float32)
-    high = (q + 128) >> 8
-    planes[:count] = high
-    planes[count:] = q - (high << 8)
-    right = matrix.exponent - shift
-    for start in range(0, len(matrix.weight), _MATRIX_ROWS):
-        rows = slice(start, start + _MATRIX_ROWS)
-        sums = planes @ matrix.weight[rows].astype(np.float32).T  # every partial sum is an integer below 2^24
-        total = sums[:count].astype(np.float64)
-        total *= 256
-        total += sums[count:]
-        exact = total.astype(np.int64)
-        exact *= matrix.multiplier[rows].astype(np.int64)
-        out[:, rows] = shift_round(exact, right)
 
 
 def rotate(z: Int64Array, cos: Int32Array, sin: Int32Array) -> Int64Array:

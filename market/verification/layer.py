@@ -14,6 +14,7 @@ import numpy as np
 from market.inference.model import AnyArray, Int32Array, Int64Array, IntegerModel, Layer, Linear
 from market.verification import exact
 from market.verification.geometry import CHUNK, Operation, ceil_div
+from market.verification.products import Products
 
 Hook = Callable[[int, Operation, str, AnyArray], None]
 """``hook(group, operation, part, array)`` changes the array in place. Parts, with the array's axes:
@@ -47,9 +48,14 @@ class Recomputation:
     """The groups of one trace, each from what the one before left."""
 
     def __init__(
-        self, model: IntegerModel, input_ids: Sequence[int], output_ids: Sequence[int], hook: Hook | None = None
+        self,
+        model: IntegerModel,
+        input_ids: Sequence[int],
+        output_ids: Sequence[int],
+        products: Products | None = None,
+        hook: Hook | None = None,
     ) -> None:
-        self._model, self._hook = model, hook
+        self._model, self._products, self._hook = model, products or Products(), hook
         ids = [*input_ids, *output_ids][:-1]
         self._tokens = np.asarray(ids, dtype=np.int64)
         self.positions, self._outputs = len(ids), len(output_ids)
@@ -74,18 +80,18 @@ class Recomputation:
         self._attention(group, layer, a, shift, keep, result)
         mix = result[Operation.MIX].elements.reshape(self.positions, -1)
         q, shift = self._quantise(group, Operation.QUANTISE_MIX, mix, result)
-        output = exact.linear(layer.attention_output, q, shift)
+        output = self._products.linear(layer.attention_output, q, shift)
         output += x
         keep(Operation.ATTENTION_OUTPUT, output)
         a, shift = self._norm(group, Operation.FEED_FORWARD_NORM, output, layer.feed_forward_norm, epsilon, result)
-        keep(Operation.GATE, exact.linear(layer.gate, a, shift))
-        keep(Operation.UP, exact.linear(layer.up, a, shift))
+        keep(Operation.GATE, self._products.linear(layer.gate, a, shift))
+        keep(Operation.UP, self._products.linear(layer.up, a, shift))
         product = self._exponential.silu(result[Operation.GATE].elements)
         product *= result[Operation.UP].elements
         product += 2**15
         product >>= 16
         q, shift = self._quantise(group, Operation.ACTIVATION, product, result)
-        down = exact.linear(layer.down, q, shift)
+        down = self._products.linear(layer.down, q, shift)
         down += output
         keep(Operation.DOWN, down)
         return result
@@ -97,7 +103,7 @@ class Recomputation:
         last = x[self.positions - self._outputs :]
         a, shift = self._norm(group, Operation.OUTPUT_NORM, last, model.output_norm, model.config.epsilon, result)
         logits: Int32Array = np.empty((self._outputs, model.config.vocabulary), dtype=np.int32)
-        exact.linear_into(model.head, a, shift, logits)
+        self._products.linear_into(model.head, a, shift, logits)
         self._see(group, Operation.LOGITS, "elements", logits)
         result[Operation.LOGITS] = Values(logits)
         return result
@@ -148,7 +154,7 @@ class Recomputation:
         keep(Operation.MIX, self._mix(group, layer, weights, totals, result))
 
     def _heads(self, matrix: Linear, a: Int64Array, shift: Int64Array) -> Int64Array:
-        return exact.linear(matrix, a, shift).reshape(self.positions, -1, self._model.config.head_size)
+        return self._products.linear(matrix, a, shift).reshape(self.positions, -1, self._model.config.head_size)
 
     def _scores(self, layer: Layer, result: LayerValues) -> Int64Array:
         """[p, head, u] as a view of [head, p, u], u filled up to whole blocks."""

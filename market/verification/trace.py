@@ -18,6 +18,7 @@ from market.verification import layer as layers
 from market.verification.geometry import OPERATION_BITS, Geometry, Node, Operation, Place
 from market.verification.layer import Hook, LayerValues, Recomputation
 from market.verification.leaves import payloads
+from market.verification.products import Products
 from market.verification.structs import Shape
 from market.verification.tree import Keccak, Payloads, SectionTree, empty, fold
 
@@ -37,15 +38,16 @@ class Trace:
         input_ids: Sequence[int],
         output_ids: Sequence[int],
         keccak: Keccak | None = None,
+        products: Products | None = None,
         hook: Hook | None = None,
     ) -> None:
-        """Computes nothing yet. Raises ValueError for lengths or ids that no trace has."""
+        """Computes nothing yet. ``products`` may serve several traces of one model. Raises ValueError for lengths or ids that no trace has."""
         if not all(0 <= token < shape.vocabulary for token in (*input_ids, *output_ids)):
             raise ValueError(f"a token id lies outside 0 … {shape.vocabulary - 1}")
         self.geometry = Geometry(shape, len(input_ids), len(output_ids))
         self.input_ids, self.output_ids = tuple(input_ids), tuple(output_ids)
         self._keccak = keccak or Keccak()
-        self._recomputation = Recomputation(model, input_ids, output_ids, hook)
+        self._recomputation = Recomputation(model, input_ids, output_ids, products, hook)
         self._residuals: list[Int64Array] = []  # before group 1, 2, …
         self._section_roots: list[list[bytes]] = []
         self._upper: list[list[bytes]] = []

@@ -1,0 +1,101 @@
+"""Products of quantised activations and weight matrices: the kernels in C where they are, else float32 planes of BLAS.
+
+Both are exact (docs/numerics.md, section 6.1). A provider's kernel was proved when its engine started; a plain
+installation takes the first that the processor has, and tests compare all of them with the reference.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from market.inference.model import AnyArray, Int64Array, Linear
+from market.inference.native import library as native
+from market.verification.exact import shift_round
+
+ROWS = 4096  # rows of a matrix at once, where they are widened to float32 or the result is narrowed
+SPLIT = 64  # fewer rows of a matrix than these are not worth a thread of their own
+
+
+class Products:
+    """Multiplies for any number of traces, on threads of its own."""
+
+    def __init__(self, kernel: str | None = None, threads: int | None = None) -> None:
+        """kernel: one of ``native.supported()``, ``numpy``, or None for the fastest; threads: None for one on every
+        processor that this process may use.
+        """
+        self.kernel = kernel or next(iter(native.supported()), "numpy")
+        self._library = None if self.kernel == "numpy" else native.library()
+        self._threads = threads or len(os.sched_getaffinity(0))
+        self._pool = ThreadPoolExecutor(self._threads, "assay-products")
+        self._matrices: dict[int, tuple[Linear, native.Matrix]] = {}  # with the sums of their rows; 4 bytes a row
+
+    def linear(self, matrix: Linear, q: Int64Array, shift: Int64Array) -> Int64Array:
+        """Section 3.4: q [T, K] int16-valued with shifts [T, 1] → [T, N]."""
+        out = np.empty((len(q), len(matrix.weight)), dtype=np.int64)
+        self.linear_into(matrix, q, shift, out)
+        return out
+
+    def linear_into(self, matrix: Linear, q: Int64Array, shift: Int64Array, out: AnyArray) -> None:
+        """``linear`` into an array of any integer type that holds the result."""
+        q, shift, rows = np.ascontiguousarray(q), shift.reshape(-1, 1), len(matrix.weight)
+        if self._library is not None:
+            pieces = max(1, min(self._threads, rows // SPLIT))
+            edges = [rows * i // pieces for i in range(pieces + 1)]
+            parts = [
+                (start, min(start + ROWS, edge))
+                for first, edge in zip(edges, edges[1:], strict=False)
+                for start in range(first, edge, ROWS)
+            ]
+            narrow = shift.astype(np.int32)
+            self._matrix(matrix)
+            if all(self._pool.map(lambda part: self._native(matrix, q, narrow, *part, out), parts)):
+                return
+        for start in range(0, rows, ROWS):
+            self._planes(matrix, q, shift, slice(start, start + ROWS), out)
+
+    def _native(self, matrix: Linear, q: Int64Array, shift: AnyArray, start: int, stop: int, out: AnyArray) -> bool:
+        """False for rows that the kernels cannot take, which no honest trace has. Raises MemoryError."""
+        assert self._library is not None
+        direct = out.dtype == np.int64
+        target = out if direct else np.empty((len(q), stop - start), dtype=np.int64)
+        address = target.ctypes.data + (8 * start if direct else 0)
+        done = self._library.assay_trace_linear(
+            self.kernel.encode(),
+            self._matrix(matrix).struct,
+            start,
+            stop,
+            native.pointer(q),
+            native.pointer(shift),
+            len(q),
+            address,
+            target.shape[1],
+        )
+        if not done:
+            raise MemoryError
+        if not direct:
+            out[:, start:stop] = target
+        return bool(done == 1)
+
+    def _matrix(self, matrix: Linear) -> native.Matrix:
+        if id(matrix) not in self._matrices:
+            assert self._library is not None
+            self._matrices[id(matrix)] = matrix, native.Matrix(self._library, matrix)
+        return self._matrices[id(matrix)][1]
+
+    def _planes(self, matrix: Linear, q: Int64Array, shift: Int64Array, rows: slice, out: AnyArray) -> None:
+        """By byte planes: every partial sum is an integer below 2^24."""
+        count = len(q)
+        planes = np.empty((2 * count, q.shape[1]), dtype=np.float32)
+        high = (q + 128) >> 8
+        planes[:count] = high
+        planes[count:] = q - (high << 8)
+        sums = planes @ matrix.weight[rows].astype(np.float32).T
+        total = sums[:count].astype(np.float64)
+        total *= 256
+        total += sums[count:]
+        exact = total.astype(np.int64)
+        exact *= matrix.multiplier[rows].astype(np.int64)
+        out[:, rows] = shift_round(exact, matrix.exponent - shift)
