@@ -141,5 +141,3 @@ def _quotient(divisor: Int64Array) -> Int64Array:
     quotient -= rest < 0
     quotient += rest >= divisor
     return quotient
-
-

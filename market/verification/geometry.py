@@ -100,7 +100,7 @@ class Place(NamedTuple):
 class NodeInfo(NamedTuple):
     """What ``IJudge.nodeAt`` returns."""
 
-    levels: int  # that a reveal shows; 0 for a leaf and for what lies outside
+    levels: int  # that a reveal shows, 0 for a leaf; of a node outside the program, k of the EMPTY_k that it must be
     payload_bytes: int  # of a leaf, else 0
     inside: bool  # whether it is part of the program at all
 
@@ -215,9 +215,12 @@ class Geometry:
     def place_of(self, node: Node) -> Place | None:
         """The first leaf at or below a node (for a leaf the leaf itself); None unless it is inside.
 
-        A node is inside if and only if its first leaf is.
+        A node is inside if and only if its first leaf is. Raises ValueError for a node that no tree of this claim has:
+        below a leaf, or below what is outside as a whole.
         """
         depth, index = node
+        if depth < 0 or not 0 <= index < 1 << depth:
+            raise ValueError(f"there is no {node}")
         section_depth = self.group_bits + OPERATION_BITS
         if depth <= section_depth:
             first = index << (section_depth - depth)
@@ -227,6 +230,8 @@ class Geometry:
             leaf = index & ((1 << below) - 1)
         group, number = divmod(first, 1 << OPERATION_BITS)
         if group >= self.groups or number >= len(self.operations(group)):
+            if depth > (section_depth if group < self.groups else self.group_bits):
+                raise ValueError(f"nothing lies below what is outside as a whole: {node}")
             return None
         operation = self.operations(group)[number]
         section = self.section(group, operation)
@@ -235,49 +240,22 @@ class Geometry:
         row, slot = divmod(leaf << (section.bits - below), 1 << section.slot_bits)
         return Place(group, operation, row, slot) if section.inside(row, slot) else None
 
-    def leaf_depth(self, node: Node) -> int | None:
-        """Depth of the leaves of the section that a node belongs to; None at or above the operations' level, and where
-        no section is."""
-        section_depth = self.group_bits + OPERATION_BITS
-        if node.depth < section_depth:
-            return None
-        group, number = divmod(node.index >> (node.depth - section_depth), 1 << OPERATION_BITS)
-        if group >= self.groups or number >= len(self.operations(group)):
-            return None
-        return section_depth + self.section(group, self.operations(group)[number]).bits
-
-    def levels(self, node: Node) -> int:
-        """Levels that a reveal of a node inside shows; 0 for a leaf."""
-        if node.depth < self.group_bits:
-            boundary = self.group_bits
-        elif node.depth < self.group_bits + OPERATION_BITS:
-            boundary = self.group_bits + OPERATION_BITS
-        else:
-            leaves = self.leaf_depth(node)
-            assert leaves is not None
-            boundary = leaves
-        return min(REVEAL_LEVELS, boundary - node.depth)
-
-    def empty_levels(self, node: Node) -> int:
-        """k of the EMPTY_k that a node outside the program is: levels down to groups, operations or leaves."""
-        if node.depth <= self.group_bits:
-            return self.group_bits - node.depth
-        if node.depth <= self.group_bits + OPERATION_BITS:
-            return self.group_bits + OPERATION_BITS - node.depth
-        leaves = self.leaf_depth(node)
-        if leaves is None:
-            raise ValueError(f"nothing lies below the unused operation at {node}")
-        return leaves - node.depth
-
     def node_at(self, node: Node) -> NodeInfo:
-        """What a node is; see ``IJudge.nodeAt``."""
+        """What a node is; see ``IJudge.nodeAt``. Raises ValueError as ``place_of`` does."""
         place = self.place_of(node)
+        if node.depth <= self.group_bits:
+            below = self.group_bits - node.depth
+            return NodeInfo(min(REVEAL_LEVELS, below) or OPERATION_BITS if place else below, 0, place is not None)
+        section_depth = self.group_bits + OPERATION_BITS
+        group, number = divmod(node.index >> max(node.depth - section_depth, 0), 1 << OPERATION_BITS)
+        if node.depth < section_depth or place is None and node.depth == section_depth:
+            return NodeInfo(section_depth - node.depth, 0, place is not None)
+        section = self.section(group, self.operations(group)[number])
+        below = section_depth + section.bits - node.depth
         if place is None:
-            return NodeInfo(0, 0, False)
-        levels = self.levels(node)
-        if levels:
-            return NodeInfo(levels, 0, True)
-        return NodeInfo(0, self.section(place.group, place.operation).payload_bytes(place.row, place.slot), True)
+            return NodeInfo(below, 0, False)
+        size = 0 if below else section.payload_bytes(place.row, place.slot)
+        return NodeInfo(min(REVEAL_LEVELS, below), size, True)
 
     def rounds(self) -> int:
         """The most reveals of hashes on a way from the root to a leaf, the root's own left out."""

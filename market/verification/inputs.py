@@ -180,9 +180,7 @@ class Inputs:
 
     def _matrix(self, place: Place, element: int) -> tuple[Input, ...]:
         group, operation, row, slot = place
-        weight = WeightLeaf(
-            self.weights.row(tensor(group, MATRICES[operation]), column(self.geometry, place, element))
-        )
+        weight = WeightLeaf(self.weights.row(tensor(group, MATRICES[operation]), column(self.geometry, place, element)))
         match operation:
             case Op.ATTENTION_OUTPUT:
                 return TraceRow(group, Op.QUANTISE_MIX, row), weight, self._leaf(*self.residual(place), slot)

@@ -46,7 +46,9 @@ def payloads(section: Section, values: Values) -> Payloads:
     return _rows(section, values)
 
 
-def _made(section: Section, data: ByteArray, rows: AnyArray, slots: AnyArray, offset: AnyArray, length: AnyArray) -> Payloads:
+def _made(
+    section: Section, data: ByteArray, rows: AnyArray, slots: AnyArray, offset: AnyArray, length: AnyArray
+) -> Payloads:
     """Parts that broadcast to [rows, slots], flattened."""
     number = (rows << section.slot_bits) + slots
     shape = np.broadcast_shapes(number.shape, offset.shape, length.shape)

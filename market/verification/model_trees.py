@@ -38,7 +38,9 @@ def tree_of(keccak: Keccak, blocks: Iterator[ByteArray]) -> tuple[SectionTree, i
 def _even(block: ByteArray) -> Payloads:
     count, size = block.shape
     number = np.arange(count)
-    return Payloads(np.ascontiguousarray(block).reshape(-1), number * size, np.full(count, size, dtype=np.int32), number)
+    return Payloads(
+        np.ascontiguousarray(block).reshape(-1), number * size, np.full(count, size, dtype=np.int32), number
+    )
 
 
 def token_opening(ids: Sequence[int], index: int, keccak: Keccak) -> Opening:

@@ -65,8 +65,9 @@ class Trace:
         """Any node's hash; EMPTY outside the program. Raises ValueError for one below the leaves."""
         self.root()
         geometry = self.geometry
-        if geometry.place_of(node) is None:
-            return empty(geometry.empty_levels(node))
+        levels, _, inside = geometry.node_at(node)
+        if not inside:
+            return empty(levels)
         if node.depth <= geometry.group_bits:
             return self._upper[geometry.group_bits - node.depth][node.index]
         section_depth = geometry.group_bits + OPERATION_BITS
@@ -81,7 +82,7 @@ class Trace:
 
     def reveal(self, node: Node) -> list[bytes]:
         """The hashes that answer a request of a node inside and above the leaves, from left to right."""
-        levels = self.geometry.levels(node)
+        levels = self.geometry.node_at(node).levels
         return [self.hash(node.child(levels, i)) for i in range(1 << levels)]
 
     def payload(self, place: Place) -> bytes:
@@ -95,9 +96,7 @@ class Trace:
         """Payloads of a whole row, one after the other."""
         section = self.geometry.section(group, operation)
         slots = range(section.slots)
-        return b"".join(
-            self.payload(Place(group, operation, row, slot)) for slot in slots if section.inside(row, slot)
-        )
+        return b"".join(self.payload(Place(group, operation, row, slot)) for slot in slots if section.inside(row, slot))
 
     def logits(self) -> Int64Array:
         """[o, V] Q16."""
