@@ -67,7 +67,9 @@ class Asked:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a dispute ended: `requester` and `prover` of a fault, or what the replies were `paid` and `burnt` (base units)."""
+    """How a dispute ended. A fault has `requester` and `prover`; else the replies were `paid`, a part `burnt` (base
+    units).
+    """
 
     state: DisputeState
     block: int

@@ -1,7 +1,7 @@
 """Answers disputes about this provider's answers: the root of its trace, then whatever node is asked for.
 
-Everything is on chain: what is claimed, what was asked, what was answered already. So nothing of it is in the journal, and
-an agent that starts again goes on where the chain stands. A trace is computed when its dispute asks for something.
+Everything is on chain: what is claimed, what was asked, what was answered already. So nothing of it is in the journal,
+and an agent that starts again goes on where the chain stands. A trace is computed when its dispute asks for something.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Responder:
             # whoever answers one node of every batch before us would keep us from ever answering the others
             self._one_by_one.add(dispute.dispute_id)
         except AssayError as error:
-            if error.exit_code == 3:  # noqa: PLR2004 - the chain could not be asked: so for all of them
+            if error.exit_code == 3:  # the chain could not be asked or told: so for all of them
                 raise
             log.error("dispute_cannot_be_answered", **_about(dispute), code=error.code, error=error.message)
             self._paused[dispute.dispute_id] = now + LONG_PAUSE

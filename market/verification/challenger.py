@@ -12,14 +12,18 @@ from typing import Protocol
 
 import numpy as np
 
+from market.errors import MarketError
 from market.inference.sampling import ONE_Q16, Sampling
 from market.types import Sampler
+from market.verification.accusation import Accuser, accuse_token
+from market.verification.arithmetic import has_output_step
+from market.verification.descent import Agrees as SameRoot
+from market.verification.descent import Descent, Leaf, Outside, RevealError
 from market.verification.geometry import LOGITS_CHUNK, Geometry, Node, Operation, Place
-from market.verification.inputs import Inputs, is_maximum, maximum_count
 from market.verification.leaves import decode
-from market.verification.model_trees import ModelTrees, token_opening
-from market.verification.openings import Openings, Unopenable
-from market.verification.structs import Accusation, Claim, Opening, OutputAccusation
+from market.verification.model_trees import ModelTrees
+from market.verification.step import OpeningError, Step
+from market.verification.structs import Accusation, Claim, OutputAccusation
 from market.verification.trace import Trace
 from market.verification.tree import empty
 from market.verification.words import node_words, place_words
@@ -134,23 +138,30 @@ class SayMissed:
 Move = Over | Agrees | Wait | RequestNode | Prove | ProveOutput | ProveOutside | SayMissed
 
 
+class StepDisagrees(MarketError):
+    """Our own step does not confirm what our own trace accuses: one of the two is wrong, so nothing is sent."""
+
+
 class Challenger:
     """One claim, computed again. Not for several threads at once.
 
     Args:
         trace: the honest one; it is computed when the first move needs it.
-        trees: of the model.
+        trees: of the model; step: of its program.
     """
 
-    def __init__(self, claim: Claim, trace: Trace, trees: ModelTrees) -> None:
-        self._claim, self._trace, self._trees = claim, trace, trees
-        self._inputs = Inputs(trace.geometry)
+    def __init__(self, claim: Claim, trace: Trace, trees: ModelTrees, step: Step) -> None:
+        self._claim, self._trace, self._trees, self._step = claim, trace, trees, step
         self._wrong_output: tuple[int, int, int] | None = None
         self._looked_at_output = False
 
     @property
     def geometry(self) -> Geometry:
         return self._trace.geometry
+
+    def root(self) -> bytes:
+        """Of the honest trace."""
+        return self._trace.root()
 
     def wrong_output(self) -> tuple[int, int, int] | None:
         """The first output position whose id the model's own logits do not give, the id, and the one that they give;
@@ -166,6 +177,9 @@ class Challenger:
         Args:
             now: unix seconds as the next block will have them, rather too early than too late.
             reply_window: seconds in which a provider must reply.
+
+        Raises:
+            StepDisagrees: see there.
         """
         if not game.is_open:
             return Over("The dispute is over.")
@@ -178,10 +192,31 @@ class Challenger:
             return Wait("The provider must give the root of its trace.", until)
         if now > game.end_at:
             return Over("The time to prove anything is over; `close` ends the dispute.")
-        openings = Openings(self._trace, self._trees, game.known)
+        descent = self._descent(game, game.root)
         return (
-            self._output_move(openings) or self._outside_move(game) or self._descend(game, openings, now, reply_window)
+            self._output_move(descent)
+            or self._outside_move(game, descent)
+            or self._step_down(game, descent, now, reply_window)
         )
+
+    def way(self, game: Game) -> list[Node]:
+        """The nodes from the root down to the deepest one that was shown and is not ours; empty where the root is."""
+        if game.root is None or game.root == self._trace.root():
+            return []
+        node, found = ROOT, [ROOT]
+        while (asked := game.asked.get(node)) is not None and asked.hashes:
+            levels = (len(asked.hashes) - 1).bit_length()
+            children = (node.child(levels, index) for index in range(len(asked.hashes)))
+            node = next(child for child in children if game.known[child] != self._trace.hash(child))
+            found.append(node)
+        return found
+
+    def _descent(self, game: Game, root: bytes) -> Descent:
+        descent = Descent(self._trace, root)
+        for node in sorted(game.asked):  # those above first
+            if game.asked[node].hashes:
+                descent.add(node, game.asked[node].hashes)
+        return descent
 
     # ------------------------------------------------------------------------------------------- what decides at once
 
@@ -198,113 +233,84 @@ class Challenger:
                 return position, token, right
         return None
 
-    def _output_move(self, openings: Openings) -> Move | None:
+    def _output_move(self, descent: Descent) -> Move | None:
         found = self.wrong_output()
-        if found is None or not has_step(self._claim):
+        if found is None or not has_output_step(self._claim):
             return None
         position, output, rival = found
-        group = self.geometry.groups - 1
-        leaves = [Place(group, Operation.LOGITS, position, token // LOGITS_CHUNK) for token in (output, rival)]
         try:
-            output_logits, rival_logits = (openings.leaf(leaf) for leaf in leaves)
-        except Unopenable:
+            accusation = accuse_token(Accuser(descent, self._trees), position, output, rival)
+            is_wrong = self._step.is_output_wrong(self._claim, descent.root, accusation)
+        except (RevealError, OpeningError):
+            if descent.root == self._trace.root():
+                raise
             return None  # the provider has other logits there: some number of its trace is wrong, too
-        ids = token_opening(self._trace.output_ids, position, self._trees.keccak)
+        if not is_wrong:
+            raise self._disagreement(f"id {rival} at output position {position}")
+        leaf = Place(self.geometry.groups - 1, Operation.LOGITS, position, rival // LOGITS_CHUNK)
         return ProveOutput(
             f"At output position {position} the provider returned id {output}, but by its own logits id {rival} wins.",
-            self.geometry.node_of(leaves[1]).index,
-            OutputAccusation(position, output, rival, ids, output_logits, rival_logits),
+            self.geometry.node_of(leaf).index,
+            accusation,
         )
 
-    def _outside_move(self, game: Game) -> Move | None:
+    def _outside_move(self, game: Game, descent: Descent) -> Move | None:
         for node, shown in sorted(game.known.items()):
-            if self.geometry.place_of(node) is None and shown != empty(self.geometry.empty_levels(node)):
-                where = f"depth {node.depth}, index {node.index}"
-                reason = f"There is something at {where}, where the program has nothing."
-                return ProveOutside(reason, node, shown, _path(game, node))
+            info = self.geometry.node_at(node)
+            if not info.inside and shown != empty(info.levels):
+                answered = node
+                while not ((asked := game.asked.get(answered)) and asked.hashes) or answered == node:
+                    answered = answered.parent()
+                return _outside(node, shown, descent.path(node, answered))
         return None
 
     # ---------------------------------------------------------------------------------------------------- the way down
 
-    def first_wrong(self, game: Game) -> Node | None:
-        """The deepest node on the way to the first wrong leaf whose hash was shown; None where the root is ours."""
-        if game.root is None or game.root == self._trace.root():
-            return None
-        node = ROOT
-        while (asked := game.asked.get(node)) is not None and asked.hashes:
-            levels = (len(asked.hashes) - 1).bit_length()
-            node = next(
-                child
-                for index, shown in enumerate(asked.hashes)
-                if shown != self._trace.hash(child := node.child(levels, index))
-            )
-        return node
-
-    def _descend(self, game: Game, openings: Openings, now: int, reply_window: int) -> Move:
-        node = self.first_wrong(game)
-        if node is None:
+    def _step_down(self, game: Game, descent: Descent, now: int, reply_window: int) -> Move:
+        found = descent.next()
+        if isinstance(found, SameRoot):
             if self.wrong_output() is not None:
                 return Over("The sampler of this answer has no step: its output cannot be judged.")
             return Agrees("The provider's trace and output are ours: the answer is right.", game.end_at + 1)
-        what = node_words(self.geometry, node)
-        asked = game.asked.get(node)
-        if asked is not None and asked.payload is not None:
-            return self._prove(node, asked.payload, openings)
+        if isinstance(found, Outside):
+            return _outside(found.node, found.hash, found.path)
+        what = node_words(self.geometry, found.node)
+        asked = game.asked.get(found.node)
+        if asked is not None and asked.payload is not None and isinstance(found, Leaf):
+            return self._prove(found, asked.payload, descent)
         if asked is not None:
             return Wait(f"The provider must show {what}.", asked.deadline)
         if now > game.end_at - 2 * reply_window:
             return Over(f"It is too late to ask for {what}.")
-        levels = self.geometry.levels(node)
+        levels = self.geometry.node_at(found.node).levels
         shown = f"the {1 << levels} hashes {levels} levels below" if levels else "the numbers of this leaf"
         reason = f"The first difference lies in {what}: ask for {shown}."
-        return RequestNode(reason, node, game.known[node], _path(game, node))
+        return RequestNode(reason, found.node, found.hash, found.path)
 
-    def _prove(self, node: Node, payload: bytes, openings: Openings) -> Move:
-        place = self.geometry.place_of(node)
-        if place is None:
-            raise ValueError(f"{node} was shown, but lies outside the program")
+    def _prove(self, found: Leaf, payload: bytes, descent: Descent) -> Move:
+        place, accusation = found.place, Accuser(descent, self._trees).accuse(found.place, payload)
         ours, theirs = self._elements(place, self._trace.payload(place)), self._elements(place, payload)
-        element = next((i for i, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1]), len(ours))
-        witness = self._witness(place, element, ours, theirs)
-        token = 0
-        if place.operation is Operation.EMBEDDING:
-            token = (*self._trace.input_ids, *self._trace.output_ids)[place.row]
-        inputs = tuple(openings.of(wanted) for wanted in self._inputs.of(place, element, witness, token))
-        number = self.geometry.operations(place.group).index(place.operation)
-        accused = Opening(payload, openings.path(node))
-        accusation = Accusation(place.group, number, place.row, place.slot, element, witness, accused, inputs)
-        where = place_words(self.geometry, place, element if element < len(ours) else None)
+        if not self._step.is_wrong(self._claim, descent.root, accusation):
+            raise self._disagreement(place_words(self.geometry, place, accusation.element))
+        element = accusation.element
         if element < len(ours):
-            reason = f"Proved by one step: {where} is {theirs[element]}, and its inputs give {ours[element]}."
+            where = place_words(self.geometry, place, element)
+            reason = f"One step proves it: {where} is {theirs[element]}, and its inputs give {ours[element]}."
         else:
-            reason = f"Proved by one look: there is something in the padding of {where}."
-        return Prove(reason, node.index, accusation)
+            reason = f"There is something in the padding of {place_words(self.geometry, place)}."
+        return Prove(reason, found.node.index, accusation)
 
     def _elements(self, place: Place, payload: bytes) -> list[int]:
         section = self.geometry.section(place.group, place.operation)
         return decode(payload, section.element_size(place.slot), section.elements(place.row, place.slot))
 
-    def _witness(self, place: Place, element: int, ours: list[int], theirs: list[int]) -> int:
-        """The index that contradicts a claimed maximum: ours where it is larger, or as large and lower; else the
-        claimed one, which does not attain what is claimed. Any where the claimed one is outside the row.
-        """
-        if element >= len(ours) or not is_maximum(place.operation, place.slot, element):
-            return 0
-        first = 0 if place.operation is Operation.SOFTMAX else len(ours) - 2
-        (value, index), (claimed, at) = ours[first : first + 2], theirs[first : first + 2]
-        if not 0 <= at < maximum_count(self.geometry, place):
-            return index
-        return index if value > claimed or (value == claimed and index < at) else at
+    def _disagreement(self, what: str) -> StepDisagrees:
+        return StepDisagrees(
+            f"The trace computed here and the step executed here disagree about {what}. Nothing was sent.",
+            hint="Run `assay model verify` on the pack; if it is whole, report this.",
+        )
 
 
-def has_step(claim: Claim) -> bool:
-    """Whether the sampler has a step: greedy, or seeded by the request without top-k and top-p."""
-    whole = claim.top_k == 0 and claim.top_p_q16 in (0, ONE_Q16)
-    return claim.sampler == Sampler.GREEDY or (claim.sampler == Sampler.SEEDED_BY_REQUEST and whole)
-
-
-def _path(game: Game, node: Node) -> tuple[bytes, ...]:
-    path = game.path_to_answered(node)
-    if path is None:
-        raise ValueError(f"no reply leads to {node}")
-    return path
+def _outside(node: Node, shown: bytes, path: tuple[bytes, ...]) -> ProveOutside:
+    where = f"depth {node.depth}, index {node.index}"
+    return ProveOutside(f"There is something at {where}, where the program has nothing.", node, shown, path)

@@ -1,5 +1,5 @@
-"""Traces of claims about models that this machine has. The last one stays in memory: for SmolLM2-135M and 192 tokens 30 MB,
-for 2,048 half a gigabyte.
+"""Traces of claims about models that this machine has. The last one stays in memory: some tens of megabytes for
+SmolLM2-135M and 192 tokens, half a gigabyte for 2,048.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from market.errors import MarketError
 from market.models.pack import Pack
 from market.verification.challenger import Challenger
 from market.verification.model_trees import ModelTrees
-from market.verification.structs import Claim, Shape
+from market.verification.step import Step
+from market.verification.structs import Claim, LayerFormat, Shape
 from market.verification.trace import Trace
 
 KEPT = 1
@@ -45,7 +46,7 @@ class Traces:
         if pack is None:
             raise ModelNotHere(
                 f"The dispute is about a model that is not here (weights 0x{claim.weights_root.hex()[:16]}…).",
-                hint="Nothing was sent. Name the folder of its pack with --pack; `assay model` makes and fetches packs.",
+                hint="Nothing was sent. Name the folder of the model's pack with --pack.",
                 weights_root="0x" + claim.weights_root.hex(),
             )
         return pack
@@ -66,7 +67,8 @@ class Traces:
         trees = self._trees.get(_roots(claim))
         if trees is None:
             trees = self._trees[_roots(claim)] = ModelTrees(pack.model, Shape.of(pack.program))
-        return Challenger(claim, self.trace(claim, input_ids, output_ids), trees)
+        step = Step(Shape.of(pack.program), LayerFormat.all_of(pack.program))
+        return Challenger(claim, self.trace(claim, input_ids, output_ids), trees, step)
 
     def forget(self) -> None:
         """Lets go of every trace."""

@@ -1,5 +1,5 @@
-"""Disputes played in memory: events as the contract emits them, between real traces of the tiny model. The contract's own
-rules are tested against the contract; here it is what a challenger makes of what it sees.
+"""Disputes played in memory: events as the contract emits them, between real traces of the tiny model. The contract's
+own rules are tested against the contract; here it is what a challenger makes of what it sees.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from market.disputes import Dispute, dispute_id_of, opened, with_event
 from market.events import Event
 from market.hashing import pack_tokens, tokens_root
 from market.models.pack import Pack
-from market.types import ZERO_ADDRESS
-from market.verification.challenger import Challenger, Move, Prove, RequestNode, SayMissed, Wait
+from market.verification.challenger import Challenger, Move, RequestNode, SayMissed, Wait
 from market.verification.geometry import Node
 from market.verification.layer import Hook
 from market.verification.model_trees import ModelTrees
-from market.verification.structs import Claim, Shape
+from market.verification.step import Step
+from market.verification.structs import Claim, LayerFormat, Shape
 from market.verification.trace import Trace
 
 PROVIDER = "0x" + "11" * 20
@@ -88,12 +88,12 @@ class Play:
         self.happen("RootGiven", root=self.theirs.root(), hashes=self.theirs.reveal(Node(0, 0)))
 
     def request(self, node: Node) -> None:
-        levels = self.theirs.geometry.levels(node)
+        levels = self.theirs.geometry.node_at(node).levels
         args = {"depth": node.depth, "index": node.index, "hash": self.theirs.hash(node), "levels": levels}
         self.happen("NodeRequested", requester=CHALLENGER, deadline=self.now + WINDOW, **args)
 
     def answer(self, node: Node) -> None:
-        if self.theirs.geometry.levels(node):
+        if self.theirs.geometry.node_at(node).levels:
             self.happen("HashesGiven", depth=node.depth, index=node.index, hashes=self.theirs.reveal(node))
         else:
             place = self.theirs.geometry.place_of(node)
@@ -129,7 +129,7 @@ class Players:
         return Trace(self.pack.model, self.shape, input_ids, output_ids, hook=hook)
 
     def challenger(self, claim: Claim, trace: Trace) -> Challenger:
-        return Challenger(claim, trace, self.trees)
+        return Challenger(claim, trace, self.trees, Step(self.shape, LayerFormat.all_of(self.pack.program)))
 
     def answer(self, input_ids: tuple[int, ...], count: int) -> tuple[int, ...]:
         """What the model answers, by one teacher-forced run a token."""
@@ -138,17 +138,3 @@ class Players:
             logits = self.trace(input_ids, (*output, 0)).logits()
             output = (*output, int(logits[-1].argmax()))
         return output
-
-
-__all__ = [
-    "CHALLENGER",
-    "PROVIDER",
-    "START",
-    "WINDOW",
-    "ZERO_ADDRESS",
-    "Play",
-    "Players",
-    "Prove",
-    "claim_about",
-    "event",
-]

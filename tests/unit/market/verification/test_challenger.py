@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from market.hashing import leaf_hash
 from market.inference.model import AnyArray
 from market.models.pack import load_pack
 from market.verification.challenger import Agrees, Over, Prove, ProveOutput, ProveOutside, RequestNode, SayMissed, Wait
 from market.verification.geometry import Geometry, Node, Operation, number_of
 from market.verification.layer import Hook
 from market.verification.trace import Trace
-from market.verification.tree import fold_path, keccak256
+from market.verification.tree import fold_path
 from tests.unit.market.verification.games import START, WINDOW, Play, Players, claim_about
 
-INPUT = tuple(random.Random(5).choices(range(3, 280), k=70))  # noqa: S311 - a prompt
+INPUT = tuple(random.Random(5).choices(range(3, 280), k=70))
 OUTPUT_TOKENS = 6
 
 
@@ -36,12 +38,12 @@ def honest(players: Players, output: tuple[int, ...]) -> Trace:
     return players.trace(INPUT, output)
 
 
-def adds_one(group: int, operation: Operation, part: str, at: tuple[int, ...]) -> Hook:
+def adds(change: int, group: int, operation: Operation, part: str, at: tuple[int, ...]) -> Hook:
     """Changes one number, from which the provider goes on consistently."""
 
     def hook(seen_group: int, seen: Operation, seen_part: str, array: AnyArray) -> None:
         if (seen_group, seen, seen_part) == (group, operation, part):
-            array[at] += 1
+            array[at] += change
 
     return hook
 
@@ -76,7 +78,7 @@ def test_challenger_finds_the_very_number_that_was_changed(
 ) -> None:
     group, operation, part, at = LIES[lie]
     play = Play(
-        claim_about(players.pack, INPUT, output), players.trace(INPUT, output, adds_one(group, operation, part, at))
+        claim_about(players.pack, INPUT, output), players.trace(INPUT, output, adds(1, group, operation, part, at))
     )
     move = play.run(players.challenger(play.claim, honest))
     assert isinstance(move, Prove), move.reason
@@ -88,7 +90,7 @@ def test_challenger_finds_the_very_number_that_was_changed(
         assert accused.element == element
     root = play.theirs.root()
     assert root != honest.root()
-    assert fold_path(keccak256(b"\0" + accused.accused.payload), move.leaf_index, accused.accused.path) == root
+    assert fold_path(leaf_hash(accused.accused.payload), move.leaf_index, accused.accused.path) == root
     requests = [m for m in play.moves if isinstance(m, RequestNode)]
     assert len(requests) <= play.theirs.geometry.rounds() + 1  # and one for the payload
 
@@ -117,14 +119,8 @@ def test_challenger_shows_the_index_that_contradicts_a_maximum(
         (2, Operation.ACTIVATION, (7, 0)),
         (1, Operation.SOFTMAX, (70, 3, 0)),
     ]
-    for (group, operation, at), change in ((case, change) for case in cases for change in (-1, 1, 1000)):
-
-        def hook(
-            seen_group: int, seen: Operation, part: str, array: AnyArray, where=(group, operation, at, change)
-        ) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
-            if (seen_group, seen, part) == (where[0], where[1], "maximum"):
-                array[where[2]] += where[3]
-
+    for (group, operation, at), change in itertools.product(cases, (-1, 1, 1000)):
+        hook = adds(change, group, operation, "maximum", at)
         play = Play(claim_about(players.pack, INPUT, output), players.trace(INPUT, output, hook))
         move = play.run(players.challenger(play.claim, honest))
         assert isinstance(move, Prove), move.reason
@@ -144,7 +140,7 @@ def test_challenger_needs_no_request_where_the_logits_give_another_id(
     assert len(play.moves) == 1
     root = play.theirs.root()
     opening = move.accusation.rival_logits
-    assert fold_path(keccak256(b"\0" + opening.payload), move.leaf_index, opening.path) == root
+    assert fold_path(leaf_hash(opening.payload), move.leaf_index, opening.path) == root
 
 
 def test_challenger_that_is_lied_to_about_the_logits_proves_the_logits_wrong(
@@ -175,7 +171,7 @@ def test_challenger_of_an_honest_provider_says_that_the_answer_is_right(
 
 
 def test_challenger_uses_what_others_asked_for(players: Players, honest: Trace, output: tuple[int, ...]) -> None:
-    lie = adds_one(1, Operation.GATE, "elements", (1, 159))
+    lie = adds(1, 1, Operation.GATE, "elements", (1, 159))
     alone = Play(claim_about(players.pack, INPUT, output), players.trace(INPUT, output, lie))
     alone.run(players.challenger(alone.claim, honest))
     nodes = [move.node for move in alone.moves if isinstance(move, RequestNode)]
@@ -203,7 +199,7 @@ def test_challenger_waits_for_replies_and_says_when_one_is_overdue(
 def test_challenger_asks_for_nothing_whose_reply_would_come_after_the_end(
     players: Players, honest: Trace, output: tuple[int, ...]
 ) -> None:
-    lie = adds_one(1, Operation.GATE, "elements", (1, 159))
+    lie = adds(1, 1, Operation.GATE, "elements", (1, 159))
     play = Play(claim_about(players.pack, INPUT, output), players.trace(INPUT, output, lie))
     play.answer_root()
     challenger = players.challenger(play.claim, honest)
