@@ -17,6 +17,7 @@ from market.verification.geometry import Geometry, Node, Operation, number_of
 from market.verification.layer import Hook
 from market.verification.trace import Trace
 from market.verification.tree import fold_path
+from tests.liar import Decoy
 from tests.unit.market.verification.games import START, WINDOW, Play, Players, claim_about
 
 INPUT = tuple(random.Random(5).choices(range(3, 280), k=70))
@@ -211,14 +212,12 @@ def test_challenger_asks_for_nothing_whose_reply_would_come_after_the_end(
 def test_challenger_proves_what_is_hidden_outside_the_program_at_once(
     players: Players, honest: Trace, output: tuple[int, ...]
 ) -> None:
-    play = Play(claim_about(players.pack, INPUT, output), players.trace(INPUT, output))
-    hashes = play.theirs.reveal(Node(0, 0))  # four groups of a tree of four: the operations have room
-    play.happen("RootGiven", root=play.theirs.root(), hashes=hashes)
-    group = Node(play.theirs.geometry.group_bits, 0)
-    play.request(group)
-    inside = play.theirs.reveal(group)
-    decoy = [*inside[:9], b"\x01" * 32, *inside[10:]]
-    play.happen("HashesGiven", depth=group.depth, index=group.index, hashes=decoy)
-    move = players.challenger(play.claim, honest).next(play.dispute, START, WINDOW)
+    decoy = Node(honest.geometry.group_bits, 0).child(5, 9)  # the embedding's group has one operation
+    hidden = Decoy(players.pack.model, players.shape, INPUT, output, decoy)
+    play = Play(claim_about(players.pack, INPUT, output), hidden)
+    move = play.run(players.challenger(play.claim, honest))
     assert isinstance(move, ProveOutside)
-    assert play.theirs.geometry.place_of(move.node) is None
+    assert honest.geometry.place_of(move.node) is None
+    asked = play.dispute.asked[Node(move.node.depth - len(move.path), move.node.index >> len(move.path))]
+    assert fold_path(move.hash, move.node.index, move.path) == asked.hash
+    assert len(play.moves) == 2
