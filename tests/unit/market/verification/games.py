@@ -9,9 +9,10 @@ from typing import Any
 
 from pydantic.alias_generators import to_camel
 
-from market.disputes import Dispute, dispute_id_of, opened, with_event
+from market.disputes import ROOT, Dispute, dispute_id_of, opened, with_event
 from market.events import Event
-from market.hashing import pack_tokens, tokens_root
+from market.hashing import keccak256, pack_tokens, tokens_root
+from market.inference.model import IntegerModel
 from market.models.pack import Pack
 from market.verification.challenger import Challenger, Move, RequestNode, SayMissed, Wait
 from market.verification.geometry import Node
@@ -138,3 +139,24 @@ class Players:
             logits = self.trace(input_ids, (*output, 0)).logits()
             output = (*output, int(logits[-1].argmax()))
         return output
+
+
+class Hiding(Trace):
+    """An honest trace, but for something at a node where the program has nothing."""
+
+    def __init__(
+        self, model: IntegerModel, shape: Shape, input_ids: tuple[int, ...], output_ids: tuple[int, ...], hidden: Node
+    ) -> None:
+        super().__init__(model, shape, input_ids, output_ids)
+        self._honest, self._hidden = Trace(model, shape, input_ids, output_ids), hidden
+
+    def root(self) -> bytes:
+        return self.hash(ROOT)
+
+    def hash(self, node: Node) -> bytes:
+        below = self._hidden.depth - node.depth
+        if below == 0 and node == self._hidden:
+            return b"\x01" * 32
+        if below > 0 and self._hidden.index >> below == node.index:
+            return keccak256(self.hash(node.child(1, 0)) + self.hash(node.child(1, 1)))
+        return self._honest.hash(node)

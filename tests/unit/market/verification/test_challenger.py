@@ -17,8 +17,7 @@ from market.verification.geometry import Geometry, Node, Operation, number_of
 from market.verification.layer import Hook
 from market.verification.trace import Trace
 from market.verification.tree import fold_path
-from tests.liar import Decoy
-from tests.unit.market.verification.games import START, WINDOW, Play, Players, claim_about
+from tests.unit.market.verification.games import START, WINDOW, Hiding, Play, Players, claim_about
 
 INPUT = tuple(random.Random(5).choices(range(3, 280), k=70))
 OUTPUT_TOKENS = 6
@@ -213,7 +212,7 @@ def test_challenger_proves_what_is_hidden_outside_the_program_at_once(
     players: Players, honest: Trace, output: tuple[int, ...]
 ) -> None:
     decoy = Node(honest.geometry.group_bits, 0).child(5, 9)  # the embedding's group has one operation
-    hidden = Decoy(players.pack.model, players.shape, INPUT, output, decoy)
+    hidden = Hiding(players.pack.model, players.shape, INPUT, output, decoy)
     play = Play(claim_about(players.pack, INPUT, output), hidden)
     move = play.run(players.challenger(play.claim, honest))
     assert isinstance(move, ProveOutside)
