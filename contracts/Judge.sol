@@ -7,10 +7,17 @@ import {EXP2_NODE} from "./libraries/Exp2Table.sol";
 import {Openings} from "./libraries/Openings.sol";
 import {ProgramRoot} from "./libraries/ProgramRoot.sol";
 import {Context, TraceTree} from "./libraries/TraceTree.sol";
+import {Activation} from "./steps/Activation.sol";
 import {Choice} from "./steps/Choice.sol";
 import {Embedding} from "./steps/Embedding.sol";
 import {Matrix} from "./steps/Matrix.sol";
+import {Mix} from "./steps/Mix.sol";
+import {MixSum} from "./steps/MixSum.sol";
 import {Norm} from "./steps/Norm.sol";
+import {QuantiseMix} from "./steps/QuantiseMix.sol";
+import {Rotary} from "./steps/Rotary.sol";
+import {Scores} from "./steps/Scores.sol";
+import {Softmax} from "./steps/Softmax.sol";
 
 /// @title Knows programs and re-executes single elements of their traces; no money, no clock
 /// @dev Nobody has a right here that others lack, and nothing is ever changed: a root names one program for good.
@@ -116,6 +123,15 @@ contract Judge is IJudge {
         if (operation == TraceTree.ATTENTION_NORM || operation == TraceTree.FEED_FORWARD_NORM) {
             return Norm.isWrong(context, accusation);
         }
+        if (operation == TraceTree.ROTATE_QUERY || operation == TraceTree.ROTATE_KEY) {
+            return Rotary.isWrong(context, accusation);
+        }
+        if (operation == TraceTree.SCORES) return Scores.isWrong(context, accusation);
+        if (operation == TraceTree.SOFTMAX) return Softmax.isWrong(context, accusation);
+        if (operation == TraceTree.MIX_SUM) return MixSum.isWrong(context, accusation);
+        if (operation == TraceTree.MIX) return Mix.isWrong(context, accusation);
+        if (operation == TraceTree.QUANTISE_MIX) return QuantiseMix.isWrong(context, accusation);
+        if (operation == TraceTree.ACTIVATION) return Activation.isWrong(context, accusation);
         return Matrix.isWrong(context, accusation);
     }
 

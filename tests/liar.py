@@ -1,7 +1,7 @@
 """Dishonest traces: what a provider that computed something else shows when it is asked.
 
-``lie`` changes one element of one leaf, either before anything is computed from it (*continued*: the rest follows from the
-wrong value, as in a provider that made one error) or only in the tree (everything else stays honest). Whole models,
+``lie`` changes one element of one leaf, either before anything is computed from it (*continued*: the rest follows from
+the wrong value, as in a provider that made one error) or only in the tree (everything else stays honest). Whole models,
 caches and positions can be wrong too. Any of them answers reveals through the interface of ``Trace``.
 """
 

@@ -6,7 +6,6 @@ import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {IJudge} from "../interfaces/IJudge.sol";
 import {Opening, Shape} from "../interfaces/Trace.sol";
 import {Openings} from "./Openings.sol";
-import {Payload} from "./Payload.sol";
 import {TokensRoot} from "./TokensRoot.sol";
 import {Context} from "./TraceTree.sol";
 
@@ -22,7 +21,7 @@ struct Tensor {
 /// @dev docs/numerics.md, section 7, and docs/protocol.md.
 library ModelTrees {
     using Openings for Opening;
-    using Payload for bytes;
+    using Openings for bytes;
 
     uint256 internal constant GAINS = 64; // of a leaf
     uint256 internal constant TABLE_ENTRIES = 256; // of a leaf
@@ -115,7 +114,7 @@ library ModelTrees {
             HEADER_BYTES + 4 * GAINS
         );
         _header(payload, tensor.number, row);
-        return Payload.element(payload[HEADER_BYTES:], element % GAINS, 4);
+        return Openings.element(payload[HEADER_BYTES:], element % GAINS, 4);
     }
 
     /// @notice Checks the opening of a leaf of rope_cos or rope_sin.

@@ -6,7 +6,7 @@ import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {IJudge} from "../interfaces/IJudge.sol";
 import {Opening} from "../interfaces/Trace.sol";
 
-/// @title Openings of binary Merkle trees
+/// @title Openings of binary Merkle trees, and the numbers in their leaves
 /// @dev leaf = keccak256(0x00 ‖ payload), node = keccak256(left ‖ right). Payloads are multiples of 32 bytes, so a leaf
 /// hashes 32k + 1 bytes and a node 64: neither can pass for the other. Nothing is copied but into memory that keccak256
 /// reads.
@@ -127,6 +127,14 @@ library Openings {
                 empty := keccak256(0, 64)
             }
             node := mload(hashes)
+        }
+    }
+
+    /// @return value of element `index` of big-endian two's complement numbers of `width` bytes. Whoever calls knows that
+    /// the payload has that many.
+    function element(bytes calldata payload, uint256 index, uint256 width) internal pure returns (int256 value) {
+        assembly ("memory-safe") {
+            value := sar(sub(256, shl(3, width)), calldataload(add(payload.offset, mul(index, width))))
         }
     }
 }

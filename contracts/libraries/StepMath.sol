@@ -130,6 +130,26 @@ library StepMath {
         }
     }
 
+    // ---- 3.8
+
+    /// @param table what `exp2Table` gives
+    /// @return wt of a position, Q20
+    function weight(int256 score, int256 maximum, bytes memory table) internal pure returns (int256) {
+        unchecked {
+            return int256(exp2neg(uint256(maximum - score), table) >> 10);
+        }
+    }
+
+    /// @param num Σ wt · v
+    /// @param total Z
+    /// @param fraction fv
+    /// @return o, Q16
+    function mixed(int256 num, int256 total, uint256 fraction) internal pure returns (int256) {
+        unchecked {
+            return floorDiv(2 * (num << (16 - fraction)) + total, 2 * total);
+        }
+    }
+
     // ---- 3.9
 
     /// @return x · sigmoid(x), Q16
@@ -139,6 +159,13 @@ library StepMath {
             uint256 sigmoid = (ONE_Q30 << 30) / (ONE_Q30 + power);
             if (x < 0) sigmoid = ONE_Q30 - sigmoid;
             return (x * int256(sigmoid) + (1 << 29)) >> 30;
+        }
+    }
+
+    /// @return z of section 4, Q16
+    function gated(int256 gate, int256 up, bytes memory table) internal pure returns (int256) {
+        unchecked {
+            return (silu(gate, table) * up + (1 << 15)) >> 16;
         }
     }
 }

@@ -6,7 +6,6 @@ import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {IJudge} from "../interfaces/IJudge.sol";
 import {Accusation, LayerFormat, Opening, Shape} from "../interfaces/Trace.sol";
 import {Openings} from "./Openings.sol";
-import {Payload} from "./Payload.sol";
 
 /// @notice What a step needs to know. The judge has opened the accused leaf before it asks a step: a step reads
 /// `claimed` and the accused payload, and opens its inputs only.
@@ -61,7 +60,6 @@ struct Section {
 library TraceTree {
     using Openings for Opening;
     using Openings for bytes;
-    using Payload for bytes;
 
     uint256 internal constant OPERATION_BITS = 5;
     uint256 internal constant REVEAL_LEVELS = 5;
@@ -217,7 +215,7 @@ library TraceTree {
     }
 
     /// @notice Checks the opening of a leaf.
-    /// @return payload its elements are read with `Payload.element`
+    /// @return payload its elements are read with `Openings.element`
     function leaf(Context memory context, Place memory place, Opening calldata opening)
         internal
         pure

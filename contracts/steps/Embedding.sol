@@ -3,13 +3,13 @@ pragma solidity 0.8.37;
 
 import {Accusation} from "../interfaces/Trace.sol";
 import {ModelTrees} from "../libraries/ModelTrees.sol";
-import {Payload} from "../libraries/Payload.sol";
+import {Openings} from "../libraries/Openings.sol";
 import {StepMath} from "../libraries/StepMath.sol";
 import {Context, TraceTree} from "../libraries/TraceTree.sol";
 
 /// @title The step of EMBEDDING (docs/numerics.md 3.1)
 library Embedding {
-    using Payload for bytes;
+    using Openings for bytes;
 
     /// @dev Inputs: ids word, weight row of the id.
     function isWrong(Context memory context, Accusation calldata accusation) external pure returns (bool) {

@@ -4,14 +4,14 @@ pragma solidity 0.8.37;
 import {Accusation} from "../interfaces/Trace.sol";
 import {DotProduct} from "../libraries/DotProduct.sol";
 import {ModelTrees, Tensor} from "../libraries/ModelTrees.sol";
-import {Payload} from "../libraries/Payload.sol";
+import {Openings} from "../libraries/Openings.sol";
 import {StepMath} from "../libraries/StepMath.sol";
 import {Context, Place, TraceTree} from "../libraries/TraceTree.sol";
 
 /// @title The steps of every product with a matrix (docs/numerics.md 3.4): QUERY, KEY, VALUE, GATE, UP, LOGITS, and
 /// ATTENTION_OUTPUT and DOWN, which add to the residual stream
 library Matrix {
-    using Payload for bytes;
+    using Openings for bytes;
 
     /// @notice One element of a product.
     struct Product {

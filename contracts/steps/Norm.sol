@@ -4,13 +4,13 @@ pragma solidity 0.8.37;
 import {Accusation} from "../interfaces/Trace.sol";
 import {Maxima} from "../libraries/Maxima.sol";
 import {ModelTrees, Tensor} from "../libraries/ModelTrees.sol";
-import {Payload} from "../libraries/Payload.sol";
+import {Openings} from "../libraries/Openings.sol";
 import {StepMath} from "../libraries/StepMath.sol";
 import {Context, Place, TraceTree} from "../libraries/TraceTree.sol";
 
 /// @title The steps of ATTENTION_NORM, FEED_FORWARD_NORM and OUTPUT_NORM (docs/numerics.md 3.2, 3.3)
 library Norm {
-    using Payload for bytes;
+    using Openings for bytes;
 
     function isWrong(Context memory context, Accusation calldata accusation) external pure returns (bool) {
         if (accusation.slot != 0) return _isValueWrong(context, accusation);

@@ -2,7 +2,6 @@
 pragma solidity 0.8.37;
 
 import {EXP2_NODE} from "../libraries/Exp2Table.sol";
-import {Payload} from "../libraries/Payload.sol";
 import {StepMath} from "../libraries/StepMath.sol";
 
 /// @dev What the steps compute with, one function each, for comparison with Python.
@@ -65,9 +64,5 @@ contract StepMathHarness {
 
     function silu(int256 x) external pure returns (int256) {
         return StepMath.silu(x, StepMath.exp2Table());
-    }
-
-    function element(bytes calldata payload, uint256 index, uint256 width) external pure returns (int256) {
-        return Payload.element(payload, index, width);
     }
 }

@@ -71,7 +71,9 @@ def gain_leaves(tensor: int, gain: Int32Array) -> Iterator[bytes]:
 
 
 def gain_payload(tensor: int, gain: Int32Array, row: int) -> bytes:
-    """The row-th leaf of 64 gains, shaped like a row with multiplier 0: header ‖ int32[64], zeros after the last gain."""
+    """The row-th leaf of 64 gains, shaped like a matrix's row with multiplier 0: header ‖ int32[64], zeros after the
+    last gain.
+    """
     values = np.zeros(CHUNK, dtype=">i4")
     part = gain[row * CHUNK : (row + 1) * CHUNK]
     values[: len(part)] = part

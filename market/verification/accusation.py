@@ -37,7 +37,10 @@ class Accuser:
         self._inputs = Inputs(self.trace.geometry)
 
     def accuse(self, place: Place, payload: bytes) -> Accusation:
-        """Of the first wrong leaf, which the provider showed to be ``payload``. Raises NothingWrong for the honest one."""
+        """Of the first wrong leaf, which the provider showed to be ``payload``.
+
+        Raises NothingWrong for the honest one.
+        """
         element = self.first_wrong(place, payload)
         witness = 0
         if is_maximum(place.operation, place.slot, element):
@@ -84,8 +87,8 @@ class Accuser:
                 return token_opening(ids, index, self._trees.keccak)
 
     def _witness(self, place: Place, payload: bytes) -> int:
-        """The index that contradicts a claimed maximum: the true one where it exceeds the claim, or equals it and is lower;
-        else the claimed one, which does not attain it.
+        """The index that contradicts a claimed maximum: the true one where it exceeds the claim, or equals it and is
+        lower; else the claimed one, which does not attain it.
         """
         first = 2 if place.operation in NORMS else 0
         size = self.trace.geometry.section(place.group, place.operation).element_size(place.slot)
@@ -93,7 +96,7 @@ class Accuser:
         right, lowest = decode(self.trace.payload(place), size, first + 2)[first:]
         if not 0 <= at < maximum_count(self.trace.geometry, place) or at == lowest:
             return lowest
-        return lowest if right > claimed or right == claimed and lowest < at else at
+        return lowest if right > claimed or (right == claimed and lowest < at) else at
 
 
 def accuse_output(accuser: Accuser, claim: Claim) -> OutputAccusation | None:

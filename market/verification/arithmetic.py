@@ -16,8 +16,8 @@ GREEDY, SEEDED = 0, 1
 
 
 def rsr(x: int, shift: int) -> int:
-    """x / 2^shift to the nearest integer, halves upward; a negative shift multiplies. Shifts that no honest trace has are
-    cut to 256 bits either way.
+    """x / 2^shift to the nearest integer, halves upward; a negative shift multiplies. Shifts that no honest trace has
+    are cut to 256 bits either way.
     """
     shift = clamp(shift, 256)
     return x << -shift if shift <= 0 else (x + (1 << (shift - 1))) >> shift
@@ -66,7 +66,7 @@ class Exponential:
 
 def has_output_step(claim: Claim) -> bool:
     """Whether two logits tell a wrong token under the claim's sampler."""
-    if claim.sampler == GREEDY or claim.sampler == SEEDED and claim.temperature_q16 == 0:
+    if claim.sampler == GREEDY or (claim.sampler == SEEDED and claim.temperature_q16 == 0):
         return True
     return claim.sampler == SEEDED and claim.top_k == 0 and claim.top_p_q16 == 65536
 

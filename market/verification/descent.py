@@ -1,8 +1,8 @@
 """A challenger's way down: what the provider revealed, which node to ask for next, and paths in the *provider's* tree.
 
-Wherever a revealed hash equals the honest trace's, the whole subtree is the honest one. So the provider's tree is known
-from its root to the first wrong leaf (the leftmost in tree order, whose inputs are all honest) and wherever it is honest;
-nothing more is needed for an accusation.
+Wherever a revealed hash equals the honest trace's, the whole subtree is the honest one. So the provider's tree is
+known from its root to the first wrong leaf (the leftmost in tree order, whose inputs are all honest) and wherever it is
+honest; nothing more is needed for an accusation.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from market.verification.geometry import Node, Place
 from market.verification.structs import Opening
 from market.verification.trace import Trace
 from market.verification.tree import fold
+
+ROOT = Node(0, 0)
 
 
 class RevealError(ValueError):
@@ -65,7 +67,7 @@ class Descent:
     def __init__(self, trace: Trace, root: bytes) -> None:
         """trace: the honest one; root: the provider's."""
         self.trace, self.root = trace, root
-        self._known: dict[Node, bytes] = {Node(0, 0): root}
+        self._known: dict[Node, bytes] = {ROOT: root}
         self._levels: dict[Node, int] = {}  # that were revealed of a node
 
     def add(self, node: Node, hashes: Sequence[bytes]) -> None:
@@ -85,7 +87,7 @@ class Descent:
 
     def next(self) -> Move:
         """What to do with what is known. A ``Leaf`` is the end of the way."""
-        node = answered = Node(0, 0)
+        node = answered = ROOT
         if self.root == self.trace.root():
             return Agrees()
         while node in self._levels:
@@ -96,9 +98,8 @@ class Descent:
             if not info.inside:
                 # of what is outside as a whole the highest: below it no place is known to anybody
                 return Outside(*self._highest_outside(node, answered))
-            if not info.levels:
-                place = self.trace.geometry.place_of(node)
-                assert place is not None
+            place = self.trace.geometry.place_of(node)
+            if not info.levels and place is not None:
                 return Leaf(place, node, self._known[node], self.path(node, answered), answered)
         return Ask(node, self._known[node], self.path(node, answered), answered)
 
@@ -113,7 +114,7 @@ class Descent:
             raise RevealError(f"{node} lies where the traces differ and was not revealed")
         return self.trace.hash(node)
 
-    def path(self, node: Node, top: Node = Node(0, 0)) -> tuple[bytes, ...]:  # noqa: B008
+    def path(self, node: Node, top: Node = ROOT) -> tuple[bytes, ...]:
         """Siblings in the provider's tree from a node up to ``top``, lowest first."""
         siblings = []
         while node != top:

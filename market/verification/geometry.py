@@ -1,7 +1,7 @@
 """Where everything stands: the sections of a trace, their leaves, the nodes above them (docs/disputes.md, 2 and 4).
 
-All of it follows from the shapes and two lengths; no values are needed. Words: a *section* is one operation of one group;
-its leaves are numbered ``row << slot_bits | slot``; a *node* is (depth, index), the root being (0, 0).
+All of it follows from the shapes and two lengths; no values are needed. Words: a *section* is one operation of one
+group; its leaves are numbered ``row << slot_bits | slot``; a *node* is (depth, index), the root being (0, 0).
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Node(NamedTuple):
     """A node of the trace's tree."""
 
     depth: int
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple's own method of this name is not used
 
     def child(self, levels: int, offset: int) -> Node:
         """The node ``levels`` below that has ``offset`` among this one's descendants there."""
@@ -245,10 +245,11 @@ class Geometry:
         place = self.place_of(node)
         if node.depth <= self.group_bits:
             below = self.group_bits - node.depth
-            return NodeInfo(min(REVEAL_LEVELS, below) or OPERATION_BITS if place else below, 0, place is not None)
+            levels = min(REVEAL_LEVELS, below) or OPERATION_BITS
+            return NodeInfo(levels, 0, True) if place else NodeInfo(below, 0, False)
         section_depth = self.group_bits + OPERATION_BITS
         group, number = divmod(node.index >> max(node.depth - section_depth, 0), 1 << OPERATION_BITS)
-        if node.depth < section_depth or place is None and node.depth == section_depth:
+        if node.depth < section_depth or (place is None and node.depth == section_depth):
             return NodeInfo(section_depth - node.depth, 0, place is not None)
         section = self.section(group, self.operations(group)[number])
         below = section_depth + section.bits - node.depth

@@ -75,7 +75,9 @@ def is_maximum(operation: Operation, slot: int, element: int) -> bool:
     """Whether an element is one of (s′, i′) or (M, i′), which a witness contradicts."""
     if operation in NORMS:
         return slot == 0 and element in (2, 3)
-    return operation is Op.SOFTMAX and element < 2 or operation in (Op.QUANTISE_MIX, Op.ACTIVATION) and slot == 0
+    if operation is Op.SOFTMAX:
+        return element < 2
+    return slot == 0 and operation in (Op.QUANTISE_MIX, Op.ACTIVATION)
 
 
 def maximum_count(geometry: Geometry, place: Place) -> int:

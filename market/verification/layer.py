@@ -21,8 +21,8 @@ Hook = Callable[[int, Operation, str, AnyArray], None]
 
 - ``elements``: [p, element], [p, head, element] or, of SCORES, [p, head, u] (u > p is not there and must stay);
 - ``norm``: s and v, [p, 2]; ``maximum``: s′ and i′, [p, 2], of SOFTMAX M and i′, [p, head, 2];
-- ``sums``: of SOFTMAX [p, head, block], of MIX_SUM [p, head, block, element]: each block's own sum, before they are added
-  up, so that a change goes on into later blocks.
+- ``sums``: of SOFTMAX [p, head, block], of MIX_SUM [p, head, block, element]: each block's own sum, before they are
+  added up, so that a change goes on into later blocks.
 
 Rows of OUTPUT_NORM and LOGITS are output positions.
 """
@@ -32,9 +32,9 @@ _HIDDEN = -(1 << 45)  # stands for the scores of later positions: below every sc
 
 @dataclass(frozen=True)
 class Values:
-    """One operation's values: ``statistic`` [p, fields] where its rows have one, and ``elements`` as the hook sees them,
-    except that sums are prefixes (SOFTMAX: M, i′ and the prefixes, [p, head, 2 + blocks]). The axes of blocks and of u are
-    filled up to whole blocks.
+    """One operation's values: ``statistic`` [p, fields] where its rows have one, and ``elements`` as the hook sees
+    them, except that sums are prefixes (SOFTMAX: M, i′ and the prefixes, [p, head, 2 + blocks]). The axes of blocks and
+    of u are filled up to whole blocks.
     """
 
     elements: AnyArray
@@ -86,10 +86,8 @@ class Recomputation:
         a, shift = self._norm(group, Operation.FEED_FORWARD_NORM, output, layer.feed_forward_norm, epsilon, result)
         keep(Operation.GATE, self._products.linear(layer.gate, a, shift))
         keep(Operation.UP, self._products.linear(layer.up, a, shift))
-        product = self._exponential.silu(result[Operation.GATE].elements)
-        product *= result[Operation.UP].elements
-        product += 2**15
-        product >>= 16
+        gate, up = result[Operation.GATE].elements, result[Operation.UP].elements
+        product = self._products.activate(gate, up, self._model.tables)
         q, shift = self._quantise(group, Operation.ACTIVATION, product, result)
         down = self._products.linear(layer.down, q, shift)
         down += output
@@ -172,7 +170,7 @@ class Recomputation:
     def _softmax(self, group: int, result: LayerValues) -> tuple[Int32Array, Int64Array]:
         """Weights [head, p, u] Q20 and Z [p, head]; keeps SOFTMAX."""
         scores = result[Operation.SCORES].elements.transpose(1, 0, 2)
-        heads, positions, length = scores.shape
+        heads, positions, _ = scores.shape
         maximum = np.stack([scores.max(axis=2).T, scores.argmax(axis=2).T], axis=2)  # [p, head, 2]
         self._see(group, Operation.SOFTMAX, "maximum", maximum)
         weights = self._exponential.negative(maximum[:, :, 0].T[:, :, None] - scores)

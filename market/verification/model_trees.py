@@ -1,7 +1,7 @@
 """Openings in the trees that name a model and its texts: weights, tables, token ids.
 
-Hashes are computed when the first one is asked for and kept: 12 MB for the 180,000 weight rows of SmolLM2-135M. Payloads
-are cut from the model's arrays.
+Hashes are computed when the first one is asked for and kept: 12 MB for the 180,000 weight rows of SmolLM2-135M.
+Payloads are cut from the model's arrays.
 """
 
 from __future__ import annotations

@@ -1,19 +1,22 @@
-"""Products of quantised activations and weight matrices: the kernels in C where they are, else float32 planes of BLAS.
+"""The heavy operations of a layer: the engine's kernels in C where they are, else numpy with float32 planes.
 
-Both are exact (docs/numerics.md, section 6.1). A provider's kernel was proved when its engine started; a plain
-installation takes the first that the processor has, and tests compare all of them with the reference.
+Both are exact (docs/numerics.md, section 6.1). A provider's kernel was proved when its engine started; the tests
+compare all of them with the reference.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from ctypes import CDLL
+from itertools import pairwise
 
 import numpy as np
 
-from market.inference.model import AnyArray, Int64Array, Linear
+from market.inference.model import AnyArray, Int64Array, Linear, Tables
 from market.inference.native import library as native
-from market.verification.exact import shift_round
+from market.verification.exact import Exponential, shift_round
 
 ROWS = 4096  # rows of a matrix at once, where they are widened to float32 or the result is narrowed
 SPLIT = 64  # fewer rows of a matrix than these are not worth a thread of their own
@@ -41,37 +44,64 @@ class Products:
     def linear_into(self, matrix: Linear, q: Int64Array, shift: Int64Array, out: AnyArray) -> None:
         """``linear`` into an array of any integer type that holds the result."""
         q, shift, rows = np.ascontiguousarray(q), shift.reshape(-1, 1), len(matrix.weight)
-        if self._library is not None:
-            pieces = max(1, min(self._threads, rows // SPLIT))
-            edges = [rows * i // pieces for i in range(pieces + 1)]
+        library = self._library
+        if library is not None:
+            struct, narrow = self._matrix(library, matrix), shift.astype(np.int32)
             parts = [
-                (start, min(start + ROWS, edge))
-                for first, edge in zip(edges, edges[1:], strict=False)
-                for start in range(first, edge, ROWS)
+                (start, min(start + ROWS, stop))
+                for first, stop in pairwise(self._edges(rows))
+                for start in range(first, stop, ROWS)
             ]
-            narrow = shift.astype(np.int32)
-            self._matrix(matrix)
-            if all(self._pool.map(lambda part: self._native(matrix, q, narrow, *part, out), parts)):
+
+            def run(part: tuple[int, int]) -> bool:
+                return self._native(library, struct, q, narrow, part, out)
+
+            if all(list(self._pool.map(run, parts))):
                 return
         for start in range(0, rows, ROWS):
             self._planes(matrix, q, shift, slice(start, start + ROWS), out)
 
-    def _native(self, matrix: Linear, q: Int64Array, shift: AnyArray, start: int, stop: int, out: AnyArray) -> bool:
+    def activate(self, gate: Int64Array, up: Int64Array, tables: Tables) -> Int64Array:
+        """z of section 4, (silu(gate) · up + 2^15) >> 16, of contiguous arrays of any one shape."""
+        library = self._library
+        if library is None:
+            product = Exponential(tables).silu(gate)
+            product *= up
+            product += 2**15
+            product >>= 16
+            return product
+        out = np.empty_like(gate)
+        high, low = native.pointer(tables.exp2_high), native.pointer(tables.exp2_low)
+
+        def run(start: int, stop: int) -> None:
+            arrays = [array.ctypes.data + 8 * start for array in (gate, up, out)]
+            library.assay_activate(self.kernel.encode(), *arrays[:2], high, low, stop - start, arrays[2])
+
+        list(self._pool.map(lambda part: run(*part), pairwise(self._edges(gate.size))))
+        return out
+
+    def _edges(self, size: int) -> Sequence[int]:
+        """Where to cut for the threads."""
+        pieces = max(1, min(self._threads, size // SPLIT))
+        return [size * i // pieces for i in range(pieces + 1)]
+
+    def _native(
+        self,
+        library: CDLL,
+        struct: native.Matrix,
+        q: Int64Array,
+        shift: AnyArray,
+        part: tuple[int, int],
+        out: AnyArray,
+    ) -> bool:
         """False for rows that the kernels cannot take, which no honest trace has. Raises MemoryError."""
-        assert self._library is not None
+        start, stop = part
         direct = out.dtype == np.int64
         target = out if direct else np.empty((len(q), stop - start), dtype=np.int64)
         address = target.ctypes.data + (8 * start if direct else 0)
-        done = self._library.assay_trace_linear(
-            self.kernel.encode(),
-            self._matrix(matrix).struct,
-            start,
-            stop,
-            native.pointer(q),
-            native.pointer(shift),
-            len(q),
-            address,
-            target.shape[1],
+        rows = native.pointer(q), native.pointer(shift), len(q)
+        done = library.assay_trace_linear(
+            self.kernel.encode(), struct.struct, start, stop, *rows, address, target.shape[1]
         )
         if not done:
             raise MemoryError
@@ -79,10 +109,9 @@ class Products:
             out[:, start:stop] = target
         return bool(done == 1)
 
-    def _matrix(self, matrix: Linear) -> native.Matrix:
+    def _matrix(self, library: CDLL, matrix: Linear) -> native.Matrix:
         if id(matrix) not in self._matrices:
-            assert self._library is not None
-            self._matrices[id(matrix)] = matrix, native.Matrix(self._library, matrix)
+            self._matrices[id(matrix)] = matrix, native.Matrix(library, matrix)
         return self._matrices[id(matrix)][1]
 
     def _planes(self, matrix: Linear, q: Int64Array, shift: Int64Array, rows: slice, out: AnyArray) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import cast
 
 from market.hashing import TOKENS_PER_LEAF, keccak256, leaf_hash
 from market.inference.reference import LOG2_E_Q16
@@ -80,7 +81,7 @@ class Step:
             check_leaf(geometry, root, place, opening)
             logits.append(decode(opening.payload, 4, element + 1)[element])
         keys = [a.key(claim, logit, token, position) for logit, token in zip(logits, (output, rival), strict=True)]
-        return keys[1] > keys[0] or keys[1] == keys[0] and rival < output
+        return keys[1] > keys[0] or (keys[1] == keys[0] and rival < output)
 
 
 def geometry_of(shape: Shape, claim: Claim) -> Geometry:
@@ -185,8 +186,7 @@ class _Case:
         accusation = self._accusation
         if not accusation.inputs:
             raise OpeningError("no inputs")
-        word = self._wanted[0]
-        assert isinstance(word, TokensWord)
+        word = cast(TokensWord, self._wanted[0])
         token = token_in(accusation.inputs[0].payload, word.index)
         self._wanted = self._inputs.of(self._place, accusation.element, 0, token)
 
@@ -215,8 +215,7 @@ class _Case:
 
     def _elements(self, index: int) -> list[int]:
         """All elements of an input that is a leaf of the trace."""
-        wanted = self._wanted[index]
-        assert isinstance(wanted, TraceLeaf)
+        wanted = cast(TraceLeaf, self._wanted[index])
         group, operation, row, slot = wanted.place
         section = self._geometry.section(group, operation)
         payload = self._accusation.inputs[index].payload
@@ -224,8 +223,7 @@ class _Case:
 
     def _row(self, index: int) -> tuple[list[int], list[int]]:
         """Statistic and elements of an input that is a row."""
-        wanted = self._wanted[index]
-        assert isinstance(wanted, TraceRow)
+        wanted = cast(TraceRow, self._wanted[index])
         section = self._geometry.section(wanted.group, wanted.operation)
         payload, at = self._accusation.inputs[index].payload, padded(8 * section.statistic)
         return decode(payload, 8, section.statistic), decode(payload[at:], section.size, section.width)
@@ -243,7 +241,7 @@ class _Case:
             return True
         if witness == index:
             return attained != claimed
-        return attained > claimed or attained == claimed and witness < index
+        return attained > claimed or (attained == claimed and witness < index)
 
     def _attained(self, witness: int) -> int:
         if self._operation is Op.SOFTMAX:
@@ -295,7 +293,8 @@ class _Case:
 
     @property
     def _format(self) -> LayerFormat:
-        assert self._layer is not None
+        if self._layer is None:
+            raise AssertionError("the operation belongs to no layer")
         return self._layer
 
     def _norm_value(self) -> int:

@@ -100,10 +100,10 @@ class LayerFormat(TraceStruct):
         fractions = program.fractions
         return tuple(
             cls(
-                *(program.exponents[f"layers.{i}.{name}"] for name in names),
-                fractions.query[i],
-                fractions.key[i],
-                fractions.value[i],
+                **{name: program.exponents[f"layers.{i}.{name}"] for name in names},
+                query_fraction=fractions.query[i],
+                key_fraction=fractions.key[i],
+                value_fraction=fractions.value[i],
             )
             for i in range(program.config.layers)
         )

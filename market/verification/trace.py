@@ -1,7 +1,8 @@
 """The tree of a trace, lazily: any node by recomputing one layer.
 
-Kept: the residual before every group (8 bytes a value: (L + 1) · P · D of them) and the root of every section. The values
-and section trees of the last few groups and sections asked for stay in small caches. Never in memory: all activations.
+Kept: the residual before every group (8 bytes a value: (L + 1) · P · D of them) and the root of every section. The
+values and section trees of the last few groups and sections asked for stay in small caches. Never in memory: all
+activations.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ class Trace:
         products: Products | None = None,
         hook: Hook | None = None,
     ) -> None:
-        """Computes nothing yet. ``products`` may serve several traces of one model. Raises ValueError for lengths or ids that no trace has."""
+        """Computes nothing yet. ``products`` may serve several traces of one model.
+
+        Raises ValueError for lengths or ids that no trace has.
+        """
         if not all(0 <= token < shape.vocabulary for token in (*input_ids, *output_ids)):
             raise ValueError(f"a token id lies outside 0 … {shape.vocabulary - 1}")
         self.geometry = Geometry(shape, len(input_ids), len(output_ids))
@@ -106,16 +110,15 @@ class Trace:
         geometry = self.geometry
         section_roots: list[list[bytes]] = []
         with ThreadPoolExecutor(1, "assay-trace") as pool:
-            pending: Future[list[bytes]] | None = None
+            pending: list[Future[list[bytes]]] = []
             for group in range(geometry.groups):
                 values = self._compute(group)
                 if group < geometry.groups - 1:
                     self._residuals.append(layers.residual(values).copy())
-                if pending is not None:
-                    section_roots.append(pending.result())  # so that no more than two layers are ever there
-                pending = pool.submit(self._hash_group, group, values)
-            assert pending is not None
-            section_roots.append(pending.result())
+                # one at a time, so that the values of no more than two groups are ever there
+                section_roots += [future.result() for future in pending]
+                pending = [pool.submit(self._hash_group, group, values)]
+            section_roots += [future.result() for future in pending]
         roots = [fold(sections)[-1][0] for sections in section_roots]
         roots += [empty(0)] * ((1 << geometry.group_bits) - len(roots))
         self._section_roots, self._upper = section_roots, fold(roots)

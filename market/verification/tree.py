@@ -52,16 +52,17 @@ class Keccak:
     def __init__(self, width: int | None = None) -> None:
         """None takes the widest there is."""
         loaded = native.library()
-        self._library = loaded
-        self.width = width if width is not None else loaded.assay_keccak_width() if loaded else 0
-        if self.width and (loaded is None or not self._level(np.zeros((1, 2, 32), dtype=np.uint8), ZERO32)[1]):
-            raise ValueError(f"no keccak of width {self.width} on this machine")
+        if width is None:
+            width = loaded.assay_keccak_width() if loaded else 0
+        self.width, self._library = width, loaded if width else None
+        if width and (loaded is None or not loaded.assay_keccak_leaves(width, None, None, None, 0, None)):
+            raise ValueError(f"no keccak of width {width} on this machine")
 
     def leaves(self, payloads: Payloads) -> ByteArray:
         """Hashes [n, 32] of the leaves."""
         count = len(payloads.number)
         out = np.empty((count, 32), dtype=np.uint8)
-        if self.width and self._library is not None:
+        if self._library is not None:
             # neighbours share the vector's lanes: those of one length finish together
             order = np.argsort(payloads.length, kind="stable")
             offset = np.ascontiguousarray(payloads.offset[order], dtype=np.int64)
@@ -78,25 +79,17 @@ class Keccak:
 
     def level(self, nodes: ByteArray, fill: bytes) -> ByteArray:
         """The level above: [rows, w, 32] → [rows, ⌈w/2⌉, 32]; ``fill`` stands beside an odd last one."""
-        if self.width:
-            return self._level(nodes, fill)[0]
         rows, width, _ = nodes.shape
         out = np.empty((rows, (width + 1) // 2, 32), dtype=np.uint8)
+        if self._library is not None:
+            nodes = np.ascontiguousarray(nodes)
+            self._library.assay_keccak_level(self.width, native.pointer(nodes), rows, width, fill, native.pointer(out))
+            return out
         for row in range(rows):
             data = nodes[row].tobytes() + (fill if width % 2 else b"")
             for pair in range(out.shape[1]):
                 out[row, pair] = np.frombuffer(keccak256(data[64 * pair : 64 * pair + 64]), dtype=np.uint8)
         return out
-
-    def _level(self, nodes: ByteArray, fill: bytes) -> tuple[ByteArray, bool]:
-        assert self._library is not None
-        rows, width, _ = nodes.shape
-        nodes = np.ascontiguousarray(nodes)
-        out = np.empty((rows, (width + 1) // 2, 32), dtype=np.uint8)
-        done = self._library.assay_keccak_level(
-            self.width, native.pointer(nodes), rows, width, fill, native.pointer(out)
-        )
-        return out, bool(done)
 
     def levels(self, leaves: ByteArray, slot_bits: int, row_bits: int) -> list[ByteArray]:
         """All levels of a section, its leaves [rows, slots, 32] first, its root last.
@@ -143,7 +136,7 @@ class SectionTree:
 
     @property
     def root(self) -> bytes:
-        return self._levels[-1].tobytes()
+        return bytes(self._levels[-1].tobytes())
 
     def hash(self, height: int, index: int) -> bytes:
         """EMPTY where nothing of the program is below."""
@@ -153,4 +146,4 @@ class SectionTree:
         row, slot = index >> bits, index & ((1 << bits) - 1)
         if slot >= width or row >= -(-self._rows // (1 << above)):
             return empty(height)
-        return self._levels[height][row * width + slot].tobytes()
+        return bytes(self._levels[height][row * width + slot].tobytes())
