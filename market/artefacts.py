@@ -23,7 +23,7 @@ from market.code import NO_CODE, Code
 from market.errors import ConfigError
 from market.hashing import keccak256
 
-LIBRARIES = ("Draws", "Settlements", "Demands")
+LIBRARIES = ("Draws", "Settlements", "Demands", "Verdicts")
 """Jobs runs their functions in its own storage; its code names their addresses."""
 SHIPPED = ("Vault", "Registry", *LIBRARIES, "Jobs", "TestToken")
 

@@ -10,14 +10,15 @@ contract HostileSubject is ISubject {
     bool public says; // that anything contradicts anything
     address public target;
     bytes public data;
+    bool public bubbles; // what the call in the middle reverted with
     bool public called; // whether the call in the middle went through
 
     function set(Frozen calldata frozen_, bool refuses_, bool says_) external {
         (_frozen, refuses, says) = (frozen_, refuses_, says_);
     }
 
-    function setCallback(address target_, bytes calldata data_) external {
-        (target, data) = (target_, data_);
+    function setCallback(address target_, bytes calldata data_, bool bubbles_) external {
+        (target, data, bubbles) = (target_, data_, bubbles_);
     }
 
     function freeze(bytes32, address, bytes calldata) external returns (Frozen memory) {
@@ -35,6 +36,12 @@ contract HostileSubject is ISubject {
     }
 
     function _meddle() private {
-        if (target != address(0)) (called,) = target.call(data);
+        if (target == address(0)) return;
+        bytes memory answer;
+        (called, answer) = target.call(data);
+        if (called || !bubbles) return;
+        assembly ("memory-safe") {
+            revert(add(answer, 0x20), mload(answer))
+        }
     }
 }
