@@ -171,8 +171,8 @@ def evidence_of(
     if found is None or output is None or ids is None:
         raise NoEvidence(
             f"Of {provider} in job 0x{job_id.hex()} the chain lacks the {' and the '.join(lacking)}. Nothing was sent.",
-            hint="A stranger can dispute a public job only, once its output was published: whoever doubts it may demand "
-            "that (`assay job demand`). Of a private job, give the ids with --answer FILE.",
+            hint="A stranger can dispute a public job only, once its output was published: whoever doubts it may "
+            "demand that (`assay job demand`). Of a private job, give the ids with --answer FILE.",
             job_id="0x" + job_id.hex(),
         )
     evidence = Evidence(
