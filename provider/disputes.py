@@ -46,7 +46,7 @@ class Responder:
         book: of the disputes about this provider's answers.
         send: sends a call under an idempotency key, and returns once it is mined.
         now: what `block.timestamp` would be about now; seen: that of the newest block.
-        replied: told how many replies were given.
+        replied: told how many replies were given; disputed: how many disputes are not over.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Responder:
         now: Callable[[], int],
         seen: Callable[[], int],
         replied: Callable[[int], None] = lambda _: None,
+        disputed: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._book = book
         self._contract = contract
@@ -67,11 +68,11 @@ class Responder:
         self._now = now
         self._seen = seen
         self._replied = replied
+        self._disputed = disputed
         self._paused: dict[bytes, int] = {}  # until when, chain time
         self._one_by_one: set[bytes] = set()
         self._known: set[bytes] = set()
         self._lost: set[bytes] = set()
-        self.open = 0  # disputes that are not over, for the metrics
 
     def step(self, _: bytes = CHORE) -> Next:
         """Reads the chain and does the one next thing.
@@ -81,7 +82,7 @@ class Responder:
         """
         self._book.poll()
         disputes, now = self._book.open(), self._now()
-        self.open = len(disputes)
+        self._disputed(len(disputes))
         self._note(disputes)
         for dispute, due in sorted(
             ((d, self._due(d)) for d in disputes), key=lambda pair: pair[1][0].deadline if pair[1] else 0
