@@ -19,6 +19,7 @@ import {IVault} from "./interfaces/IVault.sol";
 import {Model, Request} from "./interfaces/Wire.sol";
 import {ClaimRules} from "./libraries/ClaimRules.sol";
 import {Fold} from "./libraries/Fold.sol";
+import {Openings} from "./libraries/Openings.sol";
 import {TokensRoot} from "./libraries/TokensRoot.sol";
 import {WireHash} from "./libraries/WireHash.sol";
 
@@ -175,7 +176,7 @@ contract Disputes is IDisputes, ReentrancyGuardTransient, Multicall {
             uint256 last = uint256(bytes32(payload[length - 32:]));
             if (last << (8 * (used % 32)) != 0) revert BadPadding(id);
         }
-        bytes32 got = Fold.leaf(payload);
+        bytes32 got = Openings.leafHash(payload);
         if (got != node.hash) revert BadReply(id, node.hash, got);
         _answered(record, node);
         emit PayloadGiven(id, depth, index, payload);
@@ -400,7 +401,7 @@ contract Disputes is IDisputes, ReentrancyGuardTransient, Multicall {
         Node storage above = _node(id, node.depth - up, node.index >> up);
         // INVARIANT: what is asked for follows from what the provider said
         if (!above.answered) revert NotAnswered(id, node.depth - up, node.index >> up);
-        bytes32 got = Fold.up(node.hash, node.index, node.path);
+        bytes32 got = Openings.fold(node.hash, node.index, node.path);
         if (got != above.hash) revert BadPath(id, above.hash, got);
         return above.requester;
     }
@@ -436,7 +437,7 @@ contract Disputes is IDisputes, ReentrancyGuardTransient, Multicall {
         view
         returns (address)
     {
-        bytes32 got = Fold.up(Fold.leaf(payload), leafIndex, path);
+        bytes32 got = Openings.fold(Openings.leafHash(payload), leafIndex, path);
         // INVARIANT: who paid for the leaf that decides is not passed over
         if (got != root) revert BadPath(id, root, got);
         Node storage leaf = _node(id, path.length, leafIndex);

@@ -25,7 +25,12 @@ from market.hashing import keccak256
 
 LIBRARIES = ("Draws", "Settlements", "Demands", "Verdicts")
 """Jobs runs their functions in its own storage; its code names their addresses."""
-SHIPPED = ("Vault", "Registry", *LIBRARIES, "Jobs", "TestToken")
+STEPS = (
+    *("Embedding", "Norm", "Matrix", "Rotary", "Scores", "Softmax"),
+    *("MixSum", "Mix", "QuantiseMix", "Activation", "Choice"),
+)
+"""The judge runs them to compute an element again; its code names their addresses."""
+SHIPPED = ("Vault", "Registry", *STEPS, "Judge", "Disputes", *LIBRARIES, "Jobs", "TestToken")
 
 
 @dataclass(frozen=True)

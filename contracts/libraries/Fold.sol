@@ -1,13 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-/// @title Hashing in the tree of a trace: leaf = keccak256(0x00 ‖ payload), node = keccak256(left ‖ right)
-/// @dev Payloads are multiples of 32 bytes, so what a leaf hashes is never as long as what a node hashes.
+/// @title Nodes of a trace's tree from whole levels of it: node = keccak256(left ‖ right)
 library Fold {
-    function leaf(bytes calldata payload) internal pure returns (bytes32) {
-        return keccak256(bytes.concat(bytes1(0), payload));
-    }
-
     function pair(bytes32 left, bytes32 right) internal pure returns (bytes32 node) {
         assembly ("memory-safe") {
             mstore(0, left)
@@ -29,15 +24,6 @@ library Fold {
             }
         }
         return hashes[0];
-    }
-
-    /// @param path siblings, lowest first
-    /// @return the node `path.length` levels above node `index`
-    function up(bytes32 node, uint256 index, bytes32[] calldata path) internal pure returns (bytes32) {
-        for (uint256 i; i < path.length; ++i) {
-            node = index >> i & 1 == 0 ? pair(node, path[i]) : pair(path[i], node);
-        }
-        return node;
     }
 
     /// @return node EMPTY, `height` levels above where it is 0

@@ -11,7 +11,7 @@ from tests.unit.contracts.disputes import DisputeWorld
 SEEN = {
     *("opened", "answered", "requested", "proved", "missed", "closed", "expired", "refunded"),
     *("AlreadyDisputed", "AlreadyRequested", "NotAnswered", "AlreadyAnswered", "NothingWrong", "NotYet", "BadReply"),
-    *("NotProvider", "WrongDisputeState", "PastDeadline", "NotRequested", "Unanswered", "NothingToRefund"),
+    *("NotProvider", "WrongDisputeState", "PastDeadline", "NotRequested", "NothingToRefund"),
     *("silent lost", "liar lost", "cleared"),
 }
 

@@ -45,7 +45,17 @@ GROUP_BITS, OPERATION_BITS, LEAF_BITS = 2, 7, 13
 PAYLOAD_BYTES = 40
 OUTSIDE = ((2, 3), (7, 31), (11, 15), (12, 31), (13, 63))  # roots of what is outside, or lies in it
 """Group 3, operation 31 of group 0, and the last four leaves of its operation 0."""
-CLAIM_TYPES = ["address", "bytes32", "address", *["bytes32"] * 5, "uint32", "uint32", "uint8", *["uint32"] * 3, "bytes32"]
+CLAIM_TYPES = [
+    "address",
+    "bytes32",
+    "address",
+    *["bytes32"] * 5,
+    "uint32",
+    "uint32",
+    "uint8",
+    *["uint32"] * 3,
+    "bytes32",
+]
 
 
 def request(**changes: Any) -> Request:
@@ -259,7 +269,9 @@ class Game:
         path = self.tree.path(depth, index, above(depth) if up is None else up)
         return depth, index, self.tree.node(depth, index), path
 
-    def ask(self, depth: int, index: int, who: LocalAccount = OPENER, up: int | None = None, permit: bytes = b"") -> Game:
+    def ask(
+        self, depth: int, index: int, who: LocalAccount = OPENER, up: int | None = None, permit: bytes = b""
+    ) -> Game:
         self.world.disputes.request(self.claim, self.node(depth, index, up), permit, sender=who.address)
         return self
 

@@ -162,7 +162,9 @@ def test_dispute_with_ids_in_broken_words_reverts(game: Game, extra: int) -> Non
         game.open(outputIds=pack_tokens(ANSWER) + bytes(extra))
 
 
-@pytest.mark.parametrize(("part", "error"), [("program_root", "ProgramNotAccepted"), ("tables_root", "TablesNotAccepted")])
+@pytest.mark.parametrize(
+    ("part", "error"), [("program_root", "ProgramNotAccepted"), ("tables_root", "TablesNotAccepted")]
+)
 def test_dispute_about_a_model_that_nobody_can_judge_reverts(arena: DisputeWorld, part: str, error: str) -> None:
     other: Model = dataclasses.replace(MODEL, **{part: keccak256(b"other")})
     game = Game(arena, request=request(model_id=other.model_id)).session()

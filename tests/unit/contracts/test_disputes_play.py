@@ -140,7 +140,7 @@ def test_request_with_a_path_to_nowhere_reverts(rooted: Game, up: int) -> None:
 
 
 def test_request_of_another_hash_than_the_providers_reverts(rooted: Game) -> None:
-    depth, index, node, path = rooted.node(2, 1)
+    _, _, node, path = rooted.node(2, 1)
     root = rooted.tree.node(0, 0)
     for other in ((2, 2, node, path), (2, 1, keccak256(b"x"), path), (2, 1, node, path[::-1]), (2, 1, path[0], path)):
         with pytest.raises(Revert) as caught:
