@@ -72,7 +72,7 @@ class Disputes(Contract):
 
     def request(self, claim: Claim, node: Node, node_hash: bytes, path: Sequence[bytes], permit: bytes = b"") -> Call:
         """Asks for a node, for the request fee. `path`: siblings up to a node that was answered, lowest first."""
-        return self._write("request", claim.values(), node.depth, node.index, node_hash, list(path), permit)
+        return self._write("request", claim.values(), (node.depth, node.index, node_hash, list(path)), permit)
 
     def answer_hashes(self, dispute_id: bytes, node: Node, hashes: Sequence[bytes]) -> Call:
         """Answers the request of an inner node."""
@@ -92,7 +92,7 @@ class Disputes(Contract):
 
     def prove_outside(self, claim: Claim, node: Node, node_hash: bytes, path: Sequence[bytes]) -> Call:
         """Proves that a node outside the program is not EMPTY."""
-        return self._write("proveOutside", claim.values(), node.depth, node.index, node_hash, list(path))
+        return self._write("proveOutside", claim.values(), (node.depth, node.index, node_hash, list(path)))
 
     def missed(self, claim: Claim, node: Node) -> Call:
         """Says that a reply is overdue: guilty."""

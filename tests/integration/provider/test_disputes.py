@@ -17,6 +17,7 @@ from market.dispute_contracts import Disputes, Judge
 from market.dispute_evidence import Evidence, answers_of, evidence_of
 from market.dispute_play import Player, rewarded
 from market.disputes import ROOT, Dispute, DisputeBook, DisputeState, Fault
+from market.events import decode_logs
 from market.judge_acceptance import acceptance
 from market.transactions import Sent, Transactions
 from market.types import Mode, Request
@@ -258,11 +259,12 @@ def test_two_requests_are_answered_in_one_transaction(arena: Arena) -> None:
         agent.stop()
     for index in range(4):
         ask(arena, arena.dispute(evidence), Node(2, index))
-    sent = arena.market.chain.transaction_count(account.address)
     again = LocalAgent(arena.folder / "provider.toml", account)
     try:
         arena.wait_for_replies(evidence)
-        assert arena.market.chain.transaction_count(account.address) == sent + 1
+        chain, contract = arena.market.chain, arena.market.deployment.disputes
+        logs = decode_logs(chain.logs([contract], arena.dispute(evidence).block, chain.head().number))
+        assert len({event.transaction_hash for event in logs if event.name == "HashesGiven"}) == 1
     finally:
         again.stop()
 
