@@ -47,6 +47,7 @@ class Responder:
         send: sends a call under an idempotency key, and returns once it is mined.
         now: what `block.timestamp` would be about now; seen: that of the newest block.
         replied: told how many replies were given; disputed: how many disputes are not over.
+        only: the one dispute to look after; None: all in the book.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Responder:
         seen: Callable[[], int],
         replied: Callable[[int], None] = lambda _: None,
         disputed: Callable[[int], None] = lambda _: None,
+        only: bytes | None = None,
     ) -> None:
         self._book = book
         self._contract = contract
@@ -69,6 +71,7 @@ class Responder:
         self._seen = seen
         self._replied = replied
         self._disputed = disputed
+        self._only = only
         self._paused: dict[bytes, int] = {}  # until when, chain time
         self._one_by_one: set[bytes] = set()
         self._known: set[bytes] = set()
@@ -81,7 +84,8 @@ class Responder:
             ChainError: the chain could not be asked or told; nothing is lost, call again later.
         """
         self._book.poll()
-        disputes, now = self._book.open(), self._now()
+        disputes = [d for d in self._book.open() if self._only in (None, d.dispute_id)]
+        now = self._now()
         self._disputed(len(disputes))
         self._note(disputes)
         for dispute, due in sorted(
