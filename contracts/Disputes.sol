@@ -308,18 +308,19 @@ contract Disputes is IDisputes, ReentrancyGuardTransient, Multicall {
     }
 
     function _checkHashes(DisputeParams calldata params, Frozen memory frozen) private pure {
-        // INVARIANT: what is judged is what was asked, by whom it was answered, and nothing that its opener chose
-        bytes32 got = WireHash.request(params.request);
-        if (got != frozen.requestHash) revert RequestMismatch(frozen.requestHash, got);
-        got = WireHash.model(params.model);
-        if (got != frozen.modelId || got != params.request.modelId) revert ModelMismatch(frozen.modelId, got);
-        got = WireHash.output(params.output);
-        if (got != frozen.outputHash) revert OutputMismatch(frozen.outputHash, got);
-        got = TokensRoot.root(params.inputIds);
-        if (got != params.request.inputRoot) revert InputMismatch(params.request.inputRoot, got);
+        _same("request", frozen.requestHash, WireHash.request(params.request));
+        bytes32 modelId = WireHash.model(params.model);
+        _same("model", frozen.modelId, modelId);
+        _same("request's model", params.request.modelId, modelId);
+        _same("output", frozen.outputHash, WireHash.output(params.output));
+        _same("inputIds", params.request.inputRoot, TokensRoot.root(params.inputIds));
         if (params.outputIds.length % 32 != 0) revert IdsMalformed(params.outputIds.length);
-        got = TokensRoot.root(params.outputIds);
-        if (got != params.output.outputRoot) revert OutputIdsMismatch(params.output.outputRoot, got);
+        _same("outputIds", params.output.outputRoot, TokensRoot.root(params.outputIds));
+    }
+
+    function _same(bytes32 field, bytes32 expected, bytes32 got) private pure {
+        // INVARIANT: what is judged is what was asked and what was answered, and nothing that its opener chose
+        if (got != expected) revert HashMismatch(field, expected, got);
     }
 
     function _shape(Model calldata model) private view returns (Shape memory) {
@@ -373,7 +374,7 @@ contract Disputes is IDisputes, ReentrancyGuardTransient, Multicall {
     /// @dev A node is kept under its number from the root down, row by row.
     function _node(bytes32 id, uint256 depth, uint256 index) private view returns (Node storage) {
         // INVARIANT: no two places share a record
-        if (depth > MAX_DEPTH || index >> depth != 0) revert NoSuchNode(id, depth, index);
+        if (depth > MAX_DEPTH || index >> depth != 0) revert NoSuchPlace(id, depth, index);
         return _nodes[id][1 << depth | index];
     }
 

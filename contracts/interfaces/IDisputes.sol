@@ -110,16 +110,12 @@ interface IDisputes is IArbiter {
     error NoReplyFee();
     // opening
     error AlreadyDisputed(bytes32 disputeId);
-    error RequestMismatch(bytes32 expected, bytes32 got);
-    error ModelMismatch(bytes32 expected, bytes32 got);
-    error OutputMismatch(bytes32 expected, bytes32 got);
-    error InputMismatch(bytes32 expected, bytes32 got);
-    error OutputIdsMismatch(bytes32 expected, bytes32 got);
+    error HashMismatch(bytes32 field, bytes32 expected, bytes32 got);
     error IdsMalformed(uint256 length);
     error DisputeEndOutOfRange(uint256 disputeEnd, uint256 minimum, uint256 maximum);
     error ProgramNotAccepted(bytes32 programRoot);
     error TablesNotAccepted(bytes32 tablesRoot);
-    error NoTrace(bytes32 reason);
+    error PromptWithoutTrace(bytes32 reason);
     error FinishNotJudged(uint8 finish);
     error TooManyRounds(uint256 rounds, uint256 limit);
     error NoContradiction(bytes32 disputeId);
@@ -128,7 +124,7 @@ interface IDisputes is IArbiter {
     error ClaimMismatch(bytes32 disputeId, bytes32 expected, bytes32 got);
     error NotProvider(bytes32 disputeId, address caller);
     error NotAnswered(bytes32 disputeId, uint256 depth, uint256 index);
-    error NoSuchNode(bytes32 disputeId, uint256 depth, uint256 index);
+    error NoSuchPlace(bytes32 disputeId, uint256 depth, uint256 index);
     error NotRequested(bytes32 disputeId, uint256 depth, uint256 index);
     error AlreadyAnswered(bytes32 disputeId, uint256 depth, uint256 index);
     error AlreadyRequested(bytes32 disputeId, uint256 depth, uint256 index);

@@ -31,10 +31,10 @@ library ClaimRules {
         pure
     {
         // INVARIANT: nobody is judged by a program that was not defined for the request
-        if (!fits(request, context)) revert IDisputes.NoTrace("context");
-        if (!_isCanonical(ids, request.inputTokens)) revert IDisputes.NoTrace("inputIds");
+        if (!fits(request, context)) revert IDisputes.PromptWithoutTrace("context");
+        if (!_isCanonical(ids, request.inputTokens)) revert IDisputes.PromptWithoutTrace("inputIds");
         for (uint256 i; i < request.inputTokens; ++i) {
-            if (_id(ids, i) >= vocabulary) revert IDisputes.NoTrace("vocabulary");
+            if (_id(ids, i) >= vocabulary) revert IDisputes.PromptWithoutTrace("vocabulary");
         }
     }
 

@@ -170,6 +170,7 @@ class Game:
     tree: Tree = field(default_factory=honest)
     packed: bytes | None = None  # the output's ids, where they are not what `ids` packs to
     output_tokens: int | None = None
+    model: Model = MODEL
 
     @property
     def domain(self) -> Domain:
@@ -228,7 +229,7 @@ class Game:
         asked, output = self.request, self.output
         return (
             *self.triple,
-            *(MODEL.weights_root, MODEL.program_root, MODEL.tables_root),
+            *(self.model.weights_root, self.model.program_root, self.model.tables_root),
             *(asked.input_root, output.output_root, asked.input_tokens, output.output_tokens),
             *(asked.sampler, asked.temperature_q16, asked.top_k, asked.top_p_q16, asked.seed),
         )
@@ -240,7 +241,7 @@ class Game:
             "provider": self.triple[2],
             "request": self.request.values(),
             "proof": self.signed(self.receipt),
-            "model": MODEL.values(),
+            "model": self.model.values(),
             "output": self.output.values(),
             "inputIds": pack_tokens(self.prompt),
             "outputIds": self.output_ids,
@@ -317,6 +318,34 @@ class Game:
     def view(self) -> dict[str, Any]:
         found: dict[str, Any] = self.world.disputes.disputes(self.id)
         return found
+
+
+@dataclass
+class JobGame(Game):
+    """The same game about the first replica of a job."""
+
+    job_id: bytes = b""
+
+    @property
+    def triple(self) -> tuple[str, bytes, str]:
+        return self.world.jobs.address, self.job_id, PROVIDER.address
+
+    def params(self, **changes: Any) -> tuple[Any, ...]:
+        return super().params(**{"proof": b"", **changes})
+
+
+def settled_job(game: JobGame) -> JobGame:
+    """Posts a job for what the game asks, and settles it with the game's answer, given by two of three providers."""
+    world, right = game.world, game.output
+    terms = {"model_id": game.model.model_id, "bond": 50_000}
+    job = world.post(3, asked=game.request, terms=terms)
+    other = Output(keccak256(b"other"), right.output_tokens, right.finish)
+    answers = list(zip(REPLICAS, (right, right, other), strict=False))
+    world.commit(job, *answers)
+    world.reveal(job, *answers)
+    world.settle(job)
+    game.job_id = job.id
+    return game
 
 
 def root_of(words: list[bytes]) -> bytes:

@@ -160,7 +160,7 @@ def test_places_that_no_tree_has_revert(rooted: Game, depth: int, index: int) ->
         lambda: disputes.nodes(rooted.id, depth, index),
     ]
     for call in calls:
-        with reverts("NoSuchNode", disputeId=rooted.id, depth=depth, index=index):
+        with reverts("NoSuchPlace", disputeId=rooted.id, depth=depth, index=index):
             call()
 
 

@@ -26,8 +26,11 @@ from tests.unit.contracts.disputes import (
     WINDOW,
     DisputeWorld,
     Game,
+    JobGame,
     Tree,
+    honest,
     request,
+    settled_job,
 )
 from tests.unit.contracts.world import CLIENT, DAY, DISPUTE_WINDOW, REPLICAS, answer
 from tests.unit.contracts.world import SHARE_BPS as JOBS_SHARE_BPS
@@ -39,31 +42,8 @@ RIGHT = Output(tokens_root(ANSWER), len(ANSWER), 1)
 REWARD = min(BOND * SHARE_BPS // 10_000, (BOND - CHARGED) // 2)
 
 
-@dataclasses.dataclass
-class JobGame(Game):
-    """The same game about the first replica of a job."""
-
-    job_id: bytes = b""
-
-    @property
-    def triple(self) -> tuple[str, bytes, str]:
-        return self.world.jobs.address, self.job_id, PROVIDER.address
-
-    def params(self, **changes: Any) -> tuple[Any, ...]:
-        return super().params(**{"proof": b"", **changes})
-
-
 def settled(world: DisputeWorld, tree: Tree | None = None) -> JobGame:
-    asked = request()
-    job = world.post(3, asked=asked, terms={"model_id": MODEL.model_id})
-    answers = list(zip(REPLICAS, (RIGHT, RIGHT, answer("other")), strict=False))
-    world.commit(job, *answers)
-    world.reveal(job, *answers)
-    world.settle(job)
-    game = JobGame(world, request=asked, job_id=job.id)
-    if tree is not None:
-        game.tree = tree
-    return game
+    return settled_job(JobGame(world, tree=tree or honest()))
 
 
 def bond_state(game: JobGame, index: int = 0) -> BondState:
