@@ -1,4 +1,4 @@
-"""`assay dispute open|show|list|step|auto|answer|accept`: disputes for people, each move explained before it is sent."""
+"""`assay dispute open|show|list|step|auto|answer|accept`: disputes for people, every move is explained."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from client.disputing import book_of, evidence_for, load_packs, player_of
 from client.errors import BadRequest
 from client.render import page
 from client.wallet import Wallet
-from market.chain import same_address
-from market.dispute_contracts import Disputes, Judge
+from market.chain import Call, same_address
+from market.dispute_contracts import Disputes
 from market.dispute_evidence import Evidence
 from market.dispute_play import NotDisputable, Player, Prospects
 from market.dispute_resolution import Resolution, move_name, prospects_of, resolve, step
 from market.disputes import Dispute, Verdict
 from market.errors import ConfigError, ContractError
-from market.judge_acceptance import acceptance
+from market.judging import acceptances
 from market.models.pack import load_pack
 from market.receipts import ReceiptDocument
 from market.verification.challenger import Agrees, Move, Over, Wait
@@ -50,7 +50,9 @@ app = typer.Typer(
 )
 
 JobArgument = typer.Argument(help="Job id, or its first digits.", show_default=False)
-ProviderArgument = typer.Argument(help="Whose answer; may be left out where one replica revealed.", show_default=False)
+ProviderArgument = typer.Argument(
+    None, help="Whose answer; may be left out where one replica revealed.", show_default=False
+)
 DisputeArgument = typer.Argument(help="Id of the dispute or of its job, or first digits of one.", show_default=False)
 AnswerOption = typer.Option(
     None, "--answer", help="A receipt file, or JSON with `ids`: the output of a private job.", show_default=False
@@ -108,8 +110,8 @@ def open_command(
 ) -> None:
     """Compute an answer again and, where it is wrong, open a dispute about it.
 
-    Opening prepays the provider's first reply; the prepayment comes back if it is found guilty. Prompt and output become
-    public. `assay dispute auto` opens and goes on to the end.
+    Opening prepays the provider's first reply; the prepayment comes back if it is found guilty. Prompt and output
+    become public. `assay dispute auto` opens and goes on to the end.
 
     Examples:
 
@@ -178,10 +180,8 @@ def list_command(
             return
         for entry in found:
             replies = f"{len(entry.asked) - len(entry.unanswered)} of {len(entry.asked)} replies"
-            line = (
-                f"0x{entry.dispute_id.hex()}  {entry.state.name.lower():<10}  {entry.claim.provider.lower()}  {replies}"
-            )
-            page().print(line)
+            state, provider = entry.state.name.lower(), entry.claim.provider.lower()
+            page().print(f"0x{entry.dispute_id.hex()}  {state:<10}  {provider}  {replies}")
 
 
 @app.command("step")
@@ -319,14 +319,15 @@ def accept_command(
     loaded = load_pack(pack)
     with connection.open(with_key=True) as client:
         place = client.marketplace
-        missing = acceptance(Judge(place.chain, place.deployment.judge), loaded)
+        roots, program, tables = loaded.roots, loaded.program, loaded.model.tables
+        missing = acceptances(place.chain, place.deployment.judge, roots, program, tables)
         if missing and client.wallet is not None:
-            gas = sum(place.chain.estimate_gas(call, client.wallet.account.address) for _, call in missing)
+            gas = sum(place.chain.estimate_gas(call, client.wallet.account.address) for call in missing)
             connection.confirm(f"Let the judge learn the model's {_names(missing)} for about {gas:,} gas?", yes=yes)
-            for name, call in missing:
-                client.wallet.send(call, f"accept:{name}:{loaded.model_id.hex()}")
+            for call in missing:
+                client.wallet.send(call, f"{call.label}:{loaded.model_id.hex()}")
     if connection.as_json:
-        connection.emit({"model_id": "0x" + loaded.model_id.hex(), "accepted": [name for name, _ in missing]})
+        connection.emit({"model_id": "0x" + loaded.model_id.hex(), "accepted": [call.label for call in missing]})
     else:
         page().print(f"accepted: {_names(missing)}" if missing else "The judge knows this model.")
 
@@ -447,5 +448,5 @@ def finish(connection: Connection, table: Table, result: Resolution) -> None:
         show_resolution(page(), result, table.client.marketplace.token_info)
 
 
-def _names(missing: list[tuple[str, Any]]) -> str:
-    return " and ".join(name for name, _ in missing)
+def _names(missing: list[Call]) -> str:
+    return " and ".join(call.label.rpartition(".accept")[2].lower() for call in missing)

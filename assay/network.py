@@ -25,10 +25,9 @@ from market.anvil import Anvil, development_accounts, die_with
 from market.chain import Call, Chain
 from market.contracts import Token
 from market.deployment import Deployment, DeploymentParameters, deploy
-from market.dispute_contracts import Judge
 from market.errors import AssayError, ConfigError
 from market.files import write_atomically
-from market.judge_acceptance import acceptance
+from market.judging import acceptances
 from market.keystore import load_account, save_account
 from market.models.pack import load_pack
 from market.transactions import Transactions
@@ -257,10 +256,9 @@ class LocalNetwork:
                 dispute_window=self.plan.dispute_window, reply_window=self.plan.reply_window, cap=cap
             )
             deployment = deploy(chain, transactions, parameters=parameters, on_step=self._count_gas)
-            judge = Judge(chain, deployment.judge)
             for pack in map(load_pack, self.plan.packs):
-                for label, call in acceptance(judge, pack):
-                    self._count_gas(label, transactions.send(call))
+                for call in acceptances(chain, deployment.judge, pack.roots, pack.program, pack.model.tables):
+                    self._count_gas(call.label, transactions.send(call))
         finally:
             transactions.close()
         deployment.save(manifest)

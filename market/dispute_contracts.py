@@ -16,7 +16,7 @@ from market.contracts import BlockTag, Contract
 from market.hashing import pack_tokens
 from market.types import Model, Output, Request
 from market.verification.geometry import Node
-from market.verification.structs import Accusation, Claim, LayerFormat, OutputAccusation, Shape
+from market.verification.structs import Accusation, Claim, OutputAccusation
 
 
 @dataclass(frozen=True)
@@ -160,14 +160,6 @@ class Judge(Contract):
     """Knows programs and re-executes single elements of their traces."""
 
     artefact_name = "Judge"
-
-    def accept_program(self, shape: Shape, layers: Sequence[LayerFormat]) -> Call:
-        """Lets it compute the root of the llama program of these shapes, and remember it. Anyone, once."""
-        return self._write("acceptProgram", shape.values(), [layer.values() for layer in layers])
-
-    def accept_tables(self, tables_root: bytes, path: Sequence[bytes]) -> Call:
-        """Shows that leaves 0 and 1 of the tables are those that the steps use. Anyone, once."""
-        return self._write("acceptTables", tables_root, list(path))
 
     def implements_program(self, program_root: bytes) -> bool:
         return bool(self._read("implementsProgram", program_root))

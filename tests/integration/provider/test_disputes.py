@@ -13,12 +13,12 @@ from eth_account.signers.local import LocalAccount
 
 from market.chain import Call
 from market.contracts import Jobs
-from market.dispute_contracts import Disputes, Judge
+from market.dispute_contracts import Disputes
 from market.dispute_evidence import Evidence, answers_of, evidence_of
 from market.dispute_play import Player, rewarded
 from market.disputes import ROOT, Dispute, DisputeBook, DisputeState, Fault
 from market.events import decode_logs
-from market.judge_acceptance import acceptance
+from market.judging import acceptances
 from market.transactions import Sent, Transactions
 from market.types import Mode, Request
 from market.verification.challenger import Agrees, Move, Prove, ProveOutput, RequestNode, SayMissed, Wait
@@ -101,9 +101,9 @@ class Arena:
 @pytest.fixture(scope="module")
 def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
     market = Market(tmp_path_factory.mktemp("market"), reply_window=60)
-    for _, call in acceptance(Judge(market.chain, market.deployment.judge), market.pack):
+    pack = market.pack
+    for call in acceptances(market.chain, market.deployment.judge, pack.roots, pack.program, pack.model.tables):
         market.guardian.send(call)
-    assert acceptance(Judge(market.chain, market.deployment.judge), market.pack) == []
     yield market
     market.close()
 

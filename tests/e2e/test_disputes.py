@@ -1,0 +1,100 @@
+"""Disputes by the commands that people use, against agents as processes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from assay.cli import app
+from client import JobResult
+from market.types import Mode
+from market.views import BondState
+from provider.config import Terms
+from tests.e2e.conftest import Market
+
+ADVERSARIES = str(Path(__file__).resolve().parent.parent / "adversaries.py")
+QUESTION = [{"role": "user", "content": "hello"}]
+LAST = 1
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory, tiny_pack: Path) -> Iterator[Market]:
+    terms = Terms(bond=20_000_000)
+    running = Market.start(tmp_path_factory.mktemp("network"), tiny_pack, providers=2, terms=terms, reply_window=60)
+    yield running
+    running.network.stop()
+
+
+class Command:
+    """`assay …` in this process, against the market."""
+
+    def __init__(self, market: Market, pack: Path, folder: Path) -> None:
+        info = market.info
+        self._environment = {
+            "ASSAY_HOME": str(folder),
+            "ASSAY_RPC": info.rpc_url,
+            "ASSAY_DEPLOYMENT": info.deployment,
+            "ASSAY_KEYSTORE": info.client_keystore,
+            "ASSAY_PASSWORD_FILE": info.password_file,
+            "ASSAY_DATA_DIR": str(market.network.plan.directory / "client" / "data"),  # where its jobs are kept
+            "ASSAY_PACKS": json.dumps([str(pack)]),
+        }
+
+    def __call__(self, *arguments: str, code: int = 0) -> str:
+        result = CliRunner().invoke(app, arguments, env=self._environment)
+        found = (
+            result.exit_code if result.exception is None else getattr(result.exception, "exit_code", result.exit_code)
+        )
+        assert found == code, (result.output, result.exception)
+        return result.stdout
+
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        return json.loads(self(*arguments, "--json", code=code))
+
+
+@pytest.fixture
+def assay(market: Market, tiny_pack: Path, tmp_path: Path) -> Command:
+    return Command(market, tiny_pack, tmp_path / "home")
+
+
+def bought(market: Market, provider: str, folder: Path) -> tuple[JobResult, Path]:
+    """An answer of one provider, and the file of its receipt. The prompt is public."""
+    with market.client() as client:
+        result = client.run(
+            messages=QUESTION, max_output_tokens=6, mode=Mode.NONE, replicas=1, quorum=1, allow=(provider,)
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    receipt = folder / "receipt.json"
+    receipt.write_text(json.dumps(result.receipts[0].to_json()), encoding="utf-8")
+    return result, receipt
+
+
+def become(market: Market, behaviour: str) -> str:
+    market.replace(LAST, (sys.executable, ADVERSARIES, behaviour))
+    return market.info.providers[LAST].address
+
+
+@pytest.mark.parametrize(("behaviour", "fault"), [("liar", "OUTPUT"), ("stubborn", "ELEMENT")])
+def test_dispute_auto_against_a_liar_slashes_it_and_says_what_was_won(
+    market: Market, assay: Command, tmp_path: Path, behaviour: str, fault: str
+) -> None:
+    provider = become(market, behaviour)
+    result, receipt = bought(market, provider, tmp_path)
+    replica = market.contracts.jobs.replicas(result.job_id)[0]
+    job = "0x" + result.job_id.hex()
+    document = assay.json("dispute", "auto", job, "--answer", str(receipt), "--yes", "--quiet")
+    assert (document["verdict"], document["fault"]) == ("GUILTY", fault)
+    assert document["prepayment_refunded"] is True
+    share = market.contracts.jobs.challenger_share_bps()
+    assert document["reward"] == min(replica.bond * share // 10_000, (replica.bond - replica.paid) // 2)
+    assert document["moves"][-1]["move"] == {"OUTPUT": "proveOutput", "ELEMENT": "prove"}[fault]
+    assert market.contracts.jobs.replicas(result.job_id)[0].bond_state is BondState.SLASHED
+    shown = assay("dispute", "show", job)
+    assert "guilty" in shown
+    market.assert_vault_is_whole()
