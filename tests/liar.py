@@ -12,10 +12,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from market.hashing import keccak256
 from market.inference.model import AnyArray, Int64Array, IntegerModel, Tables
 from market.verification.descent import Agrees, Ask, Descent, Leaf, Move, Outside
 from market.verification.geometry import CHUNK, NORMS, Node, Operation, Place
-from market.verification.layer import Hook, LayerValues, Values
+from market.verification.layer import Hook, LayerValues
 from market.verification.structs import Shape
 from market.verification.trace import Trace
 from market.verification.tree import Payloads
@@ -37,7 +38,7 @@ def lie(
     return Misprint(model, shape, input_ids, output_ids, place, element, delta)
 
 
-def one_element(place: Place, element: int, delta: int, shape: Shape, block_bits: int | None = None) -> Hook:
+def one_element(place: Place, element: int, delta: int, shape: Shape) -> Hook:
     """A hook that adds to one element before it is used; of a sum the block's own part, so that later blocks follow."""
     group, operation, row, slot = place
 
@@ -179,18 +180,12 @@ class Decoy(Trace):
 
     def hash(self, node: Node) -> bytes:
         """Everything above the decoy is folded over it."""
-        from market.hashing import keccak256
-
         decoy = self._decoy
         if node == decoy:
             return b"\x01" * 32
         if node.depth < decoy.depth and decoy.index >> (decoy.depth - node.depth) == node.index:
             return keccak256(self.hash(node.child(1, 0)) + self.hash(node.child(1, 1)))
         return super().hash(node)
-
-    def root(self) -> bytes:
-        super().root()
-        return self.hash(Node(0, 0)) if self._upper else b""
 
 
 def find(honest: Trace, liar: Trace) -> tuple[Descent, Move, int]:
@@ -208,6 +203,3 @@ def find(honest: Trace, liar: Trace) -> tuple[Descent, Move, int]:
 def _with_layer(model: IntegerModel, index: int, **changes: object) -> IntegerModel:
     changed = dataclasses.replace(model.layers[index], **changes)  # type: ignore[arg-type]
     return dataclasses.replace(model, layers=(*model.layers[:index], changed, *model.layers[index + 1 :]))
-
-
-__all__ = ["Values", "coarser", "find", "lie", "skipped_layer", "stale_key", "swapped_rows", "wrong_positions"]

@@ -60,6 +60,10 @@ class Accuser:
             tuple(self.open(wanted) for wanted in self._inputs.of(place, element, witness, token)),
         )
 
+    def leaf(self, place: Place) -> Opening:
+        """An honest leaf of the provider's tree."""
+        return self._descent.leaf(place)
+
     def first_wrong(self, place: Place, payload: bytes) -> int:
         """The lowest element that differs from the honest leaf's; their number where only the padding does."""
         section = self.trace.geometry.section(place.group, place.operation)
@@ -74,7 +78,7 @@ class Accuser:
         """An input, as it lies in the provider's tree or in those of model and texts."""
         match wanted:
             case TraceLeaf(place):
-                return self._descent.leaf(place)
+                return self.leaf(place)
             case TraceRow(group, operation, row):
                 node = self.trace.geometry.row_node(group, operation, row)
                 return Opening(self.trace.row_payload(group, operation, row), self._descent.path(node))

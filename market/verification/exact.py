@@ -16,6 +16,14 @@ from market.inference.reference import ACTIVATION_LIMIT, CACHE_LIMIT, LOG2_E_Q16
 _FAR = 31 << 16  # 2^-d is 0 from here on
 
 
+def narrowed(x: Int64Array, size: int) -> Int64Array:
+    """x, all of whose elements fit ``size`` bytes with their sign. Raises OverflowError."""
+    limit = 1 << (8 * size - 1)
+    if size < 8 and x.size and (int(x.min()) < -limit or int(x.max()) >= limit):
+        raise OverflowError(f"a value does not fit {size} bytes")
+    return x
+
+
 def bit_length(x: Int64Array) -> Int64Array:
     """Bits of each integer in 0 … 2^53 − 1, through a float64's exponent."""
     return np.frexp(x.astype(np.float64))[1].astype(np.int64)

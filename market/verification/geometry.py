@@ -183,6 +183,7 @@ class Geometry:
         self.group_bits = ceil_log2(self.groups)
         self.blocks = ceil_div(self.positions, CHUNK)
         self.block_bits = ceil_log2(self.blocks)
+        self._sections: dict[tuple[int, Operation], Section] = {}
         self._kinds = {operation: self._make(operation) for operation in Operation}
 
     def operations(self, group: int) -> tuple[Operation, ...]:
@@ -195,8 +196,10 @@ class Geometry:
         """Raises ValueError for an operation that the group does not have."""
         if not 0 <= group < self.groups or operation not in self.operations(group):
             raise ValueError(f"group {group} has no {operation.name}")
-        fields = self._kinds[operation]
-        return Section(group, operation, *fields, self.positions, self.block_bits)
+        key = (group, operation)
+        if key not in self._sections:
+            self._sections[key] = Section(group, operation, *self._kinds[operation], self.positions, self.block_bits)
+        return self._sections[key]
 
     def section_node(self, group: int, operation: Operation) -> Node:
         return Node(self.group_bits + OPERATION_BITS, (group << OPERATION_BITS) + number_of(operation))

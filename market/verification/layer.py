@@ -190,13 +190,13 @@ class Recomputation:
         share, blocks = c.heads // c.kv_heads, length // CHUNK
         values = np.zeros((length, c.kv_heads, c.head_size), dtype=np.float64)
         values[:positions] = result[Operation.VALUE].elements
-        sums = np.empty((positions, heads, blocks, c.head_size), dtype=np.int64)
+        sums = np.zeros((positions, heads, blocks, c.head_size), dtype=np.int64)
         for kv in range(c.kv_heads):
             of_group = slice(kv * share, (kv + 1) * share)
             for block in range(blocks):
-                span = slice(block * CHUNK, (block + 1) * CHUNK)
-                part = weights[of_group, :, span].astype(np.float64) @ values[span, kv]  # below 2^41
-                sums[:, of_group, block] = part.transpose(1, 0, 2)
+                first, span = block * CHUNK, slice(block * CHUNK, (block + 1) * CHUNK)
+                part = weights[of_group, first:, span].astype(np.float64) @ values[span, kv]  # below 2^41
+                sums[first:, of_group, block] = part.transpose(1, 0, 2)
         self._see(group, Operation.MIX_SUM, "sums", sums)
         np.cumsum(sums, axis=2, out=sums)
         result[Operation.MIX_SUM] = Values(sums)

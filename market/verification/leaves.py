@@ -5,13 +5,19 @@ from __future__ import annotations
 import numpy as np
 
 from market.inference.model import AnyArray
+from market.verification.exact import narrowed
 from market.verification.geometry import CHUNK, Operation, Section, padded
 from market.verification.layer import Values
 from market.verification.tree import ByteArray, Payloads
 
 
-def big_endian(values: AnyArray, size: int) -> ByteArray:
-    """Two's complement of ``size`` bytes each, [..., n] → [..., n * size]; too large values lose their upper bits."""
+def big_endian(values: AnyArray, size: int, strict: bool = True) -> ByteArray:
+    """Two's complement of ``size`` bytes each, [..., n] → [..., n * size].
+
+    Values that do not fit raise OverflowError where ``strict``, else they lose their upper bits.
+    """
+    if strict:
+        narrowed(values, size)
     whole = size if size in (2, 4, 8) else 8
     raw = np.ascontiguousarray(values.astype(f">i{whole}")).view(np.uint8)
     if whole == size:
@@ -33,17 +39,19 @@ def encode(elements: list[int], size: int) -> bytes:
     return data + bytes(-len(data) % 32)
 
 
-def payloads(section: Section, values: Values) -> Payloads:
-    """All leaves of a section that are inside."""
+def payloads(section: Section, values: Values, strict: bool = True) -> Payloads:
+    """All leaves of a section that are inside. ``strict``: raise OverflowError for a value beyond the limits of section
+    2, which the pack's bounds rule out for an honest trace.
+    """
     if section.operation is Operation.VALUE:
-        return _value(section, values.elements)
+        return _value(section, values.elements, strict)
     if section.operation is Operation.SCORES:
-        return _scores(section, values.elements)
+        return _scores(section, values.elements, strict)
     if section.operation is Operation.SOFTMAX:
         return _softmax(section, values.elements)
     if section.operation is Operation.MIX_SUM:
-        return _mix_sum(section, values.elements)
-    return _rows(section, values)
+        return _mix_sum(section, values.elements, strict)
+    return _rows(section, values, strict)
 
 
 def _made(
@@ -56,7 +64,7 @@ def _made(
     return Payloads(data.reshape(-1), flat[0].astype(np.int64), flat[1].astype(np.int32), flat[2].astype(np.int64))
 
 
-def _rows(section: Section, values: Values) -> Payloads:
+def _rows(section: Section, values: Values, strict: bool) -> Payloads:
     """Chunks of a row one after the other, behind its statistic: a row opening's payload is a row of this array."""
     elements = values.elements.reshape(section.rows, -1)
     statistic = padded(8 * section.statistic)
@@ -64,19 +72,19 @@ def _rows(section: Section, values: Values) -> Payloads:
     data = np.zeros((section.rows, statistic + padded(used)), dtype=np.uint8)
     if values.statistic is not None:
         data[:, : 8 * section.statistic] = big_endian(values.statistic, 8)
-    data[:, statistic : statistic + used] = big_endian(elements, section.size)
+    data[:, statistic : statistic + used] = big_endian(elements, section.size, strict)
     rows, slots = np.arange(section.rows)[:, None], np.arange(section.slots)
     lengths = np.array([section.payload_bytes(0, slot) for slot in range(section.slots)])
     starts = np.cumsum(lengths) - lengths
     return _made(section, data, rows, slots, rows * data.shape[1] + starts, lengths)
 
 
-def _value(section: Section, elements: AnyArray) -> Payloads:
+def _value(section: Section, elements: AnyArray, strict: bool) -> Payloads:
     """[p, G, S] → leaves of 64 positions of one element."""
     whole = np.zeros((section.rows * CHUNK, section.slots), dtype=np.int64)
     whole[: section.positions] = elements.reshape(section.positions, section.slots)
     blocks = whole.reshape(section.rows, CHUNK, section.slots).transpose(0, 2, 1)
-    data = big_endian(blocks, section.size)
+    data = big_endian(blocks, section.size, strict)
     rows, slots = np.arange(section.rows)[:, None], np.arange(section.slots)
     lengths = np.array([[section.payload_bytes(row, 0)] for row in range(section.rows)])
     return _made(section, data, rows, slots, (rows * section.slots + slots) * data.shape[2], lengths)
@@ -93,12 +101,12 @@ def _blocked(section: Section, data: ByteArray, lengths: AnyArray) -> Payloads:
     return Payloads(made.data, made.offset[inside], made.length[inside], made.number[inside])
 
 
-def _scores(section: Section, elements: AnyArray) -> Payloads:
+def _scores(section: Section, elements: AnyArray, strict: bool) -> Payloads:
     """[p, head, u] → leaves of 64 scores, the last of a row up to the position itself."""
     positions, heads, length = elements.shape
     seen = np.arange(length) <= np.arange(positions)[:, None]
     masked = np.where(seen[:, None, :], elements, 0)
-    data = big_endian(masked.reshape(positions, heads, -1, CHUNK), section.size)
+    data = big_endian(masked.reshape(positions, heads, -1, CHUNK), section.size, strict)
     counts = np.clip(np.arange(positions)[:, None] + 1 - CHUNK * np.arange(length // CHUNK), 0, CHUNK)
     return _blocked(section, data, ((counts * section.size + 31) // 32 * 32)[:, None])
 
@@ -115,6 +123,6 @@ def _softmax(section: Section, elements: AnyArray) -> Payloads:
     return _made(section, data, rows, slots, (rows * heads + slots) * data.shape[2], (8 * counts + 31) // 32 * 32)
 
 
-def _mix_sum(section: Section, elements: AnyArray) -> Payloads:
-    data = big_endian(elements, section.size)
+def _mix_sum(section: Section, elements: AnyArray, strict: bool) -> Payloads:
+    data = big_endian(elements, section.size, strict)
     return _blocked(section, data, np.full((1, 1, 1), data.shape[3]))

@@ -16,9 +16,10 @@ import numpy as np
 
 from market.inference.model import AnyArray, Int64Array, Linear, Tables
 from market.inference.native import library as native
-from market.verification.exact import Exponential, shift_round
+from market.verification.exact import Exponential, narrowed, shift_round
 
 ROWS = 4096  # rows of a matrix at once, where they are widened to float32 or the result is narrowed
+RIGHT_SHIFT_MAX = 62  # of an honest trace; the kernels take no other
 SPLIT = 64  # fewer rows of a matrix than these are not worth a thread of their own
 
 
@@ -42,10 +43,10 @@ class Products:
         return out
 
     def linear_into(self, matrix: Linear, q: Int64Array, shift: Int64Array, out: AnyArray) -> None:
-        """``linear`` into an array of any integer type that holds the result."""
+        """``linear`` into an array of an integer type. Raises OverflowError where that does not hold the result."""
         q, shift, rows = np.ascontiguousarray(q), shift.reshape(-1, 1), len(matrix.weight)
-        library = self._library
-        if library is not None:
+        library, right = self._library, matrix.exponent - shift
+        if library is not None and int(right.min()) >= 1 and int(right.max()) <= RIGHT_SHIFT_MAX:
             struct, narrow = self._matrix(library, matrix), shift.astype(np.int32)
             parts = [
                 (start, min(start + ROWS, stop))
@@ -106,7 +107,7 @@ class Products:
         if not done:
             raise MemoryError
         if not direct:
-            out[:, start:stop] = target
+            out[:, start:stop] = narrowed(target, out.dtype.itemsize)
         return bool(done == 1)
 
     def _matrix(self, library: CDLL, matrix: Linear) -> native.Matrix:
@@ -127,4 +128,4 @@ class Products:
         total += sums[count:]
         exact = total.astype(np.int64)
         exact *= matrix.multiplier[rows].astype(np.int64)
-        out[:, rows] = shift_round(exact, matrix.exponent - shift)
+        out[:, rows] = narrowed(shift_round(exact, matrix.exponent - shift), out.dtype.itemsize)

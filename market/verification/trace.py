@@ -52,6 +52,7 @@ class Trace:
         self.input_ids, self.output_ids = tuple(input_ids), tuple(output_ids)
         self._keccak = keccak or Keccak()
         self._recomputation = Recomputation(model, input_ids, output_ids, products, hook)
+        self._strict = hook is None
         self._residuals: list[Int64Array] = []  # before group 1, 2, …
         self._section_roots: list[list[bytes]] = []
         self._upper: list[list[bytes]] = []
@@ -61,13 +62,11 @@ class Trace:
 
     def root(self) -> bytes:
         """Computes and hashes everything once, layer by layer: hashing one while the next is computed."""
-        if not self._upper:
-            self._build()
-        return self._upper[-1][0]
+        return self.hash(Node(0, 0))
 
     def hash(self, node: Node) -> bytes:
         """Any node's hash; EMPTY outside the program. Raises ValueError for one below the leaves."""
-        self.root()
+        self._build()
         geometry = self.geometry
         levels, _, inside = geometry.node_at(node)
         if not inside:
@@ -107,6 +106,9 @@ class Trace:
         return self._group_values(self.geometry.groups - 1)[Operation.LOGITS].elements.astype(np.int64)
 
     def _build(self) -> None:
+        """Residuals and the roots of all sections, the first time."""
+        if self._upper:
+            return
         geometry = self.geometry
         section_roots: list[list[bytes]] = []
         with ThreadPoolExecutor(1, "assay-trace") as pool:
@@ -138,7 +140,7 @@ class Trace:
         return {operation: values[operation] for operation in self.geometry.operations(group)}
 
     def _group_values(self, group: int) -> LayerValues:
-        self.root()
+        self._build()
         return _cached(self._values, group, GROUPS_KEPT, lambda: self._compute(group))
 
     def _section_payloads(self, group: int, operation: Operation) -> Payloads:
@@ -158,7 +160,7 @@ class Trace:
         )
 
     def _make_payloads(self, group: int, operation: Operation, values: LayerValues) -> Payloads:
-        return payloads(self.geometry.section(group, operation), values[operation])
+        return payloads(self.geometry.section(group, operation), values[operation], strict=self._strict)
 
     def _make_tree(self, group: int, operation: Operation, leaves: Payloads) -> SectionTree:
         section = self.geometry.section(group, operation)
