@@ -90,7 +90,7 @@ class JudgedWorld(DisputeWorld):
         return self.deploy("Disputes", self.vault.address, self.judge.address, WINDOW, ROOT_FEE, REQUEST_FEE)
 
 
-def measure() -> dict[str, int]:
+def measure_disputes() -> dict[str, int]:
     """Move → gas used by its transaction. Starts and stops anvil; takes about five seconds."""
     with anvil() as url:
         world = JudgedWorld(chain=AnvilChain(list(artefacts().values()), url))
@@ -155,5 +155,5 @@ def _play(game: Game) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    for move, used in measure().items():
+    for move, used in measure_disputes().items():
         print(f"{used:>9,}  {move}")

@@ -205,6 +205,22 @@ class DisputeMachine(RuleBasedStateMachine):
 
     request_again = request
 
+    @rule(number=numbers, who=actors, right=st.booleans())
+    def advance(self, number: int, who: LocalAccount, right: bool) -> None:
+        """The next move on the way down, whoever's turn it is."""
+        dispute = self.model.disputes[number]
+        pending = [key for key in dispute.pending if (number, key) not in self.ignored]
+        following = [key for depth in WAY if (key := (depth, LEAF >> (LEAF_BITS - depth))) not in dispute.nodes]
+        if dispute.state is State.NONE:
+            self.open(number, who)
+        elif pending:
+            self._answer(number, PROVIDER, pending[-1], right=right or pending[-1] == ROOT)
+        elif following:
+            depth = following[0][0]
+            self._request(number, who, following[0], depth - max((0, *(d for d in WAY if d < depth))))
+
+    advance_again = advance_more = advance
+
     @rule(number=numbers, who=actors, pick=st.integers(0, 63), right=st.booleans())
     def answer(self, number: int, who: LocalAccount, pick: int, right: bool) -> None:
         dispute = self.model.disputes[number]

@@ -441,6 +441,7 @@ class JobRules(RuleBasedStateMachine):
         arguments: tuple[Any, ...] = (ZERO32, who, b"") if function == "freeze" else (ZERO32, who, True, who, who)
         call = getattr(self.jobs, function)
         self.pair.refuses("NotArbiter", lambda: call(*arguments, sender=who), caller=who)
+        self.pair.refuses("UnknownJob", lambda: self.jobs.contradicts(ZERO32, who, b"", sender=who), jobId=ZERO32)
 
     # --- reading
 
