@@ -99,14 +99,24 @@ library Norm {
 
 /// @title What the statistic of a norm takes from a whole row of int48
 library NormRow {
-    /// @return joined has as many bits as the largest magnitude of the row
-    function magnitudes(bytes calldata x, uint256 width) internal pure returns (uint256 joined) {
+    /// @return largest has as many bits as the largest magnitude of the row
+    /// @dev Five values at a time, as lanes of 48 bits: |x| is ¬x + 1 where x is negative, and at most 2^47, so no lane
+    /// overflows. All of them together have the bits of the largest.
+    function magnitudes(bytes calldata x, uint256 width) internal pure returns (uint256 largest) {
         assembly ("memory-safe") {
+            let ones := 0x0000000000000001000000000001000000000001000000000001000000000001
+            let joined := 0
             let end := add(x.offset, mul(6, width))
-            for { let at := x.offset } lt(at, end) { at := add(at, 6) } {
-                let value := sar(208, calldataload(at))
-                let sign := sar(255, value)
-                joined := or(joined, sub(xor(value, sign), sign))
+            for { let at := x.offset } lt(at, end) {} {
+                let lanes := shr(16, calldataload(at))
+                at := add(at, 30)
+                // of the last five those that the row has
+                if gt(at, end) { lanes := shr(shl(3, sub(at, end)), lanes) }
+                let negative := and(shr(47, lanes), ones)
+                joined := or(joined, add(xor(lanes, mul(negative, 0xffffffffffff)), negative))
+            }
+            for {} joined { joined := shr(48, joined) } {
+                largest := or(largest, and(joined, 0xffffffffffff))
             }
         }
     }

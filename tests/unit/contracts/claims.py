@@ -18,7 +18,7 @@ from market.verification.geometry import Geometry, Node, Operation, Place, Weigh
 from market.verification.model_trees import token_opening
 from market.verification.structs import Accusation, Claim, LayerFormat, Opening, Shape
 from market.verification.tree import Keccak
-from tests.unit.contracts.abi import Contract
+from tests.unit.contracts.abi import Chain, Contract
 from tests.unit.contracts.artefacts import artefacts
 from tests.unit.contracts.revm import RevmChain
 
@@ -28,7 +28,7 @@ _MATRICES = ("query", "key", "value", "attention_output", "gate", "up", "down")
 _KECCAK = Keccak(0)
 
 
-def deploy_judge(chain: RevmChain) -> Contract:
+def deploy_judge(chain: Chain) -> Contract:
     """The judge and the libraries that it is linked to."""
     compiled = artefacts()
     libraries = {
@@ -114,6 +114,7 @@ class Ground:
     output_ids: Sequence[int]
     trace: Tree = field(default_factory=Tree)
     weights: Tree = field(default_factory=Tree)
+    tables: Tree = field(default_factory=Tree)
     sampling: tuple[int, int, int, int, bytes] = (0, 0, 0, 0, ZERO32)
 
     def __post_init__(self) -> None:
@@ -194,7 +195,7 @@ class Ground:
             provider="0x" + "33" * 20,
             weights_root=self.weights.root,
             program_root=self.program_root,
-            tables_root=NOISE,
+            tables_root=self.tables.root,
             input_root=tokens_root(list(self.input_ids)),
             output_root=tokens_root(list(self.output_ids)),
             input_tokens=len(self.input_ids),

@@ -1,7 +1,4 @@
-"""Trees of a claim that have some leaves only: what a step opens is there, everything beside it is noise.
-
-A step sees leaves and paths, so nothing else has to exist. That makes a case of one step cheap, whatever the shapes.
-"""
+"""Trace and tables of a claim for one step alone, with shapes of any kind: no program has to be accepted for it."""
 
 from __future__ import annotations
 
@@ -9,60 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from market.hashing import keccak256, leaf_hash
-from market.verification.geometry import TABLE_ENTRIES, Geometry, Place, WeightGeometry, number_of, padded
+from market.verification.geometry import TABLE_ENTRIES, Geometry, Node, Place, WeightGeometry, number_of, padded
 from market.verification.structs import Accusation, LayerFormat, Opening, Shape
-
-NOISE = keccak256(b"whatever lies beside")
-
-
-def pack(values: Sequence[int], size: int) -> bytes:
-    """Elements of so many bytes as a payload."""
-    data = b"".join(value.to_bytes(size, "big", signed=True) for value in values)
-    return data.ljust(padded(len(data)), b"\0")
-
-
-class SparseTree:
-    """A binary tree with leaves at any depths, and noise wherever nothing was put."""
-
-    def __init__(self, depth: int | None = None) -> None:
-        """depth: of leaves that are given by their number alone."""
-        self._depth = depth
-        self._payloads: dict[tuple[int, int], bytes] = {}
-        self._nodes: dict[tuple[int, int], bytes] | None = None
-
-    def put(self, index: int, payload: bytes, depth: int | None = None) -> None:
-        level = self._depth if depth is None else depth
-        assert level is not None
-        self._payloads[level, index] = payload
-        self._nodes = None
-
-    def remove(self, index: int, depth: int) -> None:
-        del self._payloads[depth, index]
-        self._nodes = None
-
-    @property
-    def root(self) -> bytes:
-        return self._hashes().get((0, 0), NOISE)
-
-    def opening(self, index: int, depth: int | None = None) -> Opening:
-        level = self._depth if depth is None else depth
-        assert level is not None
-        nodes = self._hashes()
-        path = tuple(nodes.get((level - k, (index >> k) ^ 1), NOISE) for k in range(level))
-        return Opening(self._payloads[level, index], path)
-
-    def _hashes(self) -> dict[tuple[int, int], bytes]:
-        if self._nodes is None:
-            nodes = {key: leaf_hash(payload) for key, payload in self._payloads.items()}
-            level = {index: node for (depth, index), node in nodes.items() if depth == max(d for d, _ in nodes)}
-            for depth in range(max((d for d, _ in nodes), default=0), 0, -1):
-                level |= {index: node for (d, index), node in nodes.items() if d == depth}
-                pairs = {index >> 1 for index in level}
-                level = {i: keccak256(level.get(2 * i, NOISE) + level.get(2 * i + 1, NOISE)) for i in pairs}
-                nodes |= {(depth - 1, index): node for index, node in level.items()}
-            self._nodes = nodes
-        return self._nodes
+from tests.unit.contracts.claims import NOISE, Tree, pack
 
 
 def _word(value: int) -> bytes:
@@ -102,8 +48,7 @@ class Forest:
     def __post_init__(self) -> None:
         self.geometry = Geometry(self.shape, self.input_tokens, self.output_tokens)
         self.weights = WeightGeometry(self.shape)
-        self.trace = SparseTree()
-        self.tables = SparseTree(self.weights.table_depth)
+        self.trace, self.tables = Tree(), Tree()
 
     def put(self, place: Place, values: Sequence[int]) -> None:
         """A leaf by its elements."""
@@ -112,8 +57,7 @@ class Forest:
         self.put_raw(place, pack(values, section.element_size(place.slot)))
 
     def put_raw(self, place: Place, payload: bytes) -> None:
-        node = self.geometry.node_of(place)
-        self.trace.put(node.index, payload, node.depth)
+        self.trace.put(self.geometry.node_of(place), payload)
 
     def put_rope(self, position: int, index: int, cos: int, sin: int) -> tuple[int, int]:
         """An entry of both rotary tables, noise beside it. Returns the numbers of their leaves."""
@@ -121,15 +65,17 @@ class Forest:
         for leaf, value in ((cos_leaf, cos), (sin_leaf, sin)):
             entries = [(37 * i) % 65537 - 32768 for i in range(TABLE_ENTRIES)]
             entries[within] = value
-            self.tables.put(leaf, pack(entries, 4))
+            self.tables.put(self._table(leaf), pack(entries, 4))
         return cos_leaf, sin_leaf
 
     def open(self, where: Place | int) -> Opening:
         """A leaf of the trace, or one of the tables by its number."""
         if isinstance(where, int):
-            return self.tables.opening(where)
-        node = self.geometry.node_of(where)
-        return self.trace.opening(node.index, node.depth)
+            return self.tables.open(self._table(where))
+        return self.trace.open(self.geometry.node_of(where))
+
+    def _table(self, leaf: int) -> Node:
+        return Node(self.weights.table_depth, leaf)
 
     def context(self, **roots: bytes) -> tuple[Any, ...]:
         """`Context` of contracts/libraries/TraceTree.sol; the judge fills in the claimed element."""

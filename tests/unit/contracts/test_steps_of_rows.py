@@ -83,14 +83,14 @@ def right_maximum(ground: Ground, operation: Operation, seed: int) -> tuple[list
     return [max(1, abs(y)).bit_length() - 15 for y in row.y], row.statistic[2], row.statistic[3]
 
 
-@pytest.mark.parametrize("operation", NORMS)
+@pytest.mark.parametrize("operation", NORMS, ids=lambda operation: operation.name)
 def test_true_maximum_is_contradicted_by_no_witness(court: Court, operation: Operation) -> None:
     for seed in range(4):
         ground = cases.ground(Random(seed), [TINY])
         assert not any(maximum(court, ground, operation, None, seed))
 
 
-@pytest.mark.parametrize("operation", NORMS)
+@pytest.mark.parametrize("operation", NORMS, ids=lambda operation: operation.name)
 def test_false_maximum_is_contradicted_by_exactly_the_witnesses_of_the_rule(court: Court, operation: Operation) -> None:
     for seed in range(2):
         ground = cases.ground(Random(seed), [TINY])
@@ -120,7 +120,7 @@ def test_index_outside_the_row_is_wrong_without_a_witness(court: Court, index: i
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("operation", NORMS)
+@pytest.mark.parametrize("operation", NORMS, ids=lambda operation: operation.name)
 def test_maxima_are_judged_by_the_rule_many_times(court: Court, operation: Operation) -> None:
     random = Random(6)
     for _ in range(MANY):
