@@ -167,6 +167,10 @@ class Judge(Contract):
     def accepts_tables(self, tables_root: bytes) -> bool:
         return bool(self._read("acceptsTables", tables_root))
 
+    def is_wrong_call(self, claim: Claim, root: bytes, accusation: Accusation) -> Call:
+        """`is_wrong` as a call, for measuring its gas."""
+        return self._write("isWrong", claim.values(), root, accusation.values())
+
     def is_wrong(self, claim: Claim, root: bytes, accusation: Accusation) -> bool:
         """Whether the accused element differs from what its inputs give. Raises ContractError for a bad opening."""
         return bool(self._read("isWrong", claim.values(), root, accusation.values()))

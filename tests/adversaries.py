@@ -11,6 +11,7 @@ The agent's own wiring cannot reach any of this, and nothing here runs on a chai
     held     honest, but commits only once the file named by --until exists
     stubborn a liar that shows a trace in a dispute in which its tokens win
     dumb     a liar that gives no reply in a dispute
+    misprint answers honestly, but shows a trace with one wrong number: --lie GROUP:OPERATION says where
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from market.keystore import load_account
 from market.models.pack import Pack
 from market.transactions import Transactions
 from market.types import Output
-from market.verification.geometry import Operation
+from market.verification.geometry import Geometry, Operation, Place
 from market.verification.structs import Claim, Shape
 from market.verification.trace import Trace
 from market.verification.traces import Traces
@@ -49,8 +50,9 @@ from provider.config import ProviderConfig
 from provider.executor import Answer, EngineExecutor, ExecutorFactory, Failure, Work
 from provider.program import serve
 from provider.signals import Signals
+from tests.liar import lie
 
-BEHAVIOURS = ("liar", "copycat", "full", "late", "mute", "absent", "held", "stubborn", "dumb")
+BEHAVIOURS = ("liar", "copycat", "full", "late", "mute", "absent", "held", "stubborn", "dumb", "misprint")
 POLL_SECONDS = 0.02
 PATIENCE_SECONDS = 20.0
 T = TypeVar("T")
@@ -84,6 +86,21 @@ class StubbornTraces(Traces):
                     array[position, token] = int(array[position].max()) + 1
 
         return Trace(pack.model, Shape.of(pack.program), input_ids, output_ids, hook=raise_logits)
+
+
+class MisprintTraces(Traces):
+    """Changes the last element of an operation's last leaf, and computes everything else honestly."""
+
+    group, operation = 1, Operation.DOWN
+
+    def _make(self, pack: Pack, input_ids: Sequence[int], output_ids: Sequence[int]) -> Trace:
+        shape = Shape.of(pack.program)
+        section = Geometry(shape, len(input_ids), len(output_ids)).section(self.group, self.operation)
+        row = section.rows - 1
+        slot = max(slot for slot in range(section.slots) if section.inside(row, slot))
+        element = section.elements(row, slot) - 1
+        place = Place(self.group, self.operation, row, slot)
+        return lie(pack.model, shape, input_ids, output_ids, place, element, 1, continued=False)
 
 
 class NoTraces(Traces):
@@ -202,6 +219,7 @@ def main(arguments: list[str]) -> NoReturn:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--password-file", type=Path, required=True)
     parser.add_argument("--flip", type=int, default=1)
+    parser.add_argument("--lie", default="1:DOWN")
     parser.add_argument("--until", type=Path, default=Path("/nonexistent"))
     chosen = parser.parse_args(arguments)
     signals = Signals()
@@ -214,7 +232,13 @@ def main(arguments: list[str]) -> NoReturn:
         "full": Full,
         "held": functools.partial(Held, until=chosen.until),
     }
-    traces: dict[str, TracesFactory] = {"stubborn": StubbornTraces, "dumb": NoTraces}
+    traces: dict[str, TracesFactory] = {
+        "stubborn": StubbornTraces,
+        "dumb": NoTraces,
+        "misprint": MisprintTraces,
+    }
+    group, _, operation = chosen.lie.partition(":")
+    MisprintTraces.group, MisprintTraces.operation = int(group), Operation[operation]
     Late.until = chosen.until
     sides = {"copycat": side(Copycat), "late": side(Late), "mute": side(Mute), "absent": side(Absent)}
     serve(
