@@ -305,6 +305,7 @@ class LocalNetwork:
                 label="local",
                 threads=self.plan.threads,
                 stake=self.plan.stake_each,
+                modes=("quorum", "none", "optimistic"),
                 max_bond=self.plan.max_bond,
                 prices=self.plan.prices,
                 terms=self.plan.terms,

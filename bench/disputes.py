@@ -68,7 +68,9 @@ def run() -> list[Row]:
     engine = load_engine(pack, threads=1)
     ids, output = prompt_of(pack, engine)
     inference, trace_seconds, trace = trace_times(pack, engine, ids, output)
-    games, step_gas, overhead = {}, {}, 0.0
+    games: dict[str, Game] = {}
+    step_gas: dict[str, int] = {}
+    overhead = 0.0
     for name, program in LIES.items():
         with tempfile.TemporaryDirectory(prefix="assay-bench-") as folder:
             plan = NetworkPlan(
@@ -242,9 +244,8 @@ def places(trace: Trace, operation: Operation) -> list[tuple[str, Place, int]]:
     value = Place(group, operation, row, slot)
     result = [(operation.name, value, section.elements(row, slot) - 1)]
     if section.statistic:
-        result += [
-            (f"{operation.name} statistic", Place(group, operation, row, 0), i) for i in (0, section.statistic - 1)
-        ]
+        statistic = Place(group, operation, row, 0)
+        result += [(f"{operation.name} statistic {i}", statistic, i) for i in (0, section.statistic - 1)]
     if operation is Operation.SOFTMAX:
         result.append((f"{operation.name} maximum", value, 0))
     return result

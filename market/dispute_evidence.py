@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from market.chain import Chain
 from market.contracts import Jobs, Registry
@@ -89,6 +90,14 @@ class Evidence:
         )
 
 
+class KnownAnswers(Protocol):
+    """Where evidence is looked up."""
+
+    def request(self, job_id: bytes) -> tuple[Request, tuple[int, ...]] | None: ...
+    def output(self, job_id: bytes, provider: str) -> Output | None: ...
+    def ids(self, job_id: bytes, provider: str) -> tuple[int, ...] | None: ...
+
+
 class Answers:
     """Public answers, collected from the events of Jobs: requests given inline, and outputs that were published.
 
@@ -145,7 +154,7 @@ def answers_of(chain: Chain, jobs: Jobs, job_id: bytes, start_block: int) -> Ans
 
 
 def evidence_of(
-    answers: Answers,
+    answers: KnownAnswers,
     jobs: Jobs,
     registry: Registry,
     job_id: bytes,

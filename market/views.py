@@ -74,7 +74,10 @@ class ReplicaView:
         return self.demander != ZERO_ADDRESS
 
     def dispute_end(self, job: JobView, dispute_window: int) -> int:
-        """Last second (unix) in which the bond of a replica that revealed can be disputed; the job is final."""
+        """Last second (unix) in which the bond of a replica that revealed can be disputed; the job is final. An
+        optimistic one is so only once that time is over."""
+        if job.mode is Mode.OPTIMISTIC:
+            return job.final_at
         return (self.demand_deadline or job.final_at) + dispute_window
 
 

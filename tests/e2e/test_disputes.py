@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 from assay.cli import app
 from client import JobResult
 from market.types import Mode
-from market.views import BondState
+from market.views import BondState, JobState
 from provider.config import Terms
 from tests.e2e.conftest import Market
 
@@ -53,6 +54,9 @@ class Command:
         )
         assert found == code, (result.output, result.exception)
         return result.stdout
+
+    def lines(self, *arguments: str) -> list[Any]:
+        return [json.loads(line) for line in self(*arguments, "--json", "--quiet").splitlines()]
 
     def json(self, *arguments: str, code: int = 0) -> Any:
         return json.loads(self(*arguments, "--json", code=code))
@@ -98,3 +102,47 @@ def test_dispute_auto_against_a_liar_slashes_it_and_says_what_was_won(
     shown = assay("dispute", "show", job)
     assert "guilty" in shown
     market.assert_vault_is_whole()
+
+
+def asked(market: Market, provider: str) -> JobResult:
+    """An optimistic answer: prompt and output are on chain, and it is not paid yet."""
+    with market.client() as client:
+        return client.run(
+            messages=QUESTION, max_output_tokens=6, mode=Mode.OPTIMISTIC, replicas=1, quorum=1, allow=(provider,)
+        )
+
+
+def test_watcher_leaves_right_answers_alone_and_has_a_wrong_one_slashed(
+    market: Market, assay: Command, tmp_path: Path
+) -> None:
+    honest = market.info.providers[0].address
+    liar = become(market, "stubborn")
+    right, wrong = asked(market, honest), asked(market, liar)
+    assert right.answer is not None
+    assert market.contracts.jobs.job(right.job_id).state is JobState.REVEALING
+    escrow = market.contracts.jobs.job(wrong.job_id).escrow
+    vault, token = market.contracts.vault, market.contracts.token.address
+    credit = vault.credit(token, market.info.client)
+    until(lambda: len(market.events("OutputPublished")) == 2)
+    lines = assay.lines("watch", "--once", "--rate", "1", "--budget", "1", "--poll", "0.2", "--yes")
+    ends = {line["job_id"]: line for line in lines if line["event"] == "audit"}
+    assert ends["0x" + right.job_id.hex()]["state"] == "right"
+    end = ends["0x" + wrong.job_id.hex()]
+    assert end["state"] == "guilty"
+    assert end["reward"] > 0
+    assert all(len(line["keyed_root"]) == 66 for line in ends.values())
+    assert [line["found"] for line in lines if line["event"] == "canary"] == [True]
+    job = market.contracts.jobs.job(wrong.job_id)
+    assert job.state is JobState.EXPIRED
+    assert vault.credit(token, market.info.client) >= credit + escrow  # the client, who is the watcher here, is whole
+    assert assay.lines("watch", "--once", "--rate", "1", "--budget", "1", "--yes") == []
+    market.network.anvil.increase_time(market.network.plan.dispute_window + 5)
+    until(lambda: market.contracts.jobs.job(right.job_id).state is JobState.SETTLED)
+    market.assert_vault_is_whole()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.1)
