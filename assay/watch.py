@@ -24,7 +24,6 @@ from market.disputes import Dispute, DisputeState
 from market.errors import AssayError, ContractError, MarketError
 from market.events import Follower
 from market.hashing import keccak256, tokens_root
-from market.settlement import Terms, price
 from market.types import Output
 from market.verification.challenger import Agrees, Over, Wait
 from market.views import BondState, ReplicaView
@@ -139,8 +138,7 @@ class Watch:
             return "unknown"
         rate = self._rules.rate
         if rate is None:
-            terms = Terms(replica.base_fee, replica.price_per_m_input, replica.price_per_m_output, 0, 0, 0)
-            payment = price(terms, evidence.request.input_tokens, evidence.output.output_tokens)
+            payment = replica.charge(self._jobs.job(evidence.subject_id))
             rate = self._rules.policy.rate(payment, replica.bond, self._share_bps)
         drawn = is_audited(self._store.secret, evidence.subject_id, evidence.output.output_hash, rate)
         return "drawn" if drawn else "skipped"

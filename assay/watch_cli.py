@@ -53,8 +53,8 @@ def watch(
 
     Needs the models' packs (--pack): answers of other models are passed over. With --json, one JSON object a line says
     what was audited, found and done. What was read, judged and spent is kept in the data folder, so that a watcher that
-    was killed goes on. Each audit leaves a root keyed to your address, which shows that it was made; canaries check this
-    machine.
+    was killed goes on. Each audit leaves a root keyed to your address, which shows that it was made; canaries check
+    this machine.
 
     Examples:
 

@@ -16,11 +16,9 @@ from eth_account.signers.local import LocalAccount
 from market.errors import BadSignature, WireError
 from market.hashing import tokens_root
 from market.models.errors import TextError
-from market.settlement import Terms as JobTerms
-from market.settlement import price
 from market.signing import Domain, sign, verify
 from market.types import Acceptance, Mode, Output, OutputAccess, Quote, Receipt, Request
-from market.views import JobState, JobView
+from market.views import JobState, ReplicaView
 from provider.catalogue import Catalogue
 from provider.chainside import Outlook
 from provider.errors import Refusal
@@ -270,18 +268,15 @@ class Desk:
             raise _not_settled(row.outcome)
         job = self._chain.job(row.job_id)
         if job is not None and job.mode is Mode.OPTIMISTIC and job.is_agreed and job.state is JobState.REVEALING:
-            return row.with_payment(paid=self._promised(row.job_id, job), final_at=self._chain.now())
+            return row.with_payment(paid=self._mine(row.job_id).charge(job), final_at=self._chain.now())
         if job is None or job.state != JobState.SETTLED:
             raise _not_settled("UNKNOWN" if job is None else job.state.name)
-        mine = next(r for r in self._chain.replicas(row.job_id) if r.provider.lower() == self._chain.address.lower())
+        mine = self._mine(row.job_id)
         self._kick(row.job_id)
         return row.with_payment(paid=mine.paid, final_at=job.final_at)
 
-    def _promised(self, job_id: bytes, job: JobView) -> int:
-        """What an optimistic answer will be paid once its window is over; it is given out before."""
-        mine = next(r for r in self._chain.replicas(job_id) if r.provider.lower() == self._chain.address.lower())
-        terms = JobTerms(mine.base_fee, mine.price_per_m_input, mine.price_per_m_output, 0, 0, 0)
-        return price(terms, job.input_tokens, mine.output_tokens)
+    def _mine(self, job_id: bytes) -> ReplicaView:
+        return next(r for r in self._chain.replicas(job_id) if r.provider.lower() == self._chain.address.lower())
 
     def _check_paid(self, job_id: bytes, paid: int, output: Output) -> None:
         """A majority of one's own accounts that agrees on nonsense must not get the honest answer for nothing.
