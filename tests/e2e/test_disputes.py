@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,13 +23,13 @@ from tests.e2e.conftest import Market
 
 ADVERSARIES = str(Path(__file__).resolve().parent.parent / "adversaries.py")
 QUESTION = [{"role": "user", "content": "hello"}]
-LAST = 1
+LIAR = 1
 
 
 @pytest.fixture(scope="module")
 def market(tmp_path_factory: pytest.TempPathFactory, tiny_pack: Path) -> Iterator[Market]:
     terms = Terms(bond=20_000_000)
-    running = Market.start(tmp_path_factory.mktemp("network"), tiny_pack, providers=2, terms=terms, reply_window=60)
+    running = Market.start(tmp_path_factory.mktemp("network"), tiny_pack, providers=3, terms=terms, reply_window=60)
     yield running
     running.network.stop()
 
@@ -58,6 +60,22 @@ class Command:
     def lines(self, *arguments: str) -> list[Any]:
         return [json.loads(line) for line in self(*arguments, "--json", "--quiet").splitlines()]
 
+    def until_killed(self, state: str, *arguments: str) -> list[Any]:
+        """Lines of the command as a process, which is killed as soon as one says that it got that far."""
+        command = [sys.executable, "-m", "assay", *arguments, "--json", "--quiet"]
+        found: list[Any] = []
+        with subprocess.Popen(
+            command, env=os.environ | self._environment, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                found.append(json.loads(line))
+                if found[-1].get("state") == state:
+                    break
+            process.kill()
+        assert found, "it said nothing"
+        return found
+
     def json(self, *arguments: str, code: int = 0) -> Any:
         return json.loads(self(*arguments, "--json", code=code))
 
@@ -79,9 +97,9 @@ def bought(market: Market, provider: str, folder: Path) -> tuple[JobResult, Path
     return result, receipt
 
 
-def become(market: Market, behaviour: str) -> str:
-    market.replace(LAST, (sys.executable, ADVERSARIES, behaviour))
-    return market.info.providers[LAST].address
+def become(market: Market, behaviour: str, index: int = LIAR) -> str:
+    market.replace(index, (sys.executable, ADVERSARIES, behaviour))
+    return market.info.providers[index].address
 
 
 @pytest.mark.parametrize(("behaviour", "fault"), [("liar", "OUTPUT"), ("stubborn", "ELEMENT")])
@@ -124,7 +142,8 @@ def test_watcher_leaves_right_answers_alone_and_has_a_wrong_one_slashed(
     vault, token = market.contracts.vault, market.contracts.token.address
     credit = vault.credit(token, market.info.client)
     until(lambda: len(market.events("OutputPublished")) == 2)
-    lines = assay.lines("watch", "--once", "--rate", "1", "--budget", "1", "--poll", "0.2", "--yes")
+    lines = assay.until_killed("disputed", "watch", "--rate", "1", "--budget", "1", "--poll", "0.2", "--yes")
+    lines += assay.lines("watch", "--once", "--rate", "1", "--budget", "1", "--poll", "0.2", "--yes")
     ends = {line["job_id"]: line for line in lines if line["event"] == "audit"}
     assert ends["0x" + right.job_id.hex()]["state"] == "right"
     end = ends["0x" + wrong.job_id.hex()]
@@ -138,6 +157,21 @@ def test_watcher_leaves_right_answers_alone_and_has_a_wrong_one_slashed(
     assert assay.lines("watch", "--once", "--rate", "1", "--budget", "1", "--yes") == []
     market.network.anvil.increase_time(market.network.plan.dispute_window + 5)
     until(lambda: market.contracts.jobs.job(right.job_id).state is JobState.SETTLED)
+    market.assert_vault_is_whole()
+
+
+def test_one_outsider_beats_a_majority_that_colludes(market: Market, assay: Command) -> None:
+    liars = {become(market, "stubborn", index).lower() for index in (1, 2)}
+    document = assay.json("job", "post", "hello", "--max-output-tokens", "4", "--quiet", "--yes")
+    roles = {replica["address"]: replica["role"] for replica in document["providers"]}
+    assert {provider for provider, role in roles.items() if role == "agreed"} == liars
+    checks = {check["provider"]: check for check in document["checks"]}
+    assert {provider for provider, check in checks.items() if check["right"] is False} == liars
+    for provider in liars:
+        assert checks[provider]["dispute"]["verdict"] == "GUILTY", checks[provider]
+    job_id = bytes.fromhex(document["job_id"][2:])
+    bonds = {r.provider.lower(): r.bond_state for r in market.contracts.jobs.replicas(job_id)}
+    assert {provider for provider, bond in bonds.items() if bond is BondState.SLASHED} == liars
     market.assert_vault_is_whole()
 
 
