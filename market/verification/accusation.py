@@ -109,7 +109,10 @@ def accuse_output(accuser: Accuser, claim: Claim) -> OutputAccusation | None:
     For a trace whose root is the honest one; else its elements are accused. Raises ValueError for a sampler without a
     step.
     """
-    trace, logits = accuser.trace, accuser.trace.logits()
+    trace = accuser.trace
+    if not has_output_step(claim, trace.geometry.shape.vocabulary):
+        raise ValueError(f"sampler {claim.sampler} with these filters has no step")
+    logits = trace.logits()
     for position, output in enumerate(trace.output_ids):
         rival = _winner(claim, logits[position].tolist(), position)
         if rival != output:
@@ -130,8 +133,6 @@ def accuse_token(accuser: Accuser, position: int, output: int, rival: int) -> Ou
 
 
 def _winner(claim: Claim, logits: Sequence[int], position: int) -> int:
-    if not has_output_step(claim):
-        raise ValueError(f"sampler {claim.sampler} with these filters has no step")
     if claim.sampler == 0 or claim.temperature_q16 == 0:
         return int(np.argmax(np.asarray(logits)))
     return max(range(len(logits)), key=lambda token: (key(claim, logits[token], token, position), -token))

@@ -13,6 +13,7 @@ from market.inference.reference_sampling import draw, gumbel, token_hash
 from market.verification.structs import Claim
 
 GREEDY, SEEDED = 0, 1
+ALL = 65536  # top_p_q16 that leaves everything
 
 
 def rsr(x: int, shift: int) -> int:
@@ -64,17 +65,15 @@ class Exponential:
         return (x * (2**30 - sigmoid if x < 0 else sigmoid) + 2**29) >> 30
 
 
-def has_output_step(claim: Claim) -> bool:
+def has_output_step(claim: Claim, vocabulary: int) -> bool:
     """Whether two logits tell a wrong token under the claim's sampler."""
     if claim.sampler == GREEDY or (claim.sampler == SEEDED and claim.temperature_q16 == 0):
         return True
-    return claim.sampler == SEEDED and claim.top_k == 0 and claim.top_p_q16 == 65536
+    return claim.sampler == SEEDED and claim.top_p_q16 == ALL and (claim.top_k == 0 or claim.top_k >= vocabulary)
 
 
 def key(claim: Claim, logit: int, token: int, position: int) -> int:
-    """What the id of an output position has to be largest in. Raises ValueError for a sampler without a step."""
-    if not has_output_step(claim):
-        raise ValueError(f"sampler {claim.sampler} with top-k or top-p has no step")
+    """What the id of an output position has to be largest in, under a sampler with a step."""
     if claim.sampler == GREEDY or claim.temperature_q16 == 0:
         return logit
     start = draw(claim.seed, position) % 2**64

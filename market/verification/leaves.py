@@ -105,8 +105,10 @@ def _scores(section: Section, elements: AnyArray, strict: bool) -> Payloads:
     """[p, head, u] → leaves of 64 scores, the last of a row up to the position itself."""
     positions, heads, length = elements.shape
     seen = np.arange(length) <= np.arange(positions)[:, None]
-    masked = np.where(seen[:, None, :], elements, 0)
-    data = big_endian(masked.reshape(positions, heads, -1, CHUNK), section.size, strict)
+    data = np.empty((positions, heads, length // CHUNK, CHUNK * section.size), dtype=np.uint8)
+    for head in range(heads):  # one at a time: at full context the scores take hundreds of megabytes
+        masked = np.where(seen, elements[:, head], 0).reshape(positions, -1, CHUNK)
+        data[:, head] = big_endian(masked, section.size, strict)
     counts = np.clip(np.arange(positions)[:, None] + 1 - CHUNK * np.arange(length // CHUNK), 0, CHUNK)
     return _blocked(section, data, ((counts * section.size + 31) // 32 * 32)[:, None])
 
@@ -124,5 +126,8 @@ def _softmax(section: Section, elements: AnyArray) -> Payloads:
 
 
 def _mix_sum(section: Section, elements: AnyArray, strict: bool) -> Payloads:
-    data = big_endian(elements, section.size, strict)
+    positions, heads, blocks, size = elements.shape
+    data = np.empty((positions, heads, blocks, size * section.size), dtype=np.uint8)
+    for head in range(heads):
+        data[:, head] = big_endian(elements[:, head], section.size, strict)
     return _blocked(section, data, np.full((1, 1, 1), data.shape[3]))

@@ -1,7 +1,7 @@
 """The heavy operations of a layer: the engine's kernels in C where they are, else numpy with float32 planes.
 
-Both are exact (docs/numerics.md, section 6.1). A provider's kernel was proved when its engine started; the tests
-compare all of them with the reference.
+Both are exact (docs/numerics.md, section 6.1). A provider takes the kernel that was proved when its engine started;
+whoever runs no engine takes ``Products.proved``, so that nobody is accused because of a processor's flaw.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from market.inference.model import AnyArray, Int64Array, Linear, Tables
+from market.inference.errors import SelfTestError
+from market.inference.model import AnyArray, Int64Array, IntegerModel, Linear, Tables
 from market.inference.native import library as native
+from market.inference.native import selftest
 from market.verification.exact import Exponential, narrowed, shift_round
 
 ROWS = 4096  # rows of a matrix at once, where they are widened to float32 or the result is narrowed
@@ -35,6 +37,19 @@ class Products:
         self._threads = threads or len(os.sched_getaffinity(0))
         self._pool = ThreadPoolExecutor(self._threads, "assay-products")
         self._matrices: dict[int, tuple[Linear, native.Matrix]] = {}  # with the sums of their rows; 4 bytes a row
+
+    @classmethod
+    def proved(cls, model: IntegerModel, threads: int | None = None) -> Products:
+        """With the fastest kernel that passes the engine's own test of products and activation on this model."""
+        for name in native.supported():
+            kernel = native.Kernel(native.library(), name)
+            try:
+                selftest.check_matrices(kernel, model)
+                selftest.check_rows(kernel, model)
+            except SelfTestError:
+                continue
+            return cls(name, threads)
+        return cls("numpy", threads)
 
     def linear(self, matrix: Linear, q: Int64Array, shift: Int64Array) -> Int64Array:
         """Section 3.4: q [T, K] int16-valued with shifts [T, 1] → [T, N]."""

@@ -64,11 +64,13 @@ class Step:
         return _Case(self._shape, self._layers, claim, root, accusation).is_wrong()
 
     def is_output_wrong(self, claim: Claim, root: bytes, accusation: OutputAccusation) -> bool:
-        """``IJudge.isOutputWrong``. Raises OpeningError where that reverts."""
+        """``IJudge.isOutputWrong``. Raises OpeningError where that reverts, or ValueError: the sampler has no step."""
+        if not a.has_output_step(claim, self._shape.vocabulary):
+            raise ValueError(f"sampler {claim.sampler} with these filters has no step")
         geometry, position = geometry_of(self._shape, claim), accusation.position
         output, rival = accusation.output, accusation.rival
-        if not 0 <= position < claim.output_tokens or output == rival:
-            raise OpeningError(f"no rival {rival} at output position {position}")
+        if not 0 <= position < claim.output_tokens:
+            raise OpeningError(f"there is no output position {position}")
         check_tokens(claim, TokensWord(True, position), accusation.ids)
         if token_in(accusation.ids.payload, position) != output:
             raise OpeningError(f"the id at output position {position} is not {output}")

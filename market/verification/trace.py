@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import numpy as np
@@ -25,6 +25,7 @@ from market.verification.tree import Keccak, Payloads, SectionTree, empty, fold
 
 GROUPS_KEPT = 2
 SECTIONS_KEPT = 8
+OVERLAPPED_POSITIONS = 768  # above, a layer is hashed before the next one is computed: half the memory
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -109,24 +110,30 @@ class Trace:
         """Residuals and the roots of all sections, the first time."""
         if self._upper:
             return
-        geometry = self.geometry
+        geometry, self._residuals = self.geometry, []
         section_roots: list[list[bytes]] = []
         with ThreadPoolExecutor(1, "assay-trace") as pool:
             pending: list[Future[list[bytes]]] = []
             for group in range(geometry.groups):
+                if geometry.positions > OVERLAPPED_POSITIONS:
+                    wait(pending)
                 values = self._compute(group)
                 if group < geometry.groups - 1:
                     self._residuals.append(layers.residual(values).copy())
                 # one at a time, so that the values of no more than two groups are ever there
                 section_roots += [future.result() for future in pending]
                 pending = [pool.submit(self._hash_group, group, values)]
+                del values
             section_roots += [future.result() for future in pending]
         roots = [fold(sections)[-1][0] for sections in section_roots]
         roots += [empty(0)] * ((1 << geometry.group_bits) - len(roots))
         self._section_roots, self._upper = section_roots, fold(roots)
 
     def _hash_group(self, group: int, values: LayerValues) -> list[bytes]:
-        roots = [self._make_tree(group, op, self._make_payloads(group, op, values)).root for op in values]
+        roots = []
+        for operation in list(values):
+            roots.append(self._make_tree(group, operation, self._make_payloads(group, operation, values)).root)
+            del values[operation]
         return roots + [empty(0)] * ((1 << OPERATION_BITS) - len(roots))
 
     def _compute(self, group: int) -> LayerValues:

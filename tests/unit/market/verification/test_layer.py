@@ -179,3 +179,7 @@ def test_logits_beyond_int32_are_refused(tiny: Setting, products: Products) -> N
     q = np.full((2, 72), 32639, dtype=np.int64)
     with pytest.raises(OverflowError, match="does not fit 4 bytes"):
         products.linear_into(matrix, q, np.zeros((2, 1), dtype=np.int64), np.empty((2, 288), dtype=np.int32))
+
+
+def test_proved_products_take_the_fastest_kernel_that_passes(tiny: Setting) -> None:
+    assert Products.proved(tiny.model).kernel == KERNELS[0]

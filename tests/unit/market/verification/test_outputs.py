@@ -83,7 +83,7 @@ def test_of_equal_logits_the_lower_id_wins(tiny: Setting) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"top_k": 5}, {"top_p_q16": 60000}, {"sampler": 2}], ids=["top-k", "top-p", "chain's seed"]
+    "change", [{"top_k": 287}, {"top_p_q16": 60000}, {"sampler": 2}], ids=["top-k", "top-p", "chain's seed"]
 )
 def test_samplers_without_a_step_are_refused(tiny: Setting, change: dict[str, int]) -> None:
     claim: Claim = dataclasses.replace(tiny.claim(1, 65536, SEED), **change)
@@ -95,6 +95,17 @@ def test_samplers_without_a_step_are_refused(tiny: Setting, change: dict[str, in
         tiny.step.is_output_wrong(claim, tiny.honest.root(), accusation)
 
 
+def test_an_id_does_not_beat_itself(tiny: Setting) -> None:
+    accusation = accuse_token(accuser_of(tiny), 3, tiny.output_ids[3], tiny.output_ids[3])
+    assert not tiny.step.is_output_wrong(tiny.claim(), tiny.honest.root(), accusation)
+
+
+def test_a_top_k_of_everything_is_none(tiny: Setting) -> None:
+    base = answered(tiny, 1, 65536)
+    claim = dataclasses.replace(base.claim(1, 65536, SEED), top_k=288)
+    assert accuse_output(accuser_of(base), claim) is None
+
+
 def test_output_openings_that_do_not_hold(tiny: Setting) -> None:
     claim, root = tiny.claim(), tiny.honest.root()
     good = accuse_output(accuser_of(tiny), claim)
@@ -103,7 +114,6 @@ def test_output_openings_that_do_not_hold(tiny: Setting) -> None:
         dataclasses.replace(good, position=good.position + 1),
         dataclasses.replace(good, position=12),
         dataclasses.replace(good, output=good.output + 1),
-        dataclasses.replace(good, rival=good.output),
         dataclasses.replace(good, rival=288),
         dataclasses.replace(good, output_logits=good.ids),
         dataclasses.replace(good, ids=dataclasses.replace(good.ids, payload=bytes(32))),
