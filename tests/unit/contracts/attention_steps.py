@@ -19,7 +19,7 @@ LOW = [int(x) for x in tables.exp2(16)]
 MULTIPLIERS = {size: tables.score_multiplier(size) for size in (16, 32, 48, 64)}
 CACHE_LIMIT = 32767
 FAR = 31 << 16
-LENGTHS = [1, 2, 63, 64, 65, 127, 128, 129, 191, 200, 2047]
+LENGTHS = [1, 2, 63, 64, 65, 127, 128, 129, 191, 200, 2047, 4095]
 INT32 = 2**31 - 1
 INT40 = 2**39 - 1
 
@@ -41,7 +41,7 @@ def make_forest(random: Random) -> Forest:
     positions = random.choice(LENGTHS) if random.random() < 0.7 else random.randint(1, 300)
     shape = Shape(
         vocabulary=random.choice([300, 49152]),
-        context=random.choice([positions + 1, 2048, 4096]),
+        context=random.choice([c for c in (positions + 1, 2048, 4096) if c > positions]),
         hidden=random.choice([64, 100, 576]),
         feed_forward=random.choice([64, 100, 130, 256]),
         layers=random.choice([1, 2, 5, 30]),

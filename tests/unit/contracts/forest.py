@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from market.verification.geometry import TABLE_ENTRIES, Geometry, Node, Place, WeightGeometry, number_of, padded
-from market.verification.structs import Accusation, LayerFormat, Opening, Shape
+from market.verification.structs import Accusation, Claim, LayerFormat, Opening, Shape
 from tests.unit.contracts.claims import NOISE, Tree, pack
 
 
@@ -76,6 +76,13 @@ class Forest:
 
     def _table(self, leaf: int) -> Node:
         return Node(self.weights.table_depth, leaf)
+
+    def claim(self) -> Claim:
+        zero = bytes(32)
+        return Claim(
+            *("0x" + "22" * 20, zero, "0x" + "33" * 20, NOISE, zero, self.tables.root, NOISE, NOISE),
+            *(self.input_tokens, self.output_tokens, 0, 0, 0, 0, zero),
+        )
 
     def context(self, **roots: bytes) -> tuple[Any, ...]:
         """`Context` of contracts/libraries/TraceTree.sol; the judge fills in the claimed element."""

@@ -14,6 +14,7 @@ import pytest
 
 from market.hashing import keccak256
 from market.verification.geometry import CHUNK, Place
+from market.verification.step import Step as PythonStep
 from market.verification.structs import Accusation, LayerFormat, Opening, Shape
 from tests.unit.contracts.abi import Contract, Revert
 from tests.unit.contracts.artefacts import artefacts
@@ -79,16 +80,19 @@ def refused(harness: Contract, step: Step, accusation: Accusation | None = None,
     return error.value
 
 
-def off_by_one(step: Step) -> list[int]:
-    """Towards zero, where the type surely has it; away from zero where that is all there is."""
-    return step.altered(-1 if step.values[step.element] > 0 else 1)
+def off_by_one(step: Step, by: int = 1) -> list[int]:
+    """The other way where the type ends."""
+    section = step.forest.geometry.section(step.place.group, step.place.operation)
+    limit = 1 << (8 * section.element_size(step.place.slot) - 1)
+    return step.altered(by if -limit <= step.values[step.element] + by < limit else -by)
 
 
 def check_value(harness: Contract, make: Make, seed: int) -> None:
-    step = make(Random(seed))
+    random = Random(seed)
+    step = make(random)
     step.claim()
     assert not is_wrong(harness, step), seed
-    step.claim(off_by_one(step))
+    step.claim(off_by_one(step, random.choice([1, -1])))
     assert is_wrong(harness, step), seed
 
 
@@ -167,6 +171,20 @@ def case(name: str, wanted: Callable[[Step], bool] = lambda _: True) -> Step:
             step.claim()
             return step
     raise AssertionError(name)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_steps_in_python_say_the_same(harness: Contract, name: str) -> None:
+    """market/verification judges what it is about to send: honest elements and their neighbours."""
+    for seed in range(20):
+        step = STEPS[name](Random(seed))
+        shape, layers = step.forest.shape, [step.forest.layer] * step.forest.shape.layers
+        for values in (step.values, off_by_one(step)):
+            step.claim(values)
+            claim = step.forest.claim()
+            accusation = step.accusation()
+            twin = PythonStep(shape, layers).is_wrong(claim, step.forest.trace.root, accusation)
+            assert twin == is_wrong(harness, step, accusation), seed
 
 
 # ---- maxima
