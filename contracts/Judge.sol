@@ -153,7 +153,8 @@ contract Judge is IJudge {
         context.outputTokens = claim.outputTokens;
     }
 
-    /// @dev The limits that geometry and steps rely on; the bounds of numerics, section 6, are proved when packing.
+    /// @dev The limits that geometry and steps rely on, as far as they follow from shapes. Sums and scores fit their types
+    /// by these; that everything else does depends on the weights and is proved when packing (numerics, section 6).
     function _needLimits(Shape calldata shape, LayerFormat[] calldata layers) private pure {
         bool sized = shape.vocabulary != 0 && shape.context != 0 && shape.context <= 4096 && shape.hidden != 0
             && shape.hidden <= 2048 && shape.feedForward != 0 && shape.feedForward <= 2048;
@@ -163,11 +164,15 @@ contract Judge is IJudge {
         bool constant_ = shape.epsilon != 0 && (!shape.tied || shape.headExponent == shape.embeddingExponent);
         // INVARIANT: a program beyond the limits of docs/disputes.md is judged by nobody
         if (!sized || !headed || !layered || !constant_) revert ProgramBeyondLimits();
+        uint256 largest = uint256(shape.headSize) * uint256(32_767 ** 2) * shape.scoreMultiplier;
         for (uint256 i; i < layers.length; ++i) {
             LayerFormat calldata format = layers[i];
             if (format.queryFraction > 15 || format.keyFraction > 15 || format.valueFraction > 15) {
                 revert ProgramBeyondLimits();
             }
+            // INVARIANT: every score of an honest provider fits an int40
+            uint256 shift = uint256(format.queryFraction) + format.keyFraction + 2;
+            if ((largest + (1 << (shift - 1))) >> shift >= 1 << 39) revert ProgramBeyondLimits();
         }
     }
 

@@ -2,9 +2,10 @@
 pragma solidity 0.8.37;
 
 import {Hashes} from "@openzeppelin/contracts/utils/cryptography/Hashes.sol";
+import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 
 import {LayerFormat, Shape} from "../interfaces/Trace.sol";
-import {ModelTrees, Tensor} from "./ModelTrees.sol";
+import {ModelTrees} from "./ModelTrees.sol";
 import {Openings} from "./Openings.sol";
 
 /// @title The root of a llama program, leaf by leaf from its shapes (docs/numerics.md, section 7.2)
@@ -28,6 +29,7 @@ library ProgramRoot {
         uint256[10] leaf;
         bytes32[] level; // leaf hashes, zeros up to a power of two
         uint256 count;
+        uint256 nextWeightLeaf; // operations have their tensors in the order of the weight tree
     }
 
     function build(Shape memory shape, LayerFormat[] memory layers) internal pure returns (bytes32) {
@@ -36,25 +38,28 @@ library ProgramRoot {
         builder.level = new bytes32[](1 << Openings.bitsFor(operations));
         builder.leaf[CHUNK_LENGTH] = CHUNK;
 
-        _matrix(builder, 1, ModelTrees.embedding(shape), shape.embeddingExponent);
+        _matrix(builder, 1, shape.vocabulary, shape.hidden, shape.embeddingExponent);
         for (uint256 i; i < layers.length; ++i) {
             builder.leaf[LAYER] = i;
-            _attention(builder, shape, layers[i], i);
-            _feedForward(builder, shape, layers[i], i);
+            _attention(builder, shape, layers[i]);
+            _feedForward(builder, shape, layers[i]);
         }
         builder.leaf[LAYER] = 0;
-        _norm(builder, 19, ModelTrees.outputNorm(shape), shape.epsilon);
-        _matrix(builder, 20, ModelTrees.head(shape), shape.headExponent);
+        _norm(builder, 19, shape);
+        if (shape.tied) builder.nextWeightLeaf = 0;
+        _matrix(builder, 20, shape.vocabulary, shape.hidden, shape.headExponent);
         _add(builder, 21, 1, shape.vocabulary);
         return _root(builder.level);
     }
 
-    function _attention(Builder memory builder, Shape memory shape, LayerFormat memory format, uint256 i) private pure {
+    function _attention(Builder memory builder, Shape memory shape, LayerFormat memory format) private pure {
         uint256[10] memory leaf = builder.leaf;
-        _norm(builder, 2, ModelTrees.ofLayer(shape, i, ModelTrees.ATTENTION_NORM), shape.epsilon);
-        _matrix(builder, 3, ModelTrees.ofLayer(shape, i, ModelTrees.QUERY), format.query);
-        _matrix(builder, 4, ModelTrees.ofLayer(shape, i, ModelTrees.KEY), format.key);
-        _matrix(builder, 5, ModelTrees.ofLayer(shape, i, ModelTrees.VALUE), format.value);
+        uint256 wide = uint256(shape.heads) * shape.headSize;
+        uint256 narrow = uint256(shape.kvHeads) * shape.headSize;
+        _norm(builder, 2, shape);
+        _matrix(builder, 3, wide, shape.hidden, format.query);
+        _matrix(builder, 4, narrow, shape.hidden, format.key);
+        _matrix(builder, 5, narrow, shape.hidden, format.value);
         leaf[FRACTION_BITS] = format.queryFraction;
         _add(builder, 6, shape.heads, shape.headSize);
         leaf[FRACTION_BITS] = format.keyFraction;
@@ -67,32 +72,33 @@ library ProgramRoot {
         _add(builder, 10, shape.heads, shape.context);
         leaf[FRACTION_BITS] = format.valueFraction;
         _add(builder, 11, shape.heads, shape.headSize);
-        _add(builder, 12, 1, uint256(shape.heads) * shape.headSize);
-        Tensor memory output = ModelTrees.ofLayer(shape, i, ModelTrees.ATTENTION_OUTPUT);
-        _matrix(builder, 13, output, format.attentionOutput);
+        _add(builder, 12, 1, wide);
+        _matrix(builder, 13, shape.hidden, wide, format.attentionOutput);
     }
 
-    function _feedForward(Builder memory builder, Shape memory shape, LayerFormat memory format, uint256 i)
+    function _feedForward(Builder memory builder, Shape memory shape, LayerFormat memory format) private pure {
+        _norm(builder, 14, shape);
+        _matrix(builder, 15, shape.feedForward, shape.hidden, format.gate);
+        _matrix(builder, 16, shape.feedForward, shape.hidden, format.up);
+        _add(builder, 17, 1, shape.feedForward);
+        _matrix(builder, 18, shape.hidden, shape.feedForward, format.down);
+    }
+
+    function _matrix(Builder memory builder, uint256 kind, uint256 rows, uint256 columns, uint256 exponent)
         private
         pure
     {
-        _norm(builder, 14, ModelTrees.ofLayer(shape, i, ModelTrees.FEED_FORWARD_NORM), shape.epsilon);
-        _matrix(builder, 15, ModelTrees.ofLayer(shape, i, ModelTrees.GATE), format.gate);
-        _matrix(builder, 16, ModelTrees.ofLayer(shape, i, ModelTrees.UP), format.up);
-        _add(builder, 17, 1, shape.feedForward);
-        _matrix(builder, 18, ModelTrees.ofLayer(shape, i, ModelTrees.DOWN), format.down);
-    }
-
-    function _matrix(Builder memory builder, uint256 kind, Tensor memory tensor, uint256 exponent) private pure {
-        builder.leaf[FIRST_WEIGHT_LEAF] = tensor.firstLeaf;
+        builder.leaf[FIRST_WEIGHT_LEAF] = builder.nextWeightLeaf;
         builder.leaf[EXPONENT] = exponent;
-        _add(builder, kind, tensor.rows, tensor.columns);
+        builder.nextWeightLeaf += rows;
+        _add(builder, kind, rows, columns);
     }
 
-    function _norm(Builder memory builder, uint256 kind, Tensor memory tensor, uint256 epsilon) private pure {
-        builder.leaf[FIRST_WEIGHT_LEAF] = tensor.firstLeaf;
-        builder.leaf[CONSTANT] = epsilon;
-        _add(builder, kind, 1, tensor.columns);
+    function _norm(Builder memory builder, uint256 kind, Shape memory shape) private pure {
+        builder.leaf[FIRST_WEIGHT_LEAF] = builder.nextWeightLeaf;
+        builder.leaf[CONSTANT] = shape.epsilon;
+        builder.nextWeightLeaf += Math.ceilDiv(shape.hidden, ModelTrees.GAINS);
+        _add(builder, kind, 1, shape.hidden);
     }
 
     /// @dev Adds the leaf and clears what is particular to it.

@@ -17,6 +17,7 @@ from tests.gas.anvil import AnvilChain, anvil
 from tests.unit.contracts.abi import Contract
 from tests.unit.contracts.artefacts import artefacts
 from tests.unit.contracts.claims import Ground, deploy_judge
+from tests.unit.contracts.step_cases import LARGEST as LARGEST_PROGRAM
 from tests.unit.contracts.step_cases import SHAPES, formats
 
 SMOLLM2 = SHAPES[3]
@@ -187,7 +188,21 @@ def measure() -> dict[int, dict[str, Cost]]:
     return costs
 
 
+def acceptance() -> dict[str, int]:
+    """Gas of accepting SmolLM2's program, and the largest program there can be."""
+    with anvil() as url:
+        chain = AnvilChain(list(artefacts().values()), url)
+        judge = deploy_judge(chain)
+        gas = {}
+        for name, shape in (("SmolLM2-135M", SMOLLM2), ("254 layers", LARGEST_PROGRAM)):
+            judge.acceptProgram(shape.values(), [layer.values() for layer in formats(shape)], sender=SENDER)
+            gas[name] = chain.gas_used
+    return gas
+
+
 def main() -> None:
+    for name, gas in acceptance().items():
+        print(f"acceptProgram, {name}: {gas:,}")
     for tokens, costs in measure().items():
         print(f"{tokens} tokens               calldata  executed     floor       gas")
         for name, cost in costs.items():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.gas.steps import LENGTHS, Cost, measure
+from tests.gas.steps import LENGTHS, Cost, acceptance, measure
 
 BAR = 500_000
+TRANSACTION = 1 << 24  # the most gas that a transaction may have (EIP-7825)
 
 
 @pytest.fixture(scope="module")
@@ -23,3 +24,7 @@ def test_no_step_costs_more_than_the_bar(costs: dict[int, dict[str, Cost]], toke
 def test_calldata_is_what_a_step_costs(costs: dict[int, dict[str, Cost]], tokens: int) -> None:
     """Where EIP-7623 holds, execution costs next to nothing beside the openings."""
     assert {name: cost for name, cost in costs[tokens].items() if cost.executed > 1.1 * cost.floor} == {}
+
+
+def test_largest_program_is_accepted_in_one_transaction() -> None:
+    assert max(acceptance().values()) < TRANSACTION

@@ -33,10 +33,10 @@ _WIDTH = {Op.VALUE: 16, Op.ATTENTION_OUTPUT: 48, Op.DOWN: 48}  # bits of an elem
 
 @cache
 def formats(shape: Shape) -> tuple[LayerFormat, ...]:
-    """Different numbers in each layer and field."""
+    """Different numbers in each layer and field; query and key so that scores fit their type."""
     random = Random(shape.vocabulary)
     return tuple(
-        LayerFormat(*(random.randint(16, 62) for _ in range(7)), *(random.randint(0, 15) for _ in range(3)))
+        LayerFormat(*(random.randint(16, 62) for _ in range(7)), *(random.randint(low, 15) for low in (8, 8, 0)))
         for _ in range(shape.layers)
     )
 

@@ -27,7 +27,7 @@ from tests.unit.contracts.claims import deploy_judge
 from tests.unit.contracts.revm import RevmChain
 
 PROMPT, OUTPUTS = 67, 5  # two blocks of positions
-FEW, MANY = 3, 60
+FEW, MANY = 2, 60
 
 
 @dataclass

@@ -137,6 +137,18 @@ def test_fraction_bits_beyond_15_are_refused(judge: Contract, name: str) -> None
     assert refused(lambda: accept(judge, TINY, layers)) == ("ProgramBeyondLimits", {})
 
 
+def test_program_with_scores_that_their_type_does_not_hold_is_refused(judge: Contract) -> None:
+    """The largest dot product, times μ, shifted by fq + fk + 2, against int40."""
+    layers = tuple(replace(layer, query_fraction=8, key_fraction=8) for layer in LAYERS)
+    dot, shift = TINY.head_size * 32_767**2, 8 + 8 + 2
+    most = (2**39 * 2**shift - 2 ** (shift - 1) - 1) // dot
+    fits, beyond = (replace(TINY, score_multiplier=multiplier) for multiplier in (most, most + 1))
+    assert accept(judge, fits, layers) == root_of(fits, layers)
+    assert refused(lambda: accept(judge, beyond, layers)) == ("ProgramBeyondLimits", {})
+    wider = replace(layers[1], query_fraction=7)
+    assert refused(lambda: accept(judge, fits, (layers[0], wider))) == ("ProgramBeyondLimits", {})
+
+
 @pytest.mark.parametrize("layers", [0, 255])
 def test_count_of_layers_beyond_the_limits_is_refused(judge: Contract, layers: int) -> None:
     shape = replace(TINY, layers=layers)
