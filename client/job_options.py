@@ -153,6 +153,8 @@ def check_options(options: JobOptions, limits: ChainLimits) -> None:
         raise BadRequest(f"Mode {options.mode.name.lower()} is not built yet.", hint=f"Built: {built}.")
     if options.mode is not Mode.QUORUM and (n, k) != (1, 1):
         raise BadRequest(f"Mode {options.mode.name.lower()} takes 1 replica and quorum 1, not {n} and {k}.")
+    if options.mode is Mode.OPTIMISTIC and (options.top_k or options.top_p not in (None, 1, "1")):
+        raise BadRequest("An answer chosen by top-k or top-p cannot be judged: mode optimistic takes neither.")
     if options.mode is Mode.QUORUM and not (2 <= k <= n <= limits.max_replicas and 2 * k > n):
         raise BadRequest(
             f"A quorum of {k} of {n} is none: it takes 2 ≤ k ≤ n ≤ {limits.max_replicas} and 2k > n.",

@@ -235,7 +235,7 @@ class Challenger:
 
     def _output_move(self, descent: Descent) -> Move | None:
         found = self.wrong_output()
-        if found is None or not has_output_step(self._claim):
+        if found is None or not has_output_step(self._claim, self.geometry.shape.vocabulary):
             return None
         position, output, rival = found
         try:
