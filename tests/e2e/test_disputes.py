@@ -162,7 +162,9 @@ def test_watcher_leaves_right_answers_alone_and_has_a_wrong_one_slashed(
 
 def test_one_outsider_beats_a_majority_that_colludes(market: Market, assay: Command) -> None:
     liars = {become(market, "stubborn", index).lower() for index in (1, 2)}
-    document = assay.json("job", "post", "hello", "--max-output-tokens", "4", "--quiet", "--yes")
+    document = assay.json(
+        "job", "post", "hello", "--max-output-tokens", "4", "--quote-timeout", "20", "--quiet", "--yes"
+    )
     roles = {replica["address"]: replica["role"] for replica in document["providers"]}
     assert {provider for provider, role in roles.items() if role == "agreed"} == liars
     checks = {check["provider"]: check for check in document["checks"]}
