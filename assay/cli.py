@@ -30,6 +30,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": ("assay.demo_cli", "app", "A whole job on a fresh local chain, then one with a liar."),
     "quote": ("client.cli", "quote_app", "Ask providers for prices; no money moves."),
     "job": ("client.cli", "job_app", "Post, list, show, watch or cancel jobs."),
+    "dispute": ("assay.dispute_cli", "app", "Dispute an answer on chain, or defend one."),
+    "watch": ("assay.watch_cli", "app", "Compute public answers again and dispute what is wrong."),
     "key": ("market.key_cli", "app", "Make, import and show your encrypted key."),
     "balance": ("client.cli", "balance_app", "What you hold, owe and may withdraw."),
     "withdraw": ("client.cli", "withdraw_app", "Take your credit out of the vault."),

@@ -27,7 +27,9 @@ from market.contracts import Token
 from market.deployment import Deployment, DeploymentParameters, deploy
 from market.errors import AssayError, ConfigError
 from market.files import write_atomically
+from market.judging import acceptances
 from market.keystore import load_account, save_account
+from market.models.pack import load_pack
 from market.transactions import Transactions
 from provider.config import Prices, Terms
 from provider.config_file import Choices, write
@@ -52,7 +54,7 @@ class NetworkPlan:
         providers: how many agents, 1 to 7.
         block_time: seconds between blocks; None mines every transaction at once.
         threads: CPU threads of each agent.
-        dispute_window: seconds a revealed bond stays locked.
+        dispute_window: seconds a revealed bond stays locked; reply_window: to give a reply in a dispute.
         max_bond: most that an agent locks in a job it is drawn for, base units; 0 = they work for quotes only.
         queue: jobs that an agent takes on at a time.
         substitutes: index of a provider → command that runs instead of the agent, with the same arguments (tests and
@@ -66,6 +68,7 @@ class NetworkPlan:
     port: int = 0
     threads: int = 1
     dispute_window: int = 600
+    reply_window: int = 120
     tokens_each: int = 1_000_000 * 10**6
     stake_each: int = 100_000 * 10**6
     prices: Prices = field(default_factory=lambda: Prices(base_fee=1_000, per_m_input=200_000, per_m_output=600_000))
@@ -249,8 +252,13 @@ class LocalNetwork:
         transactions = Transactions(chain, deployer, directory / "deployer.sqlite")
         try:
             cap = self.plan.tokens_each * (MAX_PROVIDERS + 1)  # so that nobody alone can fill the vault
-            parameters = DeploymentParameters(dispute_window=self.plan.dispute_window, cap=cap)
+            parameters = DeploymentParameters(
+                dispute_window=self.plan.dispute_window, reply_window=self.plan.reply_window, cap=cap
+            )
             deployment = deploy(chain, transactions, parameters=parameters, on_step=self._count_gas)
+            for pack in map(load_pack, self.plan.packs):
+                for call in acceptances(chain, deployment.judge, pack.roots, pack.program, pack.model.tables):
+                    self._count_gas(call.label, transactions.send(call))
         finally:
             transactions.close()
         deployment.save(manifest)
@@ -297,6 +305,7 @@ class LocalNetwork:
                 label="local",
                 threads=self.plan.threads,
                 stake=self.plan.stake_each,
+                modes=("quorum", "none", "optimistic"),
                 max_bond=self.plan.max_bond,
                 prices=self.plan.prices,
                 terms=self.plan.terms,

@@ -12,6 +12,7 @@ from eth_utils.address import is_address
 from rich.console import Console
 
 from client import cli_question as asked
+from client.checking import Audit
 from client.cli_options import Connection, connected
 from client.demands import fee_of
 from client.errors import BadRequest
@@ -32,6 +33,12 @@ from client.results import JobResult
 job_app = typer.Typer(no_args_is_help=True, add_completion=False, help="Post, list, show, watch, settle, cancel jobs.")
 
 JobArgument = typer.Argument(help="Job id, or its first digits.", show_default=False)
+AuditOption = typer.Option(
+    "auto", "--audit", help="Compute the answer again with a local --pack: auto (as often as deters), always, never."
+)
+DisputeOption = typer.Option(
+    True, "--dispute/--no-dispute", help="Dispute on chain what an audit finds wrong; prompt and answer become public."
+)
 YesOption = typer.Option(False, "--yes", "-y", help="Agree to the price without being asked.")
 
 
@@ -67,12 +74,18 @@ def post_command(
     reveal_window: int = typer.Option(60, "--reveal-window", help="Seconds for the reveals after it."),
     escrow: str = typer.Option("auto", "--escrow", help="Where the money comes from: auto, credit, allowance, permit."),
     wait: bool = typer.Option(True, "--wait/--no-wait", help="Wait for the answer, or only post."),
+    audit: Audit = AuditOption,
+    dispute: bool = DisputeOption,
     yes: bool = YesOption,
 ) -> None:
     """Buy an answer: quotes, escrow, delivery, agreement, settlement.
 
     The price and the guarantee are shown before money moves. The answer goes to standard output, everything else to
     standard error. Interrupting is safe: `assay job watch` goes on.
+
+    With --mode optimistic one provider answers, prompt and answer are public, and it is paid once nobody has proved the
+    answer wrong. With --pack this client computes answers again, as often as deters and always where replicas disagree,
+    and disputes what is wrong.
 
     With --draw the chain draws the providers instead of you choosing among quotes, and the prompt is written on chain,
     where anybody can read it for ever. All that are drawn are paid the same, no more than --max-price.
@@ -115,6 +128,7 @@ def post_command(
         with progress_on(console) as report, _telling_how_to_go_on(console, report) as noting:
             if wait:
                 result = client.run(offered=offered, progress=noting)
+                result = client.check(result, audit=audit, dispute=dispute, progress=noting)
             else:
                 result = client.post(offered=offered, progress=noting)
     _finish(connection, result)

@@ -32,7 +32,9 @@ MessagesOption = typer.Option(
     None, "--messages", help='A JSON file: [{"role": "user", "content": "…"}, …].', show_default=False
 )
 ModelOption = typer.Option(None, "--model", "-m", help="Name or id. Default: the only one on sale.", show_default=False)
-ModeOption = typer.Option("quorum", "--mode", help="none or quorum.")
+ModeOption = typer.Option(
+    "quorum", "--mode", help="none, quorum or optimistic: paid unless proved wrong; everybody can read it."
+)
 ReplicasOption = typer.Option(None, "--replicas", "-n", help="Providers that answer. [default: 3]", show_default=False)
 QuorumOption = typer.Option(None, "--quorum", "-k", help="Equal answers needed. [default: 2]", show_default=False)
 OutputOption = typer.Option(128, "--max-output-tokens", "-t", help="Longest answer, in tokens.")
@@ -148,7 +150,7 @@ class JobQuestion:
         mode = MODES.get(self.mode.lower())
         if mode is None:
             raise BadRequest(f"There is no mode “{self.mode}”.", hint=f"Modes: {', '.join(MODES)}.")
-        alone = mode is Mode.NONE
+        alone = mode is not Mode.QUORUM
         replicas = self.replicas if self.replicas is not None else 1 if alone else 3
         quorum = self.quorum if self.quorum is not None else 1 if alone else replicas // 2 + 1
         decimals = client.marketplace.token_info.decimals

@@ -21,6 +21,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from eth_account.signers.local import LocalAccount
 
 from client.accounting import balance_of, withdraw
+from client.checking import Audit, CheckOptions, audit_secret, check_result
 from client.conductor import Conductor, Parts
 from client.demands import Demand
 from client.endpoints import GuardedTransport, Reach
@@ -96,6 +97,7 @@ class Client:
         self.marketplace = marketplace
         self.address = account.address if account is not None else address or ZERO_ADDRESS
         self._account = account
+        self._settings = settings
         self._stack = ExitStack()
         try:
             settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -275,6 +277,18 @@ class Client:
         """
         wanted = self.find(job_id)
         return self._call(lambda: self._conductor.watch(wanted, progress))
+
+    def check(
+        self, result: JobResult, *, audit: Audit = Audit.AUTO, dispute: bool = True, progress: Report = silent
+    ) -> JobResult:
+        """Computes a job's answers again, where a pack of its model is local, and disputes what is wrong to the end.
+        Returns the result with what came of it; see client.checking. Raises ChainError."""
+        if self.wallet is None or audit is Audit.NEVER or not result.ids:
+            return result
+        record, folders = self.store.get(result.job_id), self._settings.packs
+        options = CheckOptions(audit, dispute, audit_secret(self._settings.data_dir), tuple(folders))
+        found = check_result(self.marketplace, self.wallet, result.job_id, result.ids, record, options, progress)
+        return dataclasses.replace(result, checks=tuple(found))
 
     def settle(self, job_id: bytes | str) -> JobResult:
         """Settles now. Raises ContractError (TooEarly, WrongState) where the contract does not let anyone."""

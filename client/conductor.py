@@ -27,7 +27,7 @@ from client.wallet import Wallet, await_earlier
 from market.chain import Call
 from market.errors import AssayError, ContractError
 from market.events import HeadWaker
-from market.types import Model
+from market.types import Mode, Model
 from market.views import JobState, JobView, ReplicaView
 
 T = TypeVar("T")
@@ -174,7 +174,8 @@ class Conductor:
         parts = self._parts
         replicas = await anyio.to_thread.run_sync(parts.marketplace.jobs.replicas, job_id)
         output, answer = FetchedOutput(), None
-        if job.state is JobState.SETTLED and parts.reader is not None:
+        answered = job.state is JobState.SETTLED or (job.mode is Mode.OPTIMISTIC and job.is_agreed)
+        if answered and parts.reader is not None:
             report(Progress("output", "fetching the answer"))
             output = await self._fetch(job_id, record, job, replicas)
             answer = await self._decode(job, output)

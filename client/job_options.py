@@ -19,7 +19,7 @@ from market.hashing import STOP_TOKENS_MAX, UNUSED_TOKEN, ZERO32, pack_stop_toke
 from market.settlement import BPS, DRAW_FEE_BPS
 from market.types import Mode, Request
 
-BUILT_MODES = (Mode.NONE, Mode.QUORUM)
+BUILT_MODES = (Mode.NONE, Mode.QUORUM, Mode.OPTIMISTIC)
 _ENVELOPE = 4096  # bytes of a delivery beside messages and ids
 
 
@@ -29,7 +29,8 @@ class JobOptions:
 
     Attributes:
         model: name or modelId (0x hex); None = the only model on sale.
-        replicas, quorum: n and k of the quorum; mode none takes 1 and 1.
+        mode: optimistic publishes the prompt, so that anybody can check the answer.
+        replicas, quorum: n and k of the quorum; modes none and optimistic take 1 and 1.
         max_price: most that one replica may cost; max_escrow: most that all of them may cost. None = no cap.
         max_kill_fee_bps: most that a quote's kill fee may be of its price: two accounts of one provider can earn it
             for nothing by letting the commit phase fail.
@@ -154,8 +155,10 @@ def check_options(options: JobOptions, limits: ChainLimits) -> None:
     if options.mode not in BUILT_MODES:
         built = ", ".join(mode.name.lower() for mode in BUILT_MODES)
         raise BadRequest(f"Mode {options.mode.name.lower()} is not built yet.", hint=f"Built: {built}.")
-    if options.mode is Mode.NONE and (n, k) != (1, 1):
-        raise BadRequest(f"Mode none takes 1 replica and quorum 1, not {n} and {k}.")
+    if options.mode is not Mode.QUORUM and (n, k) != (1, 1):
+        raise BadRequest(f"Mode {options.mode.name.lower()} takes 1 replica and quorum 1, not {n} and {k}.")
+    if options.mode is Mode.OPTIMISTIC and (options.top_k or options.top_p not in (None, 1, "1")):
+        raise BadRequest("An answer chosen by top-k or top-p cannot be judged: mode optimistic takes neither.")
     if options.mode is Mode.QUORUM and not (2 <= k <= n <= limits.max_replicas and 2 * k > n):
         raise BadRequest(
             f"A quorum of {k} of {n} is none: it takes 2 ≤ k ≤ n ≤ {limits.max_replicas} and 2k > n.",

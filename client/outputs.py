@@ -181,7 +181,15 @@ def check_output(job_id: bytes, job: JobView, replica: ReplicaView, answer: Outp
         raise HashMismatch("it served an output that is not the one agreed on chain")
     if len(answer.ids) != output.output_tokens or tokens_root(answer.ids) != output.output_root:
         raise HashMismatch("the ids it served do not match the output agreed on chain")
-    expected = (job_id, 0, job.request_hash, output.output_root, output.output_tokens, output.finish, replica.paid)
+    expected = (
+        job_id,
+        0,
+        job.request_hash,
+        output.output_root,
+        output.output_tokens,
+        output.finish,
+        replica.charge(job),
+    )
     got = (
         receipt.subject_id,
         receipt.index,

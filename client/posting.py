@@ -31,6 +31,7 @@ from market.events import decode_logs
 from market.hashing import job_id as job_id_of
 from market.hashing import pack_tokens
 from market.transactions import Sent, TransactionPending, Transactions
+from market.types import Mode
 from market.views import JobParams, SignedQuote
 
 
@@ -195,7 +196,8 @@ class Poster:
             request=record.request,
             quotes=quotes,
             permit=escrow.permit,
-            inline_input=pack_tokens(record.ids) if record.draw else b"",  # nobody knows yet whom to bring it
+            # of a drawn job nobody knows yet whom to bring it, and an optimistic one lives on everybody's eyes
+            inline_input=pack_tokens(record.ids) if record.draw or record.mode is Mode.OPTIMISTIC else b"",
             draw=record.draw,
         )
         return transactions.send(self._jobs.post(parameters), key=post_key(record))

@@ -17,6 +17,7 @@ from client.log_probabilities import TokenLogProbabilities
 from client.matching import LeftOut
 from client.sampling import SamplingChoice
 from client.selection import VerifiedQuote
+from market.dispute_resolution import Resolution
 from market.errors import AssayError
 from market.receipts import ReceiptDocument
 from market.signing import Domain
@@ -199,6 +200,29 @@ class SignedReceipt:
 
 
 @dataclass(frozen=True)
+class Checked:
+    """What computing one replica's answer again found.
+
+    Attributes:
+        right: whether the model gives it; None where its ids are not known.
+        dispute: what came of the dispute about it, if there was one; problem: why there was none, or none to its end.
+    """
+
+    provider: str
+    right: bool | None
+    dispute: Resolution | None = None
+    problem: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "provider": self.provider.lower(),
+            "right": self.right,
+            "dispute": None if self.dispute is None else self.dispute.to_json(),
+            "problem": self.problem,
+        }
+
+
+@dataclass(frozen=True)
 class JobResult:
     """A job as it stands or ended.
 
@@ -217,6 +241,7 @@ class JobResult:
         gas: label of each transaction ("Jobs.post", "Jobs.commit 0x1234…") → gas used.
         receipts: of every paid replica that served its output; each is a file that market.receipts.verify_receipt
             checks offline.
+        checks: what computing the replicas' answers again found, where that was done (`Client.check`).
     """
 
     job_id: bytes
@@ -242,6 +267,7 @@ class JobResult:
     sampling: SamplingChoice | None = None
     stop_string: str | None = None
     log_probabilities: tuple[TokenLogProbabilities, ...] = ()
+    checks: tuple[Checked, ...] = ()
 
     @property
     def settled(self) -> bool:
@@ -312,6 +338,7 @@ class JobResult:
             "receipts": [receipt.to_json() for receipt in self.receipts],
             "left_out": [item.to_json() for item in self.left_out],
             "problems": list(self.problems),
+            "checks": [check.to_json() for check in self.checks],
         }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from market.types import Mode
 from market.views import JobState, JobView
 
 
@@ -58,6 +59,9 @@ def next_step(job: JobView, now: int) -> Step:
             return Step(Next.WAIT, "committing", counts, job.commit_deadline)
         if job.committed < job.quorum:
             return Step(Next.SETTLE, "settling", f"the commit window ended with {counts}, {job.quorum} are needed")
+    elif job.mode is Mode.OPTIMISTIC and job.is_agreed:
+        # the provider settles once its window is over; whoever waits for the answer need not
+        return Step(Next.DONE, "agreed", "the answer is there; it is paid unless somebody proves it wrong in time")
     elif job.revealed == job.committed:
         agreement = "they agree" if job.is_agreed else "they do not agree"
         return Step(Next.SETTLE, "settling", f"all {job.committed} that committed revealed: {agreement}")

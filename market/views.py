@@ -9,6 +9,7 @@ from market.hashing import ZERO32
 from market.settlement import BondState as BondState
 from market.settlement import JobState as JobState
 from market.settlement import ReplicaState as ReplicaState
+from market.settlement import Terms, price
 from market.types import ZERO_ADDRESS, Mode, Quote, Request, WireStruct
 
 WEIGHTS = 1 << 16
@@ -74,8 +75,18 @@ class ReplicaView:
         return self.demander != ZERO_ADDRESS
 
     def dispute_end(self, job: JobView, dispute_window: int) -> int:
-        """Last second (unix) in which the bond of a replica that revealed can be disputed; the job is final."""
+        """Last second (unix) in which the bond of a replica that revealed can be disputed; the job is final. An
+        optimistic one is so only once that time is over."""
+        if job.mode is Mode.OPTIMISTIC:
+            return job.final_at
         return (self.demand_deadline or job.final_at) + dispute_window
+
+    def charge(self, job: JobView) -> int:
+        """Base units that the receipt of its answer states: what was paid, or what an optimistic one will be."""
+        if job.mode is not Mode.OPTIMISTIC or job.state.is_final:
+            return self.paid
+        terms = Terms(self.base_fee, self.price_per_m_input, self.price_per_m_output, 0, 0, 0)
+        return price(terms, job.input_tokens, self.output_tokens)
 
 
 @dataclass(frozen=True)

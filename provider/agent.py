@@ -1,7 +1,7 @@
 """Wires one provider agent by hand and runs it: HTTP server, chain watcher and worklist in one process.
 
-`build` is the only place where the parts meet. `executor_factory` and `side_factory` are for programs that build an
-agent themselves; the command line passes neither, so nothing it reads can replace them.
+`build` is the only place where the parts meet. `executor_factory`, `side_factory` and `traces_factory` are for programs
+that build an agent themselves; the command line passes none, so nothing it reads can replace them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,19 +19,24 @@ from typing import Any
 import structlog
 from eth_account.signers.local import LocalAccount
 
-from market.chain import DEVELOPMENT_CHAIN_IDS, Chain
+from market.chain import DEVELOPMENT_CHAIN_IDS, Chain, same_address
 from market.config import queue_path
 from market.contracts import Jobs, Vault
 from market.deployment import Contracts, Deployment
+from market.dispute_contracts import Disputes
+from market.disputes import DisputeBook
 from market.errors import AssayError
 from market.events import Follower, HeadWaker
+from market.models.pack import Pack
 from market.transaction_history import TransactionHistory
 from market.transactions import Transactions
+from market.verification.traces import Traces
 from provider.app import create_app
 from provider.catalogue import Catalogue, load_catalogue
 from provider.chainside import ChainSide
 from provider.config import ProviderConfig
 from provider.desk import Desk
+from provider.disputes import CHORE, Responder, Traced
 from provider.drain import Drain
 from provider.draws import Draws
 from provider.errors import JournalError
@@ -52,6 +57,7 @@ from provider.worklist import Worklist
 log = structlog.get_logger(__name__)
 
 SideFactory = Callable[[Chain, Jobs, Vault, Transactions, float], ChainSide]
+TracesFactory = Callable[[Iterable[Pack]], Traced]
 
 OFFERS_AGAIN = 10.0  # seconds until offers that could not be brought in line are tried again
 SETTLE_DOWN = 3.0  # seconds a stopping agent gives its last steps
@@ -74,6 +80,7 @@ class Agent:
     server: Server
     executor: Executor
     worklist: Worklist
+    dispute_worklist: Worklist
     watcher: Watcher
     journal: Journal
     attendant: Attendant
@@ -102,6 +109,7 @@ class Agent:
             asyncio.create_task(self.worklist.run(), name="worklist"),
             asyncio.create_task(self.watcher.run(waker), name="watcher"),
             asyncio.create_task(self._attend(), name="attendant"),
+            asyncio.create_task(self.dispute_worklist.run(), name="disputes"),
         ]
         if self.metrics_server is not None and self.metrics_listener is not None:
             serving = self.metrics_server.serve(sockets=[self.metrics_listener])
@@ -171,7 +179,7 @@ class Agent:
         watcher.cancel()
         attendant.cancel()
         stopped.cancel()
-        ended = await self.worklist.stop(SETTLE_DOWN)
+        ended = all(await asyncio.gather(self.worklist.stop(SETTLE_DOWN), self.dispute_worklist.stop(SETTLE_DOWN)))
         await asyncio.wait(parts, timeout=1.0)
         log.info("stopped", steps_ended=ended)
 
@@ -187,6 +195,7 @@ def build(
     report: Report = lambda _: None,
     executor_factory: ExecutorFactory = EngineExecutor,
     side_factory: SideFactory = chain_side,
+    traces_factory: TracesFactory = Traces,
 ) -> Agent:
     """Checks everything the agent stands on and returns the agent; sends nothing.
 
@@ -265,6 +274,23 @@ def build(
             return draws.step(job_id) or node.step(job_id)
 
         worklist = Worklist(step, side.now, lambda code: metrics.failed("job", code))
+        responder = Responder(
+            DisputeBook(
+                chain,
+                deployment.disputes,
+                start_block=deployment.block,
+                keep=lambda claim: same_address(claim.provider, account.address),
+            ),
+            Disputes(chain, deployment.disputes),
+            traces_factory(served.pack for served in catalogue.values()),
+            side.send,
+            now=side.now,
+            seen=side.seen,
+            replied=metrics.replied,
+            disputed=metrics.disputed,
+        )
+        # its own worklist: traces take seconds, and no flood of disputes may hold up jobs
+        dispute_worklist = Worklist(responder.step, side.now, lambda code: metrics.failed("dispute", code))
         desk = Desk(side, journal, shop, catalogue, account, load=executor.load, kick=worklist.kick, admit=drain.check)
         follower = Follower(
             chain,
@@ -284,6 +310,7 @@ def build(
             poll_seconds=config.timing.poll_seconds,
             purge_seconds=config.limits.purge_seconds,
             failed=lambda code: metrics.failed("chain", code),
+            looked=lambda: dispute_worklist.kick(CHORE),
         )
 
         def obstacles() -> list[str]:
@@ -315,6 +342,7 @@ def build(
             server=server,
             executor=executor,
             worklist=worklist,
+            dispute_worklist=dispute_worklist,
             watcher=watcher,
             journal=journal,
             attendant=Attendant(

@@ -11,6 +11,7 @@ from market.inference.engine import Engine, load_engine
 from market.models.pack import Pack, load_pack_beside
 from market.models.text import Text
 from market.types import Model
+from market.verification.limits import beyond_leaves
 from provider.config import ProviderConfig
 from provider.pricing import Product
 
@@ -36,6 +37,7 @@ class Served:
             context=pack.limits.context,
             vocabulary=pack.limits.vocabulary,
             prices=config.prices_of(pack.model_id, pack.name),
+            beyond_leaves=_beyond_leaves(pack),
         )
         return cls(
             product=product,
@@ -46,6 +48,13 @@ class Served:
             text=Text(tokenizer, template),
             pack=pack,
         )
+
+
+def _beyond_leaves(pack: Pack) -> str | None:
+    try:
+        return beyond_leaves(pack.manifest.get("bounds", ()))
+    except ValueError as error:
+        return str(error)
 
 
 Catalogue = Mapping[bytes, Served]

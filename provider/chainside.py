@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from market.chain import Block, Chain
+from market.chain import Block, Call, Chain
 from market.contracts import Jobs, Vault
 from market.errors import ContractError
 from market.events import Event, decode_logs
@@ -111,6 +111,10 @@ class ChainSide:
     def fee_per_gas(self) -> int:
         """Wei per gas at the newest head seen; no RPC call."""
         return self.outlook.fee_per_gas
+
+    def send(self, call: Call, key: str) -> None:
+        """Sends any call, and returns once it is mined."""
+        self._transactions.send(call, timeout=self._timeout, key=key)
 
     def commit(self, job_id: bytes, commitment: bytes, key: str) -> None:
         self._transactions.send(self._jobs.commit(job_id, commitment), timeout=self._timeout, key=key)

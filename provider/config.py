@@ -22,7 +22,7 @@ from market.errors import ConfigError
 from market.inference.log_probabilities import TOP_LIMIT
 from market.types import Mode, Sampler
 
-BUILT_MODES = (Mode.NONE, Mode.QUORUM)
+BUILT_MODES = (Mode.NONE, Mode.QUORUM, Mode.OPTIMISTIC)
 BUILT_SAMPLERS = (Sampler.GREEDY, Sampler.SEEDED_BY_REQUEST)
 _MOST = 2**96  # so that no price, fee or bond made of it leaves uint128
 

@@ -48,7 +48,7 @@ label = {label}
 # --- models
 # Folders of model packs; each is checked file by file at start.
 packs = {packs}
-# Ways to verify that are offered: quorum, none.
+# Ways to verify that are offered: quorum, none, optimistic (paid once nobody has proved the answer wrong; public).
 modes = {modes}
 # How tokens may be chosen: greedy, seeded_by_request (temperature, top-k, top-p with a seed in the request).
 samplers = {samplers}

@@ -19,8 +19,8 @@ from market.hashing import tokens_root
 from market.inference.log_probabilities import fitting_top
 from market.models.errors import TextError
 from market.signing import Domain, sign, verify
-from market.types import Acceptance, Output, OutputAccess, Quote, Receipt, Request
-from market.views import JobState
+from market.types import Acceptance, Mode, Output, OutputAccess, Quote, Receipt, Request
+from market.views import JobState, ReplicaView
 from provider.catalogue import Catalogue
 from provider.chainside import Outlook
 from provider.errors import Refusal
@@ -281,11 +281,16 @@ class Desk:
                 return row
             raise _not_settled(row.outcome)
         job = self._chain.job(row.job_id)
+        if job is not None and job.mode is Mode.OPTIMISTIC and job.is_agreed and job.state is JobState.REVEALING:
+            return row.with_payment(paid=self._mine(row.job_id).charge(job), final_at=self._chain.now())
         if job is None or job.state != JobState.SETTLED:
             raise _not_settled("UNKNOWN" if job is None else job.state.name)
-        mine = next(r for r in self._chain.replicas(row.job_id) if r.provider.lower() == self._chain.address.lower())
+        mine = self._mine(row.job_id)
         self._kick(row.job_id)
         return row.with_payment(paid=mine.paid, final_at=job.final_at)
+
+    def _mine(self, job_id: bytes) -> ReplicaView:
+        return next(r for r in self._chain.replicas(job_id) if r.provider.lower() == self._chain.address.lower())
 
     def _check_paid(self, job_id: bytes, paid: int, output: Output) -> None:
         """A majority of one's own accounts that agrees on nonsense must not get the honest answer for nothing.

@@ -64,6 +64,12 @@ class Metrics:
             ["part", "code"],
             registry=self.registry,
         )
+        self._replies = Counter(PREFIX + "dispute_replies", "Replies given in disputes.", registry=self.registry)
+        self._disputes = Gauge(
+            PREFIX + "disputes_open",
+            "Disputes about this provider's answers that are not over.",
+            registry=self.registry,
+        )
         self._last_error = Gauge(
             PREFIX + "last_error_timestamp_seconds", "When the last of them failed; 0: none.", registry=self.registry
         )
@@ -85,8 +91,16 @@ class Metrics:
         elif outcome is not None:
             self._failures.labels(outcome.code).inc()
 
+    def replied(self, count: int) -> None:
+        """Replies in disputes are in a block."""
+        self._replies.inc(count)
+
+    def disputed(self, count: int) -> None:
+        """So many disputes are not over."""
+        self._disputes.set(count)
+
     def failed(self, part: str, code: str) -> None:
-        """A step or a look failed; `part` is job or chain."""
+        """A step or a look failed; `part` is job, chain or dispute."""
         self._errors.labels(part, code).inc()
         self._last_error.set(self._clock())
 

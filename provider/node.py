@@ -23,7 +23,7 @@ from market.inference.sampling import Sampling
 from market.settlement import Terms as JobTerms
 from market.settlement import price
 from market.signing import Domain
-from market.types import ZERO_ADDRESS, Commitment, Output
+from market.types import ZERO_ADDRESS, Commitment, Mode, Output
 from market.views import BondState, JobState, JobView, ReplicaState, ReplicaView
 from provider.config import Timing
 from provider.errors import Refusal
@@ -144,7 +144,7 @@ class Node:
             return self._before_commit(row, job, mine, now)
         if mine.state is ReplicaState.COMMITTED:
             return self._before_reveal(row, job, index, now)
-        return self._before_settlement(row, job, index, now)
+        return self._before_settlement(row, job, mine, index, now)
 
     # ----------------------------------------------------------------------------------------- until committed
 
@@ -350,11 +350,17 @@ class Node:
 
     # ----------------------------------------------------------------------------------- settling and releasing
 
-    def _before_settlement(self, row: JobRow, job: JobView, index: int, now: int) -> Next:
+    def _before_settlement(self, row: JobRow, job: JobView, mine: ReplicaView, index: int, now: int) -> Next:
         if row.stage in (Stage.COMMITTED, Stage.REVEALING):
             row = self._journal.advance(row.job_id, Stage.REVEALED, self._wall())
         if job.revealed < job.committed and now <= job.reveal_deadline:
             return Next(at=job.reveal_deadline + 1)
+        if job.mode is Mode.OPTIMISTIC:
+            # an answer that nobody can look at is not believed: a public one is published, as if it was demanded
+            if mine.is_demanded or (job.inline_input and mine.demand_deadline == 0):
+                return self._publish(row, now)
+            if mine.bond_state is BondState.DISPUTED:
+                return Next(at=now + 60)
         return self._settle(row, index, now)
 
     def _settle(self, row: JobRow, index: int, now: int) -> Next:
@@ -369,6 +375,9 @@ class Node:
         try:
             self._chain.settle(row.job_id, _key("settle", row))
         except ContractError as error:
+            opens_at = error.details.get("opensAt", 0)  # TooEarly: the window of an optimistic job
+            if isinstance(opens_at, int) and opens_at > now:
+                return Next(at=opens_at)
             return self._retry(row, "settle", error, now)
         return self._sent(row, Stage.SETTLING)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from market.hashing import ZERO32, unpack_stop_tokens
 from market.inference.errors import SamplingError
-from market.inference.sampling import Sampling
+from market.inference.sampling import ONE_Q16, Sampling
 from market.settlement import BPS, minimum_bond, price
 from market.settlement import Terms as JobTerms
 from market.types import Mode, Quote, Request, Sampler
@@ -30,6 +30,7 @@ class Product:
     context: int  # most tokens of prompt and answer together
     vocabulary: int
     prices: Prices
+    beyond_leaves: str | None = None  # why its answers cannot be answered for in a dispute, if they cannot
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,12 @@ class Situation:
     fee_per_gas: int
 
 
+def has_step(request: Request) -> bool:
+    """Whether two logits show a wrong token (ClaimRules.hasStep): only such answers can be judged."""
+    whole = request.top_k == 0 and request.top_p_q16 in (0, ONE_Q16)
+    return request.sampler == Sampler.GREEDY or (request.sampler == Sampler.SEEDED_BY_REQUEST and whole)
+
+
 @dataclass(frozen=True)
 class Shop:
     """What one provider sells, to whom and how: everything that does not change between two quotes."""
@@ -80,11 +87,26 @@ class Shop:
     samplers: tuple[Sampler, ...] = (Sampler.GREEDY, Sampler.SEEDED_BY_REQUEST)
     max_bond: int = 0
 
+    def _check_disputable(self, product: Product, request: Request | None) -> None:
+        """Raises Refusal for an answer that could not be answered for in a dispute."""
+        if product.beyond_leaves is not None:
+            why = f"{product.name} has no trace that holds all its values: {product.beyond_leaves}"
+            raise Refusal("NotJudged", f"This model is not sold in mode optimistic: {why}.")
+        if request is not None and not has_step(request):
+            raise Refusal(
+                "NotJudged",
+                "An answer chosen by top-k or top-p cannot be judged, so it is not sold in mode optimistic.",
+                hint="Leave out top-k and top-p, or choose another mode.",
+                sampler=request.sampler,
+            )
+
     def check_drawn(self, model_id: bytes, mode: int, offered: JobTerms) -> None:
         """Raises Refusal unless a drawn job's terms are at least what this provider asks, and its bond at most."""
         prices = self._product(model_id).prices
         asked = (prices.base_fee, prices.per_m_input, prices.per_m_output)
         given = (offered.base_fee, offered.price_per_m_input, offered.price_per_m_output)
+        if mode == Mode.OPTIMISTIC:
+            self._check_disputable(self._product(model_id), None)
         if mode not in self.modes or any(more < less for more, less in zip(given, asked, strict=True)):
             raise Refusal("TERMS_NOT_OURS", f"The drawn job pays {given}, this provider asks {asked}.")
         if offered.bond > self.max_bond:
@@ -107,6 +129,8 @@ class Shop:
                 mode=ask.mode,
                 offered=[int(mode) for mode in self.modes],
             )
+        if ask.mode == Mode.OPTIMISTIC:
+            self._check_disputable(product, ask.request)
         if ask.request is None:
             most_input = min(self.limits.max_input_tokens, product.context - 1)
             most_output = min(self.limits.max_output_tokens, product.context - 1)

@@ -11,8 +11,9 @@ from typing import NoReturn
 import structlog
 from eth_account.signers.local import LocalAccount
 
+from market.verification.traces import Traces
 from provider import logs
-from provider.agent import Agent, SideFactory, build, chain_side
+from provider.agent import Agent, SideFactory, TracesFactory, build, chain_side
 from provider.config import ProviderConfig
 from provider.executor import EngineExecutor, ExecutorFactory
 from provider.signals import Signals
@@ -29,6 +30,7 @@ def serve(
     *,
     executor_factory: ExecutorFactory = EngineExecutor,
     side_factory: SideFactory = chain_side,
+    traces_factory: TracesFactory = Traces,
 ) -> NoReturn:
     """Builds an agent and runs it until a signal; ends the process.
 
@@ -46,6 +48,7 @@ def serve(
         report=lambda line: log.info("startup", step=line),
         executor_factory=executor_factory,
         side_factory=side_factory,
+        traces_factory=traces_factory,
     )
 
     async def run() -> None:

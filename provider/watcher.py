@@ -28,7 +28,7 @@ class Watcher:
 
     Args:
         purge_seconds: between clean-ups of the journal.
-        failed: told the code of each look that failed.
+        failed: told the code of each look that failed; looked: called after each one that did not.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Watcher:
         poll_seconds: float,
         purge_seconds: float = 60.0,
         failed: Callable[[str], None] = lambda _: None,
+        looked: Callable[[], None] = lambda: None,
     ) -> None:
         self._follower = follower
         self._side = side
@@ -55,6 +56,7 @@ class Watcher:
         self._poll_seconds = poll_seconds
         self._purge_seconds = purge_seconds
         self._failed = failed
+        self._after_each_look = looked
         self._forgotten = 0.0
         self._looked = False
         self.failure: AssayError | None = None  # of the last look at the chain
@@ -94,6 +96,7 @@ class Watcher:
         for job_id in concerned:
             self._kick(job_id)
         self._side.look()
+        self._after_each_look()
         if time.monotonic() > self._forgotten + self._purge_seconds:
             self._forgotten = time.monotonic()
             now = self._side.now()

@@ -9,6 +9,9 @@ The agent's own wiring cannot reach any of this, and nothing here runs on a chai
     mute     commits and never reveals
     absent   accepts the request and never commits
     held     honest, but commits only once the file named by --until exists
+    stubborn a liar that shows a trace in a dispute in which its tokens win
+    dumb     a liar that gives no reply in a dispute
+    misprint answers honestly, but shows a trace with one wrong number: --lie GROUP:OPERATION says where
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import functools
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -31,18 +34,25 @@ from market.deployment import Deployment
 from market.errors import ChainError, ConfigError
 from market.events import Event, decode_logs
 from market.inference.engine import Engine
+from market.inference.model import AnyArray
 from market.keystore import load_account
+from market.models.pack import Pack
 from market.transactions import Transactions
 from market.types import Output
+from market.verification.geometry import Geometry, Operation, Place
+from market.verification.structs import Claim, Shape
+from market.verification.trace import Trace
+from market.verification.traces import Traces
 from market.views import ReplicaView
-from provider.agent import SideFactory, chain_side
+from provider.agent import SideFactory, TracesFactory, chain_side
 from provider.chainside import ChainSide
 from provider.config import ProviderConfig
 from provider.executor import Answer, EngineExecutor, ExecutorFactory, Failure, Work
 from provider.program import serve
 from provider.signals import Signals
+from tests.liar import lie
 
-BEHAVIOURS = ("liar", "copycat", "full", "late", "mute", "absent", "held")
+BEHAVIOURS = ("liar", "copycat", "full", "late", "mute", "absent", "held", "stubborn", "dumb", "misprint")
 POLL_SECONDS = 0.02
 PATIENCE_SECONDS = 20.0
 T = TypeVar("T")
@@ -62,6 +72,42 @@ class Liar(EngineExecutor):
         if not isinstance(truth, Answer):
             return truth
         return dataclasses.replace(truth, ids=(truth.ids[0] ^ self._flip, *truth.ids[1:]))
+
+
+class StubbornTraces(Traces):
+    """Raises the logits of its own answers, as a provider must that stands by a wrong token; all else is honest."""
+
+    def _make(self, pack: Pack, input_ids: Sequence[int], output_ids: Sequence[int]) -> Trace:
+        def raise_logits(_group: int, operation: Operation, _part: str, array: AnyArray) -> None:
+            if operation is not Operation.LOGITS:
+                return
+            for position, token in enumerate(output_ids):
+                if int(array[position].argmax()) != token:
+                    array[position, token] = int(array[position].max()) + 1
+
+        return Trace(pack.model, Shape.of(pack.program), input_ids, output_ids, hook=raise_logits)
+
+
+class MisprintTraces(Traces):
+    """Changes the last element of an operation's last leaf, and computes everything else honestly."""
+
+    group, operation = 1, Operation.DOWN
+
+    def _make(self, pack: Pack, input_ids: Sequence[int], output_ids: Sequence[int]) -> Trace:
+        shape = Shape.of(pack.program)
+        section = Geometry(shape, len(input_ids), len(output_ids)).section(self.group, self.operation)
+        row = section.rows - 1
+        slot = max(slot for slot in range(section.slots) if section.inside(row, slot))
+        element = section.elements(row, slot) - 1
+        place = Place(self.group, self.operation, row, slot)
+        return lie(pack.model, shape, input_ids, output_ids, place, element, 1, continued=False)
+
+
+class NoTraces(Traces):
+    """Has nothing to show."""
+
+    def trace(self, claim: Claim, input_ids: Sequence[int], output_ids: Sequence[int]) -> Trace:
+        raise ConfigError("This provider shows nothing.", code="DUMB")
 
 
 class Full(EngineExecutor):
@@ -173,6 +219,7 @@ def main(arguments: list[str]) -> NoReturn:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--password-file", type=Path, required=True)
     parser.add_argument("--flip", type=int, default=1)
+    parser.add_argument("--lie", default="1:DOWN")
     parser.add_argument("--until", type=Path, default=Path("/nonexistent"))
     chosen = parser.parse_args(arguments)
     signals = Signals()
@@ -180,9 +227,18 @@ def main(arguments: list[str]) -> NoReturn:
     refuse_real_chains(Deployment.load(config.deployment))
     executors: dict[str, ExecutorFactory] = {
         "liar": functools.partial(Liar, flip=chosen.flip),
+        "stubborn": functools.partial(Liar, flip=chosen.flip),
+        "dumb": functools.partial(Liar, flip=chosen.flip),
         "full": Full,
         "held": functools.partial(Held, until=chosen.until),
     }
+    traces: dict[str, TracesFactory] = {
+        "stubborn": StubbornTraces,
+        "dumb": NoTraces,
+        "misprint": MisprintTraces,
+    }
+    group, _, operation = chosen.lie.partition(":")
+    MisprintTraces.group, MisprintTraces.operation = int(group), Operation[operation]
     Late.until = chosen.until
     sides = {"copycat": side(Copycat), "late": side(Late), "mute": side(Mute), "absent": side(Absent)}
     serve(
@@ -192,6 +248,7 @@ def main(arguments: list[str]) -> NoReturn:
         lambda agent: print(f"ready {agent.url} {agent.address}", flush=True),
         executor_factory=executors.get(chosen.behaviour, EngineExecutor),
         side_factory=sides.get(chosen.behaviour, chain_side),
+        traces_factory=traces.get(chosen.behaviour, Traces),
     )
 
 

@@ -57,13 +57,13 @@ def until(condition: Callable[[], Any], seconds: float = STEP) -> Any:
 class Market:
     """Everything but the providers."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **parameters: Any) -> None:
         self.folder = folder
         self.anvil = Anvil.start(accounts=10)
         self.chain = Chain(self.anvil.rpc_url)
         self.guardian = Transactions(self.chain, self.anvil.accounts[0], ":memory:")
-        parameters = DeploymentParameters(dispute_window=DISPUTE_WINDOW)
-        self.deployment: Deployment = deploy(self.chain, self.guardian, parameters=parameters)
+        fixed = DeploymentParameters(dispute_window=DISPUTE_WINDOW, **parameters)
+        self.deployment: Deployment = deploy(self.chain, self.guardian, parameters=fixed)
         self.manifest = folder / "deployment.json"
         self.deployment.save(self.manifest)
         self.contracts = Contracts.of(self.chain, self.deployment)
@@ -206,6 +206,7 @@ class LocalAgent:
 
     def __init__(self, config: Path, account: LocalAccount, **wiring: Any) -> None:
         self.config = ProviderConfig.load(config)
+        self.account = account
         self.reports: list[str] = []
         self.agent: Agent = build(self.config, account, report=self.reports.append, **wiring)
         self._ready = threading.Event()

@@ -1,0 +1,288 @@
+"""A dispute about a 64-token answer of the real model to a prompt of 128 tokens, between processes on anvil.
+
+Two liars are played: one that stands by a wrong token and shows a trace whose logits make it win (the deepest leaf
+there is), and one whose tokens are right but whose trace has one wrong number in a down-projection. Both sides are
+automatic: the provider's agent, and `market.dispute_resolution.resolve`. Steps of every operation are measured with
+openings of a right trace: a step costs the same whether it finds something or not.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from assay.demo import connect
+from assay.network import LocalNetwork, NetworkPlan
+from bench.common import Row
+from client import Client
+from client.disputing import player_of
+from market.chain import Chain
+from market.contracts import Registry
+from market.dispute_contracts import Judge
+from market.dispute_evidence import Evidence, answers_of, evidence_of
+from market.dispute_resolution import resolve
+from market.disputes import DisputeBook, Fault
+from market.errors import ContractError
+from market.events import decode_logs
+from market.inference.engine import Engine, load_engine
+from market.models.pack import Pack, load_pack
+from market.types import Mode
+from market.verification.accusation import Accuser
+from market.verification.descent import Descent
+from market.verification.geometry import Operation, Place, number_of
+from market.verification.inputs import Inputs
+from market.verification.model_trees import ModelTrees
+from market.verification.structs import Accusation, Claim, Opening, Shape
+from market.verification.trace import Trace
+from provider.config import Terms
+
+PACK = Path(__file__).resolve().parent.parent / "build" / "models" / "smollm2-135m-instruct"
+ADVERSARIES = Path(__file__).resolve().parent.parent / "tests" / "adversaries.py"
+PROMPT, OUTPUT = 128, 64
+BOND = 50 * 10**6
+LIES = {"stubborn": ("stubborn",), "misprint": ("misprint", "--lie", "17:DOWN")}
+ROUNDS = 5  # of inference, for the overhead
+
+
+@dataclass(frozen=True)
+class Game:
+    """One dispute from `dispute` to the slash, both sides."""
+
+    fault: Fault
+    transactions: int
+    gas: int
+    proof_gas: int
+    replies: int
+    seconds: float
+
+
+def run() -> list[Row]:
+    """Plays both liars and measures traces, steps and the cost of being disputable."""
+    pack = load_pack(PACK)
+    engine = load_engine(pack, threads=1)
+    ids, output = prompt_of(pack, engine)
+    inference, trace_seconds, trace = trace_times(pack, engine, ids, output)
+    games: dict[str, Game] = {}
+    step_gas: dict[str, int] = {}
+    overhead = 0.0
+    for name, program in LIES.items():
+        with tempfile.TemporaryDirectory(prefix="assay-bench-") as folder:
+            plan = NetworkPlan(
+                directory=Path(folder),
+                packs=(PACK,),
+                providers=1,
+                terms=Terms(bond=BOND),
+                reply_window=120,
+                substitutes={0: (sys.executable, str(ADVERSARIES), *program)},
+            )
+            with LocalNetwork(plan) as network, connect(network, network.start()) as client:
+                evidence = bought(client, ids)
+                games[name] = play(client, pack, evidence)
+                print(f"{name}: {games[name]}", flush=True)
+                if not step_gas:
+                    step_gas = steps(client.marketplace.chain, client, pack, evidence, trace)
+                    overhead = online_overhead(client, engine, ids)
+    deepest = trace.geometry.node_of(Place(trace.geometry.groups - 1, Operation.LOGITS, OUTPUT - 1, 0)).depth
+    return rows(games, step_gas, trace_seconds / inference, deepest, overhead)
+
+
+def rows(
+    games: dict[str, Game], step_gas: dict[str, int], trace_vs_inference: float, deepest: int, overhead: float
+) -> list[Row]:
+    most = max(game.transactions for game in games.values())
+    gas = max(game.gas for game in games.values())
+    seconds = max(game.seconds for game in games.values())
+    dearest = max(step_gas, key=lambda name: step_gas[name])
+    replies = max(game.replies for game in games.values())
+    binary = deepest + 1  # a round each level, and the payload
+    both = "both sides, from dispute to slash; the worse of two liars"
+    proofs = ", ".join(f"{name} {game.proof_gas:,}" for name, game in games.items())
+    return [
+        Row("transactions", f"transactions, {both}", most, "", bar="≤ 14", holds=most <= 14),
+        Row("gas_total", f"gas, {both}", gas, "gas", bar="≤ 2500000", holds=gas <= 2_500_000),
+        Row(
+            "gas_step_max",
+            f"gas of the dearest step, called in a transaction of its own ({dearest})",
+            step_gas[dearest],
+            "gas",
+            bar="≤ 500000",
+            holds=step_gas[dearest] <= 500_000,
+        ),
+        Row(
+            "gas_proof",
+            f"gas of the transaction that convicts, slash included ({proofs})",
+            max(game.proof_gas for game in games.values()),
+            "gas",
+        ),
+        Row(
+            "seconds",
+            "wall seconds from dispute to slash, both sides automatic, traces included; the worse",
+            round(seconds, 1),
+            "s",
+            bar="≤ 60",
+            holds=seconds <= 60,
+        ),
+        Row(
+            "trace_vs_inference",
+            f"processor time of a trace against the inference ({PROMPT} + {OUTPUT} tokens)",
+            trace_vs_inference,
+            "×",
+            bar="≤ 3",
+            holds=trace_vs_inference <= 3,
+        ),
+        Row(
+            "rounds_vs_binary",
+            f"replies on the longest way down against a bisection of the same tree ({binary} rounds)",
+            replies / binary,
+            "",
+            peer="bisection",
+            peer_value=binary,
+            bar="≤ 0.25",
+            holds=replies / binary <= 0.25,
+        ),
+        Row(
+            "online_overhead",
+            "inference with disputability (a look at the chain each second, nothing of a trace) against without",
+            overhead,
+            "×",
+            bar="≤ 1.01",
+            holds=overhead <= 1.01,
+        ),
+    ]
+
+
+def prompt_of(pack: Pack, engine: Engine) -> tuple[list[int], tuple[int, ...]]:
+    """The first prompt, of random ids, that the model answers with no stop token in 64 tokens; and the answer."""
+    for seed in range(100):
+        ids = random.Random(seed).choices(range(1_000, pack.limits.vocabulary), k=PROMPT)
+        output = engine.generate(ids, OUTPUT, pack.limits.stop_tokens).ids
+        if len(output) == OUTPUT and not set(output) & set(pack.limits.stop_tokens):
+            return ids, output
+    raise SystemExit("no prompt found")
+
+
+def trace_times(pack: Pack, engine: Engine, ids: list[int], output: tuple[int, ...]) -> tuple[float, float, Trace]:
+    """Processor seconds of the inference and of a trace, the better of two each; and the trace."""
+    traces = [Trace(pack.model, Shape.of(pack.program), ids, output) for _ in range(2)]
+    inference = min(cpu_seconds(lambda: engine.generate(ids, OUTPUT, ())) for _ in range(2))
+    trace = min(cpu_seconds(trace.root) for trace in traces)
+    return inference, trace, traces[-1]
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+def bought(client: Client, ids: list[int]) -> Evidence:
+    """An answer of the only provider, and the evidence about it."""
+    result = client.run(ids=ids, max_output_tokens=OUTPUT, mode=Mode.NONE, replicas=1, quorum=1)
+    place, record = client.marketplace, client.store.get(result.job_id)
+    assert record is not None
+    answers = answers_of(place.chain, place.jobs, result.job_id, place.deployment.block)
+    provider = answers.providers(result.job_id)[0]
+    registry = Registry(place.chain, place.deployment.registry)
+    request = (record.request, record.ids)
+    found = evidence_of(answers, place.jobs, registry, result.job_id, provider, request=request, output_ids=result.ids)
+    assert len(found.output_ids) == OUTPUT
+    return found
+
+
+def play(client: Client, pack: Pack, evidence: Evidence) -> Game:
+    assert client.wallet is not None
+    place = client.marketplace
+    player = player_of(place, client.wallet, [pack])
+    started = time.monotonic()
+    player.open(evidence)
+    result = resolve(player, evidence.dispute_id)
+    seconds = time.monotonic() - started
+    assert result.guilty, result.reason
+    assert result.verdict is not None
+    assert result.verdict.fault is not None
+    logs = place.chain.logs([place.deployment.disputes], place.deployment.block, place.chain.head().number)
+    names: dict[str, list[str]] = {}
+    for event in decode_logs(logs):
+        names.setdefault(event.transaction_hash, []).append(event.name)
+    moves = [found for found, events in names.items() if events != ["PrepaymentRefunded"]]
+    receipts = [place.chain.receipt(found) for found in moves]
+    gas = [int(receipt["gasUsed"], 16) for receipt in receipts if receipt is not None]
+    assert len(gas) == len(moves)
+    given = sum(name in ("RootGiven", "HashesGiven", "PayloadGiven") for found in moves for name in names[found])
+    return Game(result.verdict.fault, len(moves), sum(gas), result.played[-1].gas, given, seconds)
+
+
+def steps(chain: Chain, client: Client, pack: Pack, evidence: Evidence, trace: Trace) -> dict[str, int]:
+    """Gas of one step of each operation, at the last position, as if it were a transaction."""
+    judge, claim = Judge(chain, client.marketplace.deployment.judge), evidence.claim()
+    if evidence.output_ids != trace.output_ids:
+        trace = Trace(pack.model, Shape.of(pack.program), evidence.input_ids, evidence.output_ids)
+    descent = Descent(trace, trace.root())
+    accuser, inputs = Accuser(descent, ModelTrees(pack.model, Shape.of(pack.program))), Inputs(trace.geometry)
+    found: dict[str, int] = {}
+    for operation in Operation:
+        for name, place, element in places(trace, operation):
+            accusation = accused(trace, descent, accuser, inputs, place, element)
+            found[name] = step_gas(chain, judge, claim, trace.root(), accusation, client.address)
+    return found
+
+
+def places(trace: Trace, operation: Operation) -> list[tuple[str, Place, int]]:
+    """A value at the last row, and the statistic where there is one."""
+    group = {Operation.EMBEDDING: 0, Operation.OUTPUT_NORM: trace.geometry.groups - 1}.get(operation, 17)
+    if operation is Operation.LOGITS:
+        group = trace.geometry.groups - 1
+    section = trace.geometry.section(group, operation)
+    row = section.rows - 1
+    slot = max(slot for slot in range(section.slots) if section.inside(row, slot))
+    value = Place(group, operation, row, slot)
+    result = [(operation.name, value, section.elements(row, slot) - 1)]
+    if section.statistic:
+        statistic = Place(group, operation, row, 0)
+        result += [(f"{operation.name} statistic {i}", statistic, i) for i in (0, section.statistic - 1)]
+    if operation is Operation.SOFTMAX:
+        result.append((f"{operation.name} maximum", value, 0))
+    return result
+
+
+def accused(trace: Trace, descent: Descent, accuser: Accuser, inputs: Inputs, place: Place, element: int) -> Accusation:
+    token = (*trace.input_ids, *trace.output_ids)[place.row] if place.operation is Operation.EMBEDDING else 0
+    opened = tuple(accuser.open(wanted) for wanted in inputs.of(place, element, 0, token))
+    own = Opening(trace.payload(place), descent.path(trace.geometry.node_of(place)))
+    number = number_of(place.operation)
+    return Accusation(place.group, number, place.row, place.slot, element, 0, own, opened)
+
+
+def step_gas(chain: Chain, judge: Judge, claim: Claim, root: bytes, accusation: Accusation, sender: str) -> int:
+    try:
+        return chain.estimate_gas(judge.is_wrong_call(claim, root, accusation), sender)
+    except ContractError as error:
+        raise SystemExit(f"{Operation(accusation.operation)}: {error}") from None
+
+
+def online_overhead(client: Client, engine: Engine, ids: list[int]) -> float:
+    """Processor time of the engine's thread with an agent's looks at the disputes beside it, against without."""
+    place = client.marketplace
+    book = DisputeBook(place.chain, place.deployment.disputes, start_block=place.deployment.block)
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.wait(1.0):
+            book.poll()
+
+    def measured() -> float:
+        return min(cpu_seconds(lambda: engine.generate(ids, OUTPUT, ())) for _ in range(ROUNDS))
+
+    alone = measured()
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    beside = measured()
+    stop.set()
+    thread.join()
+    return beside / alone

@@ -1,0 +1,191 @@
+"""What opening a dispute takes: request, model and output of one answer, with the ids of prompt and output.
+
+A public job has all of it on chain once its output was published. Of a private one only its parties know the ids;
+whoever disputes it writes them down for all to see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from market.chain import Chain
+from market.contracts import Jobs, Registry
+from market.dispute_contracts import DisputeParams
+from market.disputes import dispute_id_of
+from market.errors import HashMismatch, MarketError
+from market.events import Event, decode_logs, struct_of
+from market.hashing import tokens_root, unpack_tokens
+from market.types import Model, Output, Request
+from market.verification.structs import Claim
+
+
+class NoEvidence(MarketError):
+    """The ids of prompt or output are nowhere to be read."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One answer, whole. Hashes are checked by `check`, and again by the contract."""
+
+    subject: str
+    subject_id: bytes
+    provider: str
+    request: Request
+    model: Model
+    output: Output
+    input_ids: tuple[int, ...]
+    output_ids: tuple[int, ...]
+
+    @property
+    def dispute_id(self) -> bytes:
+        return dispute_id_of(self.subject, self.subject_id, self.provider)
+
+    def check(self) -> None:
+        """Raises HashMismatch where ids, output, request and model do not belong together."""
+        for what, ids, root, count in (
+            ("prompt", self.input_ids, self.request.input_root, self.request.input_tokens),
+            ("output", self.output_ids, self.output.output_root, self.output.output_tokens),
+        ):
+            if len(ids) != count or tokens_root(ids) != root:
+                raise HashMismatch(
+                    f"The ids of the {what} are not those that were hashed. Nothing was sent.", code=what
+                )
+        if self.model.model_id != self.request.model_id:
+            raise HashMismatch("The request is about another model. Nothing was sent.", code="ModelMismatch")
+
+    def params(self, permit: bytes = b"") -> DisputeParams:
+        """As `Disputes.dispute` takes it."""
+        return DisputeParams(
+            subject=self.subject,
+            subject_id=self.subject_id,
+            provider=self.provider,
+            request=self.request,
+            model=self.model,
+            output=self.output,
+            input_ids=self.input_ids,
+            output_ids=self.output_ids,
+            permit=permit,
+        )
+
+    def claim(self) -> Claim:
+        """What the contract will make of it."""
+        return Claim(
+            subject=self.subject,
+            subject_id=self.subject_id,
+            provider=self.provider,
+            weights_root=self.model.weights_root,
+            program_root=self.model.program_root,
+            tables_root=self.model.tables_root,
+            input_root=self.request.input_root,
+            output_root=self.output.output_root,
+            input_tokens=self.request.input_tokens,
+            output_tokens=self.output.output_tokens,
+            sampler=self.request.sampler,
+            temperature_q16=self.request.temperature_q16,
+            top_k=self.request.top_k,
+            top_p_q16=self.request.top_p_q16,
+            seed=self.request.seed,
+        )
+
+
+class KnownAnswers(Protocol):
+    """Where evidence is looked up."""
+
+    def request(self, job_id: bytes) -> tuple[Request, tuple[int, ...]] | None: ...
+    def output(self, job_id: bytes, provider: str) -> Output | None: ...
+    def ids(self, job_id: bytes, provider: str) -> tuple[int, ...] | None: ...
+
+
+class Answers:
+    """Public answers, collected from the events of Jobs: requests given inline, and outputs that were published.
+
+    Feed it every event of the contract, in order; ask for an answer once both are there.
+    """
+
+    def __init__(self) -> None:
+        self._requests: dict[bytes, tuple[Request, tuple[int, ...]]] = {}
+        self._revealed: dict[tuple[bytes, str], Output] = {}
+        self._published: dict[tuple[bytes, str], tuple[int, ...]] = {}
+
+    def add(self, event: Event) -> None:
+        """Takes what an event tells."""
+        args = event.args
+        if event.name == "RequestPublished":
+            request = struct_of(Request, args["request"])
+            self._requests[args["jobId"]] = request, tuple(unpack_tokens(args["ids"], request.input_tokens))
+        elif event.name == "Revealed":
+            self._revealed[args["jobId"], args["provider"]] = struct_of(Output, args["output"])
+        elif event.name == "OutputPublished":
+            output = struct_of(Output, args["output"])
+            self._published[args["jobId"], args["provider"]] = tuple(unpack_tokens(args["ids"], output.output_tokens))
+            self._revealed.setdefault((args["jobId"], args["provider"]), output)
+
+    def request(self, job_id: bytes) -> tuple[Request, tuple[int, ...]] | None:
+        return self._requests.get(job_id)
+
+    def output(self, job_id: bytes, provider: str) -> Output | None:
+        """What a replica revealed."""
+        return self._revealed.get((job_id, provider))
+
+    def ids(self, job_id: bytes, provider: str) -> tuple[int, ...] | None:
+        """Ids that a replica published."""
+        return self._published.get((job_id, provider))
+
+    def providers(self, job_id: bytes) -> list[str]:
+        """Replicas that revealed, in the order in which they did."""
+        return [provider for found, provider in self._revealed if found == job_id]
+
+    def forget(self, job_id: bytes) -> None:
+        self._requests.pop(job_id, None)
+        for store in (self._revealed, self._published):
+            for key in [key for key in store if key[0] == job_id]:
+                store.pop(key)
+
+
+def answers_of(chain: Chain, jobs: Jobs, job_id: bytes, start_block: int) -> Answers:
+    """What the chain tells about one job. Reads the logs of Jobs from `start_block` on."""
+    answers = Answers()
+    for event in decode_logs(chain.logs([jobs.address], start_block, chain.head().number)):
+        if event.args.get("jobId") == job_id:
+            answers.add(event)
+    return answers
+
+
+def evidence_of(
+    answers: KnownAnswers,
+    jobs: Jobs,
+    registry: Registry,
+    job_id: bytes,
+    provider: str,
+    *,
+    request: tuple[Request, tuple[int, ...]] | None = None,
+    output_ids: tuple[int, ...] | None = None,
+) -> Evidence:
+    """One answer of a job, whole and checked.
+
+    Args:
+        request, output_ids: what is known beside the chain (a client's own job).
+
+    Raises:
+        NoEvidence: something is nowhere to be read. HashMismatch: what is given is not what was hashed.
+        ContractError: UnknownModel.
+    """
+    found, output, ids = request or answers.request(job_id), answers.output(job_id, provider), output_ids
+    ids = ids if ids is not None else answers.ids(job_id, provider)
+    lacking: Iterable[str] = [
+        what for what, thing in (("prompt", found), ("revealed output", output), ("output's ids", ids)) if thing is None
+    ]
+    if found is None or output is None or ids is None:
+        raise NoEvidence(
+            f"Of {provider} in job 0x{job_id.hex()} the chain lacks the {' and the '.join(lacking)}. Nothing was sent.",
+            hint="A stranger can dispute a public job only, once its output was published: whoever doubts it may "
+            "demand that (`assay job demand`). Of a private job, give the ids with --answer FILE.",
+            job_id="0x" + job_id.hex(),
+        )
+    evidence = Evidence(
+        jobs.address, job_id, provider, found[0], registry.model(found[0].model_id), output, found[1], tuple(ids)
+    )
+    evidence.check()
+    return evidence

@@ -1,0 +1,82 @@
+"""Traces of claims about models that this machine has. The last one stays in memory: some tens of megabytes for
+SmolLM2-135M and 192 tokens, half a gigabyte for 2,048.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+
+from market.errors import MarketError
+from market.models.pack import Pack
+from market.verification.challenger import Challenger
+from market.verification.model_trees import ModelTrees
+from market.verification.step import Step
+from market.verification.structs import Claim, LayerFormat, Shape
+from market.verification.trace import Trace
+
+KEPT = 1
+
+
+class ModelNotHere(MarketError):
+    """The claim is about a model whose pack is not on this machine."""
+
+
+class Traces:
+    """See the module. Not for several threads at once; nor are the traces.
+
+    Args:
+        packs: the models that traces can be made of.
+        kept: traces in memory at once.
+    """
+
+    def __init__(self, packs: Iterable[Pack], kept: int = KEPT) -> None:
+        self._packs = {(p.roots.weights_root, p.roots.program_root, p.roots.tables_root): p for p in packs}
+        self._kept = kept
+        self._trees: dict[tuple[bytes, bytes, bytes], ModelTrees] = {}
+        self._traces: OrderedDict[Claim, Trace] = OrderedDict()
+
+    def knows(self, claim: Claim) -> bool:
+        """Whether the claim's model is here."""
+        return _roots(claim) in self._packs
+
+    def pack(self, claim: Claim) -> Pack:
+        """The claim's model. Raises ModelNotHere."""
+        pack = self._packs.get(_roots(claim))
+        if pack is None:
+            raise ModelNotHere(
+                f"The dispute is about a model that is not here (weights 0x{claim.weights_root.hex()[:16]}…).",
+                hint="Nothing was sent. Name the folder of the model's pack with --pack.",
+                weights_root="0x" + claim.weights_root.hex(),
+            )
+        return pack
+
+    def trace(self, claim: Claim, input_ids: Sequence[int], output_ids: Sequence[int]) -> Trace:
+        """The trace that this side stands for; computed when something of it is asked for. Raises ModelNotHere."""
+        if claim not in self._traces:
+            pack = self.pack(claim)
+            while len(self._traces) >= self._kept:
+                self._traces.popitem(last=False)
+            self._traces[claim] = self._make(pack, input_ids, output_ids)
+        self._traces.move_to_end(claim)
+        return self._traces[claim]
+
+    def challenger(self, claim: Claim, input_ids: Sequence[int], output_ids: Sequence[int]) -> Challenger:
+        """An honest challenger of the claim. Raises ModelNotHere."""
+        pack = self.pack(claim)
+        trees = self._trees.get(_roots(claim))
+        if trees is None:
+            trees = self._trees[_roots(claim)] = ModelTrees(pack.model, Shape.of(pack.program))
+        step = Step(Shape.of(pack.program), LayerFormat.all_of(pack.program))
+        return Challenger(claim, self.trace(claim, input_ids, output_ids), trees, step)
+
+    def forget(self) -> None:
+        """Lets go of every trace."""
+        self._traces.clear()
+
+    def _make(self, pack: Pack, input_ids: Sequence[int], output_ids: Sequence[int]) -> Trace:
+        return Trace(pack.model, Shape.of(pack.program), input_ids, output_ids)
+
+
+def _roots(claim: Claim) -> tuple[bytes, bytes, bytes]:
+    return claim.weights_root, claim.program_root, claim.tables_root

@@ -1,0 +1,184 @@
+"""Disputes by the commands that people use, against agents as processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from assay.cli import app
+from client import JobResult
+from market.types import Mode
+from market.views import BondState, JobState
+from provider.config import Terms
+from tests.e2e.conftest import Market
+
+ADVERSARIES = str(Path(__file__).resolve().parent.parent / "adversaries.py")
+QUESTION = [{"role": "user", "content": "hello"}]
+LIAR = 1
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory, tiny_pack: Path) -> Iterator[Market]:
+    terms = Terms(bond=20_000_000)
+    running = Market.start(tmp_path_factory.mktemp("network"), tiny_pack, providers=3, terms=terms, reply_window=60)
+    yield running
+    running.network.stop()
+
+
+class Command:
+    """`assay …` in this process, against the market."""
+
+    def __init__(self, market: Market, pack: Path, folder: Path) -> None:
+        info = market.info
+        self._environment = {
+            "ASSAY_HOME": str(folder),
+            "ASSAY_RPC": info.rpc_url,
+            "ASSAY_DEPLOYMENT": info.deployment,
+            "ASSAY_KEYSTORE": info.client_keystore,
+            "ASSAY_PASSWORD_FILE": info.password_file,
+            "ASSAY_DATA_DIR": str(market.network.plan.directory / "client" / "data"),  # where its jobs are kept
+            "ASSAY_PACKS": json.dumps([str(pack)]),
+        }
+
+    def __call__(self, *arguments: str, code: int = 0) -> str:
+        result = CliRunner().invoke(app, arguments, env=self._environment)
+        found = (
+            result.exit_code if result.exception is None else getattr(result.exception, "exit_code", result.exit_code)
+        )
+        assert found == code, (result.output, result.exception)
+        return result.stdout
+
+    def lines(self, *arguments: str) -> list[Any]:
+        return [json.loads(line) for line in self(*arguments, "--json", "--quiet").splitlines()]
+
+    def until_killed(self, state: str, *arguments: str) -> list[Any]:
+        """Lines of the command as a process, which is killed as soon as one says that it got that far."""
+        command = [sys.executable, "-m", "assay", *arguments, "--json", "--quiet"]
+        found: list[Any] = []
+        with subprocess.Popen(
+            command, env=os.environ | self._environment, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                found.append(json.loads(line))
+                if found[-1].get("state") == state:
+                    break
+            process.kill()
+        assert found, "it said nothing"
+        return found
+
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        return json.loads(self(*arguments, "--json", code=code))
+
+
+@pytest.fixture
+def assay(market: Market, tiny_pack: Path, tmp_path: Path) -> Command:
+    return Command(market, tiny_pack, tmp_path / "home")
+
+
+def bought(market: Market, provider: str, folder: Path) -> tuple[JobResult, Path]:
+    """An answer of one provider, and the file of its receipt. The prompt is public."""
+    with market.client() as client:
+        result = client.run(
+            messages=QUESTION, max_output_tokens=6, mode=Mode.NONE, replicas=1, quorum=1, allow=(provider,)
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    receipt = folder / "receipt.json"
+    receipt.write_text(json.dumps(result.receipts[0].to_json()), encoding="utf-8")
+    return result, receipt
+
+
+def become(market: Market, behaviour: str, index: int = LIAR) -> str:
+    market.replace(index, (sys.executable, ADVERSARIES, behaviour))
+    return market.info.providers[index].address
+
+
+@pytest.mark.parametrize(("behaviour", "fault"), [("liar", "OUTPUT"), ("stubborn", "ELEMENT")])
+def test_dispute_auto_against_a_liar_slashes_it_and_says_what_was_won(
+    market: Market, assay: Command, tmp_path: Path, behaviour: str, fault: str
+) -> None:
+    provider = become(market, behaviour)
+    result, receipt = bought(market, provider, tmp_path)
+    replica = market.contracts.jobs.replicas(result.job_id)[0]
+    job = "0x" + result.job_id.hex()
+    document = assay.json("dispute", "auto", job, "--answer", str(receipt), "--yes", "--quiet")
+    assert (document["verdict"], document["fault"]) == ("GUILTY", fault)
+    assert document["prepayment_refunded"] is True
+    share = market.contracts.jobs.challenger_share_bps()
+    assert document["reward"] == min(replica.bond * share // 10_000, (replica.bond - replica.paid) // 2)
+    assert document["moves"][-1]["move"] == {"OUTPUT": "proveOutput", "ELEMENT": "prove"}[fault]
+    assert market.contracts.jobs.replicas(result.job_id)[0].bond_state is BondState.SLASHED
+    shown = assay("dispute", "show", job)
+    assert "guilty" in shown
+    market.assert_vault_is_whole()
+
+
+def asked(market: Market, provider: str) -> JobResult:
+    """An optimistic answer: prompt and output are on chain, and it is not paid yet."""
+    with market.client() as client:
+        return client.run(
+            messages=QUESTION, max_output_tokens=6, mode=Mode.OPTIMISTIC, replicas=1, quorum=1, allow=(provider,)
+        )
+
+
+def test_watcher_leaves_right_answers_alone_and_has_a_wrong_one_slashed(
+    market: Market, assay: Command, tmp_path: Path
+) -> None:
+    honest = market.info.providers[0].address
+    liar = become(market, "stubborn")
+    right, wrong = asked(market, honest), asked(market, liar)
+    assert right.answer is not None
+    assert market.contracts.jobs.job(right.job_id).state is JobState.REVEALING
+    escrow = market.contracts.jobs.job(wrong.job_id).escrow
+    vault, token = market.contracts.vault, market.contracts.token.address
+    credit = vault.credit(token, market.info.client)
+    until(lambda: len(market.events("OutputPublished")) == 2)
+    lines = assay.until_killed("disputed", "watch", "--rate", "1", "--budget", "1", "--poll", "0.2", "--yes")
+    lines += assay.lines("watch", "--once", "--rate", "1", "--budget", "1", "--poll", "0.2", "--yes")
+    ends = {line["job_id"]: line for line in lines if line["event"] == "audit"}
+    assert ends["0x" + right.job_id.hex()]["state"] == "right"
+    end = ends["0x" + wrong.job_id.hex()]
+    assert end["state"] == "guilty"
+    assert end["reward"] > 0
+    assert all(len(line["keyed_root"]) == 66 for line in ends.values())
+    assert [line["found"] for line in lines if line["event"] == "canary"] == [True]
+    job = market.contracts.jobs.job(wrong.job_id)
+    assert job.state is JobState.EXPIRED
+    assert vault.credit(token, market.info.client) >= credit + escrow  # the client, who is the watcher here, is whole
+    assert assay.lines("watch", "--once", "--rate", "1", "--budget", "1", "--yes") == []
+    market.network.anvil.increase_time(market.network.plan.dispute_window + 5)
+    until(lambda: market.contracts.jobs.job(right.job_id).state is JobState.SETTLED)
+    market.assert_vault_is_whole()
+
+
+def test_one_outsider_beats_a_majority_that_colludes(market: Market, assay: Command) -> None:
+    liars = {become(market, "stubborn", index).lower() for index in (1, 2)}
+    document = assay.json(
+        "job", "post", "hello", "--max-output-tokens", "4", "--quote-timeout", "20", "--quiet", "--yes"
+    )
+    roles = {replica["address"]: replica["role"] for replica in document["providers"]}
+    assert {provider for provider, role in roles.items() if role == "agreed"} == liars
+    checks = {check["provider"]: check for check in document["checks"]}
+    assert {provider for provider, check in checks.items() if check["right"] is False} == liars
+    for provider in liars:
+        assert checks[provider]["dispute"]["verdict"] == "GUILTY", checks[provider]
+    job_id = bytes.fromhex(document["job_id"][2:])
+    bonds = {r.provider.lower(): r.bond_state for r in market.contracts.jobs.replicas(job_id)}
+    assert {provider for provider, bond in bonds.items() if bond is BondState.SLASHED} == liars
+    market.assert_vault_is_whole()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.1)
