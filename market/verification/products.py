@@ -99,9 +99,9 @@ class Products:
         return out
 
     def _edges(self, size: int) -> Sequence[int]:
-        """Where to cut for the threads."""
+        """Where to cut for the threads: at multiples of SPLIT, as the engine does."""
         pieces = max(1, min(self._threads, size // SPLIT))
-        return [size * i // pieces for i in range(pieces + 1)]
+        return [*(size * i // pieces // SPLIT * SPLIT for i in range(pieces)), size]
 
     def _native(
         self,
