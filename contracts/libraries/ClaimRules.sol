@@ -17,7 +17,7 @@ library ClaimRules {
 
     /// @notice Whether the sampler has a step: greedy, or seeded by the request without top-k and top-p.
     function hasStep(Request calldata request) internal pure returns (bool) {
-        bool whole = request.topK == 0 && (request.topPQ16 == 0 || request.topPQ16 == WHOLE_Q16);
+        bool whole = request.topK == 0 && request.topPQ16 == WHOLE_Q16;
         return request.sampler == GREEDY || (request.sampler == SEEDED_BY_REQUEST && whole);
     }
 

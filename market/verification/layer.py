@@ -173,7 +173,9 @@ class Recomputation:
         heads, positions, _ = scores.shape
         maximum = np.stack([scores.max(axis=2).T, scores.argmax(axis=2).T], axis=2)  # [p, head, 2]
         self._see(group, Operation.SOFTMAX, "maximum", maximum)
-        weights = self._exponential.negative(maximum[:, :, 0].T[:, :, None] - scores)
+        weights: Int32Array = np.empty(scores.shape, dtype=np.int32)
+        for head in range(heads):  # one at a time: at full context they take hundreds of megabytes
+            weights[head] = self._exponential.negative(maximum[:, head, :1] - scores[head])
         weights >>= 10
         sums = weights.reshape(heads, positions, -1, CHUNK).sum(axis=3, dtype=np.int64).transpose(1, 0, 2)
         self._see(group, Operation.SOFTMAX, "sums", sums)

@@ -99,9 +99,9 @@ class Products:
         return out
 
     def _edges(self, size: int) -> Sequence[int]:
-        """Where to cut for the threads."""
+        """Where to cut for the threads: at multiples of SPLIT, as the engine does."""
         pieces = max(1, min(self._threads, size // SPLIT))
-        return [size * i // pieces for i in range(pieces + 1)]
+        return [*(size * i // pieces // SPLIT * SPLIT for i in range(pieces)), size]
 
     def _native(
         self,
@@ -130,7 +130,7 @@ class Products:
 
     def _matrix(self, library: CDLL, matrix: Linear) -> native.Matrix:
         if id(matrix) not in self._matrices:
-            self._matrices[id(matrix)] = matrix, native.Matrix(library, matrix)
+            self._matrices[id(matrix)] = matrix, native.Matrix(library, self.kernel.encode(), matrix)
         return self._matrices[id(matrix)][1]
 
     def _planes(

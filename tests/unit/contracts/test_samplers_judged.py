@@ -43,7 +43,6 @@ def decides(court: Court, at: Choosing) -> bool:
         return False
 
 
-@pytest.mark.xfail(strict=True, reason="ClaimRules.hasStep lets topPQ16 = 0 pass, for which Choice has no step")
 def test_sampler_that_is_sold_has_a_step(world: World) -> None:
     assert isinstance(world.chain, RevmChain)
     court = Court(world.chain)
