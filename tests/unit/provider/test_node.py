@@ -337,7 +337,7 @@ def test_job_of_a_model_that_is_not_served_is_refused(desk: Desk) -> None:
 def test_job_whose_prompt_hashes_to_something_else_is_refused(desk: Desk) -> None:
     desk.accept(JOB)
     desk.journal.put_request(samples.request(), (9, 9, 9, 9), NOW + 600)
-    refused(desk, "HASH_MISMATCH")
+    refused(desk, "HashMismatch")
 
 
 def test_job_with_a_quote_this_provider_never_signed_is_refused(desk: Desk) -> None:
