@@ -101,7 +101,7 @@ class Recomputation:
         last = x[self.positions - self._outputs :]
         a, shift = self._norm(group, Operation.OUTPUT_NORM, last, model.output_norm, model.config.epsilon, result)
         logits: Int32Array = np.empty((self._outputs, model.config.vocabulary), dtype=np.int32)
-        self._products.linear_into(model.head, a, shift, logits)
+        self._products.linear_into(model.head, a, shift, logits, strict=self._hook is None)
         self._see(group, Operation.LOGITS, "elements", logits)
         result[Operation.LOGITS] = Values(logits)
         return result
@@ -173,7 +173,9 @@ class Recomputation:
         heads, positions, _ = scores.shape
         maximum = np.stack([scores.max(axis=2).T, scores.argmax(axis=2).T], axis=2)  # [p, head, 2]
         self._see(group, Operation.SOFTMAX, "maximum", maximum)
-        weights = self._exponential.negative(maximum[:, :, 0].T[:, :, None] - scores)
+        weights: Int32Array = np.empty(scores.shape, dtype=np.int32)
+        for head in range(heads):  # one at a time: at full context they take hundreds of megabytes
+            weights[head] = self._exponential.negative(maximum[:, head, :1] - scores[head])
         weights >>= 10
         sums = weights.reshape(heads, positions, -1, CHUNK).sum(axis=3, dtype=np.int64).transpose(1, 0, 2)
         self._see(group, Operation.SOFTMAX, "sums", sums)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from market.inference.model import AnyArray
+from market.inference.native import library as native
 from market.verification.exact import narrowed
 from market.verification.geometry import CHUNK, Operation, Section, padded
 from market.verification.layer import Values
@@ -16,6 +17,19 @@ def big_endian(values: AnyArray, size: int, strict: bool = True) -> ByteArray:
 
     Values that do not fit raise OverflowError where ``strict``, else they lose their upper bits.
     """
+    library = native.library()
+    if library is None or values.dtype != np.int64:
+        return big_endian_by_numpy(values, size, strict)
+    values = np.ascontiguousarray(values)
+    out = np.empty((*values.shape[:-1], values.shape[-1] * size), dtype=np.uint8)
+    fits = library.assay_trace_pack(native.pointer(values), values.size, size, native.pointer(out))
+    if strict and fits != 1:
+        raise OverflowError(f"a value does not fit {size} bytes")
+    return out
+
+
+def big_endian_by_numpy(values: AnyArray, size: int, strict: bool) -> ByteArray:
+    """``big_endian`` without the library in C, and of other types than int64."""
     if strict:
         narrowed(values, size)
     whole = size if size in (2, 4, 8) else 8

@@ -57,8 +57,10 @@ class Products:
         self.linear_into(matrix, q, shift, out)
         return out
 
-    def linear_into(self, matrix: Linear, q: Int64Array, shift: Int64Array, out: AnyArray) -> None:
-        """``linear`` into an array of an integer type. Raises OverflowError where that does not hold the result."""
+    def linear_into(self, matrix: Linear, q: Int64Array, shift: Int64Array, out: AnyArray, strict: bool = True) -> None:
+        """``linear`` into an array of an integer type. Where that does not hold the result, OverflowError is raised if
+        ``strict``, else upper bits are lost.
+        """
         q, shift, rows = np.ascontiguousarray(q), shift.reshape(-1, 1), len(matrix.weight)
         library, right = self._library, matrix.exponent - shift
         if library is not None and int(right.min()) >= 1 and int(right.max()) <= RIGHT_SHIFT_MAX:
@@ -70,12 +72,12 @@ class Products:
             ]
 
             def run(part: tuple[int, int]) -> bool:
-                return self._native(library, struct, q, narrow, part, out)
+                return self._native(library, struct, q, narrow, part, out, strict)
 
             if all(list(self._pool.map(run, parts))):
                 return
         for start in range(0, rows, ROWS):
-            self._planes(matrix, q, shift, slice(start, start + ROWS), out)
+            self._planes(matrix, q, shift, slice(start, start + ROWS), out, strict)
 
     def activate(self, gate: Int64Array, up: Int64Array, tables: Tables) -> Int64Array:
         """z of section 4, (silu(gate) · up + 2^15) >> 16, of contiguous arrays of any one shape."""
@@ -97,9 +99,9 @@ class Products:
         return out
 
     def _edges(self, size: int) -> Sequence[int]:
-        """Where to cut for the threads."""
+        """Where to cut for the threads: at multiples of SPLIT, as the engine does."""
         pieces = max(1, min(self._threads, size // SPLIT))
-        return [size * i // pieces for i in range(pieces + 1)]
+        return [*(size * i // pieces // SPLIT * SPLIT for i in range(pieces)), size]
 
     def _native(
         self,
@@ -109,6 +111,7 @@ class Products:
         shift: AnyArray,
         part: tuple[int, int],
         out: AnyArray,
+        strict: bool,
     ) -> bool:
         """False for rows that the kernels cannot take, which no honest trace has. Raises MemoryError."""
         start, stop = part
@@ -121,8 +124,8 @@ class Products:
         )
         if not done:
             raise MemoryError
-        if not direct:
-            out[:, start:stop] = narrowed(target, out.dtype.itemsize)
+        if done == 1 and not direct:
+            out[:, start:stop] = narrowed(target, out.dtype.itemsize) if strict else target
         return bool(done == 1)
 
     def _matrix(self, library: CDLL, matrix: Linear) -> native.Matrix:
@@ -130,7 +133,9 @@ class Products:
             self._matrices[id(matrix)] = matrix, native.Matrix(library, matrix)
         return self._matrices[id(matrix)][1]
 
-    def _planes(self, matrix: Linear, q: Int64Array, shift: Int64Array, rows: slice, out: AnyArray) -> None:
+    def _planes(
+        self, matrix: Linear, q: Int64Array, shift: Int64Array, rows: slice, out: AnyArray, strict: bool
+    ) -> None:
         """By byte planes: every partial sum is an integer below 2^24."""
         count = len(q)
         planes = np.empty((2 * count, q.shape[1]), dtype=np.float32)
@@ -143,4 +148,5 @@ class Products:
         total += sums[count:]
         exact = total.astype(np.int64)
         exact *= matrix.multiplier[rows].astype(np.int64)
-        out[:, rows] = narrowed(shift_round(exact, matrix.exponent - shift), out.dtype.itemsize)
+        result = shift_round(exact, matrix.exponent - shift)
+        out[:, rows] = narrowed(result, out.dtype.itemsize) if strict else result

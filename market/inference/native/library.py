@@ -127,6 +127,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         c_int,
         [c_char_p, POINTER(MatrixStruct), c_int, c_int, c_void_p, c_void_p, c_int, c_void_p, c_int64],
     ),
+    "assay_trace_pack": (c_int, [c_void_p, c_int64, c_int, c_void_p]),
     "assay_keccak_width": (c_int, []),
     "assay_keccak_leaves": (c_int, [c_int, c_void_p, c_void_p, c_void_p, c_int64, c_void_p]),
     "assay_keccak_level": (c_int, [c_int, c_void_p, c_int64, c_int64, c_void_p, c_void_p]),

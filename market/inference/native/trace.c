@@ -1,10 +1,12 @@
 /* What recomputes a trace: products of activations that are integers already (docs/disputes.md, section 2). */
 #include <stdlib.h>
+#include <string.h>
 
 #include "engine.h"
 
 EXPORT int assay_trace_linear(const char *kernel, const struct matrix *w, int from, int to, const int64_t *q,
                               const int32_t *shift, int count, int64_t *out, int64_t stride);
+EXPORT int assay_trace_pack(const int64_t *values, int64_t count, int size, uint8_t *out);
 
 /* q [count][K] int16-valued with a shift per row → out[t * stride + n - from] for n in [from, to). Returns 1, or 0 without
  * memory, or -1 for a row that quantising would change, which no honest trace has: all zeros and rows whose largest
@@ -28,4 +30,36 @@ int assay_trace_linear(const char *kernel, const struct matrix *w, int from, int
     free(planes.bytes);
     free(shifts);
     return done;
+}
+
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define HIGHEST_FIRST(word) __builtin_bswap64(word)
+#else
+#define HIGHEST_FIRST(word) (word)
+#endif
+
+/* Two's complement of `size` bytes, the highest first. */
+#define PACK(size)                                                         \
+    case size:                                                             \
+        for (int64_t i = 0; i < count; i++) {                              \
+            const uint64_t upper = (uint64_t)values[i] << (64 - 8 * size); \
+            const uint64_t bytes = HIGHEST_FIRST(upper);                   \
+            beyond |= ((int64_t)upper >> (64 - 8 * size)) ^ values[i];     \
+            memcpy(out + size * i, &bytes, size);                          \
+        }                                                                  \
+        break
+
+/* values [count] → out [count * size]; 1 if all fit, else 0 and those that do not have lost their upper bits; -1 for a
+ * size that no element has. */
+int assay_trace_pack(const int64_t *values, int64_t count, int size, uint8_t *out) {
+    int64_t beyond = 0;
+    switch (size) {
+        PACK(2);
+        PACK(4);
+        PACK(5);
+        PACK(6);
+        PACK(8);
+        default: return -1;
+    }
+    return !beyond;
 }

@@ -172,13 +172,19 @@ def test_products_that_kernels_cannot_take_are_made_all_the_same(tiny: Setting, 
         shifts = np.full((3, 1), shift, dtype=np.int64)
         expected = reference.linear(matrix, q, shifts)
         assert np.array_equal(products.linear(matrix, q, shifts), expected), (change, shift)
+        narrow = np.empty(expected.shape, dtype=np.int32)
+        products.linear_into(matrix, q, shifts, narrow, strict=False)
+        assert np.array_equal(narrow, expected.astype(np.int32)), (change, shift)
 
 
 def test_logits_beyond_int32_are_refused(tiny: Setting, products: Products) -> None:
     matrix = dataclasses.replace(tiny.model.head, exponent=2)
     q = np.full((2, 72), 32639, dtype=np.int64)
+    shift, out = np.zeros((2, 1), dtype=np.int64), np.empty((2, 288), dtype=np.int32)
     with pytest.raises(OverflowError, match="does not fit 4 bytes"):
-        products.linear_into(matrix, q, np.zeros((2, 1), dtype=np.int64), np.empty((2, 288), dtype=np.int32))
+        products.linear_into(matrix, q, shift, out)
+    products.linear_into(matrix, q, shift, out, strict=False)
+    assert np.array_equal(out, products.linear(matrix, q, shift).astype(np.int32))
 
 
 def test_proved_products_take_the_fastest_kernel_that_passes(tiny: Setting) -> None:

@@ -13,7 +13,7 @@ from market.hashing import keccak256, leaf_hash
 from market.inference import reference
 from market.verification.geometry import CHUNK, Node, Operation, Place
 from market.verification.layer import Values
-from market.verification.leaves import decode, encode, payloads
+from market.verification.leaves import big_endian, big_endian_by_numpy, decode, encode, payloads
 from market.verification.products import Products
 from market.verification.trace import Trace
 from market.verification.tree import Keccak, empty, fold
@@ -141,6 +141,25 @@ def test_values_beyond_their_type_are_refused(tiny: Setting) -> None:
     elements[70, 71] = -(2**47)
     made = payloads(section, Values(elements))
     assert decode(made.payload(section.leaf(70, 1)), 6, 8)[7] == -(2**47)
+
+
+@pytest.mark.parametrize("size", [2, 4, 5, 6, 8])
+def test_bytes_by_the_library_and_by_numpy_are_the_same(size: int) -> None:
+    limit = 1 << (8 * size - 1)
+    rng = np.random.default_rng(size)
+    values = np.concatenate([[0, 1, -1, limit - 1, -limit], rng.integers(-limit, limit - 1, 59)]).reshape(8, 8)
+    packed = big_endian(values, size)
+    assert np.array_equal(packed, big_endian_by_numpy(values, size, True))
+    assert decode(packed[0].tobytes(), size, 8) == values[0].tolist()
+    assert np.array_equal(big_endian(values.T, size)[0], big_endian(values[:, 0], size))
+    if size == 8:
+        return
+    for beyond in (limit, -limit - 1):
+        values[3, 3] = beyond
+        for make in (big_endian, big_endian_by_numpy):
+            with pytest.raises(OverflowError, match=f"does not fit {size} bytes"):
+                make(values, size, True)
+        assert np.array_equal(big_endian(values, size, False), big_endian_by_numpy(values, size, False))
 
 
 def test_encode_and_decode() -> None:
