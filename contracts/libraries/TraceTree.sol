@@ -205,11 +205,13 @@ library TraceTree {
 
     /// @return the most reveals of hashes below the root's own
     function rounds(Context memory context) internal pure returns (uint256) {
-        uint256 deepest;
-        for (uint256 operation; operation <= DOWN; ++operation) {
-            deepest = Math.max(deepest, _bits(section(context, 1, operation)));
+        // every other section has as many rows as one of these, and no more slots
+        uint8[5] memory most =
+            [uint8(ATTENTION_NORM), uint8(VALUE), uint8(SCORES), uint8(QUANTISE_MIX), uint8(ACTIVATION)];
+        uint256 deepest = _bits(section(context, uint256(context.shape.layers) + 1, LOGITS));
+        for (uint256 i; i < most.length; ++i) {
+            deepest = Math.max(deepest, _bits(section(context, 1, most[i])));
         }
-        deepest = Math.max(deepest, _bits(section(context, uint256(context.shape.layers) + 1, LOGITS)));
         // the operations are one reveal, the root's own shows the first levels of groups
         return Math.ceilDiv(groupBits(context), REVEAL_LEVELS) + Math.ceilDiv(deepest, REVEAL_LEVELS);
     }

@@ -31,6 +31,12 @@ def world(deployed: World) -> Iterator[World]:
 
 
 @pytest.fixture(scope="session")
+def judge_chain(deployed: World) -> RevmChain:
+    """A chain for judges alone; what they do counts as covered."""
+    return RevmChain(list(artefacts().values()), deployed.chain.coverage)
+
+
+@pytest.fixture(scope="session")
 def deployed_disputes(deployed: World) -> DisputeWorld:
     return DisputeWorld(chain=RevmChain(list(artefacts().values()), deployed.chain.coverage))
 

@@ -22,7 +22,6 @@ from market.verification.structs import Accusation, Claim, LayerFormat, Opening,
 from market.verification.trace import Trace
 from tests.liar import find, lie
 from tests.unit.contracts.abi import Contract
-from tests.unit.contracts.artefacts import artefacts
 from tests.unit.contracts.claims import deploy_judge
 from tests.unit.contracts.revm import RevmChain
 
@@ -50,9 +49,9 @@ class Trial:
 
 
 @pytest.fixture(scope="module")
-def trial(tiny_pack: Path) -> Trial:
+def trial(tiny_pack: Path, judge_chain: RevmChain) -> Trial:
     pack = load_pack(tiny_pack)
-    judge = deploy_judge(RevmChain(list(artefacts().values())))
+    judge = deploy_judge(judge_chain)
     shape, layers = Shape.of(pack.program), LayerFormat.all_of(pack.program)
     judge.acceptProgram(shape.values(), [layer.values() for layer in layers])
     random = Random(11)

@@ -10,7 +10,6 @@ import pytest
 from market.verification.geometry import OPERATION_BITS, REVEAL_LEVELS, Geometry, Node, Place
 from market.verification.structs import Shape
 from tests.unit.contracts.abi import Revert
-from tests.unit.contracts.artefacts import artefacts
 from tests.unit.contracts.claims import Court, Ground
 from tests.unit.contracts.revm import RevmChain
 from tests.unit.contracts.step_cases import LARGEST, SHAPES, formats
@@ -19,8 +18,8 @@ LENGTHS = [(1, 1), (1, 2), (63, 1), (64, 1), (65, 64), (128, 64), (200, 100)]
 
 
 @pytest.fixture(scope="module")
-def court() -> Court:
-    return Court(RevmChain(list(artefacts().values())))
+def court(judge_chain: RevmChain) -> Court:
+    return Court(judge_chain)
 
 
 def ground(court: Court, shape: Shape, lengths: tuple[int, int]) -> Ground:

@@ -14,7 +14,6 @@ from market.models.pack import load_pack
 from market.verification.model_trees import ModelTrees
 from market.verification.structs import Claim, LayerFormat, Shape
 from tests.unit.contracts.abi import Contract, Revert
-from tests.unit.contracts.artefacts import artefacts
 from tests.unit.contracts.claims import Ground, deploy_judge, root_of
 from tests.unit.contracts.revm import RevmChain
 from tests.unit.contracts.step_cases import LARGEST, SHAPES, TINY, formats
@@ -22,20 +21,10 @@ from tests.unit.contracts.step_cases import LARGEST, SHAPES, TINY, formats
 LAYERS = formats(TINY)
 
 
-@pytest.fixture(scope="module")
-def chain() -> RevmChain:
-    return RevmChain(list(artefacts().values()))
-
-
-@pytest.fixture(scope="module")
-def deployed(chain: RevmChain) -> Contract:
-    return deploy_judge(chain)
-
-
 @pytest.fixture
-def judge(chain: RevmChain, deployed: Contract) -> Iterator[Contract]:
-    with chain.undone():
-        yield deployed
+def judge(judge_chain: RevmChain) -> Iterator[Contract]:
+    with judge_chain.undone():
+        yield deploy_judge(judge_chain)
 
 
 def accept(judge: Contract, shape: Shape, layers: tuple[LayerFormat, ...]) -> bytes:

@@ -14,7 +14,6 @@ from market.verification.geometry import Operation, Place, number_of
 from market.verification.structs import Accusation, Opening
 from tests.unit.contracts import step_cases as cases
 from tests.unit.contracts.abi import Revert
-from tests.unit.contracts.artefacts import artefacts
 from tests.unit.contracts.claims import Court, Ground
 from tests.unit.contracts.revm import RevmChain
 from tests.unit.contracts.step_cases import TINY, Case, formats
@@ -24,8 +23,8 @@ IDS = [7] * 70, [8] * 60  # three blocks
 
 
 @pytest.fixture(scope="module")
-def court() -> Court:
-    return Court(RevmChain(list(artefacts().values())))
+def court(judge_chain: RevmChain) -> Court:
+    return Court(judge_chain)
 
 
 def case_of(make: Callable[[Random, Ground], Case], wanted: Callable[[Case], bool] = lambda case: True) -> Case:

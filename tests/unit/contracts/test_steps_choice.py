@@ -13,7 +13,6 @@ from market.hashing import ZERO32, keccak256
 from market.verification.geometry import Operation, Place
 from market.verification.structs import OutputAccusation
 from tests.unit.contracts.abi import Revert
-from tests.unit.contracts.artefacts import artefacts
 from tests.unit.contracts.claims import Court, Ground
 from tests.unit.contracts.revm import RevmChain
 from tests.unit.contracts.step_cases import SHAPES, TINY, formats
@@ -26,8 +25,8 @@ GREEDY = (0, 0, 0, 0, ZERO32)
 
 
 @pytest.fixture(scope="module")
-def court() -> Court:
-    return Court(RevmChain(list(artefacts().values())))
+def court(judge_chain: RevmChain) -> Court:
+    return Court(judge_chain)
 
 
 class Choosing:

@@ -9,7 +9,6 @@ import pytest
 
 from market.verification.geometry import Operation
 from tests.unit.contracts import step_cases as cases
-from tests.unit.contracts.artefacts import artefacts
 from tests.unit.contracts.claims import Court, Ground
 from tests.unit.contracts.revm import RevmChain
 from tests.unit.contracts.step_cases import LARGEST, MATRICES, NORMS, TINY, Case
@@ -25,8 +24,8 @@ STEPS: dict[str, Make] = {
 
 
 @pytest.fixture(scope="module")
-def court() -> Court:
-    return Court(RevmChain(list(artefacts().values())))
+def court(judge_chain: RevmChain) -> Court:
+    return Court(judge_chain)
 
 
 def judge(court: Court, make: Make, seed: int, count: int) -> None:

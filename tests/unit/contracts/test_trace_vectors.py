@@ -9,7 +9,6 @@ import pytest
 
 from market.verification.structs import Shape
 from tests.unit.contracts.abi import Contract
-from tests.unit.contracts.artefacts import artefacts
 from tests.unit.contracts.claims import deploy_judge
 from tests.unit.contracts.revm import RevmChain
 from tests.unit.contracts.step_cases import formats
@@ -29,8 +28,8 @@ def values(struct: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def judge() -> Contract:
-    deployed = deploy_judge(RevmChain(list(artefacts().values())))
+def judge(judge_chain: RevmChain) -> Contract:
+    deployed = deploy_judge(judge_chain)
     root = deployed.acceptProgram(values(VECTORS["shape"]), values(VECTORS["layers"]))
     assert root == values(VECTORS["claim"]["programRoot"])
     return deployed
