@@ -127,7 +127,7 @@ class Desk:
                 limit and the answer's longest length allow.
 
         Raises:
-            Refusal: NOT_QUOTED (404), HASH_MISMATCH, TEMPLATE_MISMATCH, OVERLOADED and those of a quote.
+            Refusal: NOT_QUOTED (404), HashMismatch, TEMPLATE_MISMATCH, OVERLOADED and those of a quote.
         """
         self._check_hashes(request_hash, subject_id, request, ids)
         known = self._journal.acceptance(subject_id, request_hash)
@@ -173,7 +173,7 @@ class Desk:
         ):
             if promised != found:
                 raise Refusal(
-                    "HASH_MISMATCH",
+                    "HashMismatch",
                     f"The {what} should hash to 0x{promised.hex()} but hashes to 0x{found.hex()}.",
                     hint="Send exactly what the quote was made for.",
                     expected="0x" + promised.hex(),
@@ -181,7 +181,7 @@ class Desk:
                 )
         if len(ids) != request.input_tokens:
             raise Refusal(
-                "HASH_MISMATCH",
+                "HashMismatch",
                 f"The request states {request.input_tokens} prompt tokens, {len(ids)} came.",
                 expected=request.input_tokens,
                 got=len(ids),

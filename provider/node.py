@@ -213,7 +213,7 @@ class Node:
             or tokens_root(stored.ids) != request.input_root
             or len(stored.ids) != request.input_tokens
         ):
-            raise Refusal("HASH_MISMATCH", "The delivered prompt does not hash to the request on chain.")
+            raise Refusal("HashMismatch", "The delivered prompt does not hash to the request on chain.")
         check_request(request, product, self._shop.limits, self._shop.samplers)
         self._check_terms(row, job, mine)
         if job.reveal_window < self._timing.min_reveal_window:

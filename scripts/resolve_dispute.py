@@ -79,14 +79,14 @@ def resolve_dispute(
 @click.argument("job")
 @click.option("--manifest", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True)
 @click.option("--pack", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
-@click.option("--provider", help="Whose answer. Default: the only one that revealed.")
-def cli(account: AccountAPI, job: str, manifest: Path, pack: Path, provider: str | None) -> None:
+@click.option("--of", "whose", help="Provider (address) whose answer it is. Default: the only one that revealed.")
+def cli(account: AccountAPI, job: str, manifest: Path, pack: Path, whose: str | None) -> None:
     """Disputes a wrong answer to the end."""
     chain_id = networks.provider.chain_id
     if not isinstance(account, TestAccountAPI) or chain_id not in DEVELOPMENT_CHAIN_IDS:
         raise click.UsageError(f"Only for a test account on a development chain, not chain {chain_id}.")
     try:
-        result = resolve_dispute(account, manifest, pack, job, provider, click.echo)
+        result = resolve_dispute(account, manifest, pack, job, whose, click.echo)
     except AssayError as error:
         raise click.ClickException(str(error)) from None
     if result is not None:

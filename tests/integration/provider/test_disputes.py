@@ -303,3 +303,27 @@ def test_reply_that_somebody_gave_before_holds_up_no_other(arena: Arena) -> None
         finally:
             again.stop()
     assert [call.label.startswith("Disputes.multicall") for call in sent] == [True, False, False]
+
+
+def test_book_says_what_the_chain_says_after_a_reorganisation(arena: Arena) -> None:
+    agent = arena.agent()
+    market, book = arena.market, arena.player.book
+    try:
+        evidence = arena.answer(agent)
+    finally:
+        agent.stop()
+    arena.player.open(evidence)
+    contract = Disputes(market.chain, market.deployment.disputes)
+    trace = arena.player.traces.trace(evidence.claim(), evidence.input_ids, evidence.output_ids)
+    before = arena.dispute(evidence)
+    assert before.root is None
+    snapshot = market.anvil.snapshot()
+    with Transactions(market.chain, agent.account, ":memory:") as provider:
+        provider.send(contract.answer_root(evidence.claim(), trace.reveal(ROOT)))
+        assert arena.dispute(evidence).root == trace.root()
+    market.anvil.revert(snapshot)
+    market.anvil.mine(3)  # other blocks in the place of those that are gone
+    assert arena.dispute(evidence) == before
+    fresh = DisputeBook(market.chain, market.deployment.disputes)
+    fresh.poll()
+    assert fresh.dispute(evidence.dispute_id) == book.dispute(evidence.dispute_id)

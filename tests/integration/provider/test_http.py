@@ -139,10 +139,10 @@ def test_delivery_that_hashes_to_something_else_is_refused(market: Market, agent
     request, ids = market.request()
     market.quote(agent.url, request, Mode.QUORUM)
     changed = [*ids[:-1], ids[-1] + 1]
-    assert code(market.deliver(agent.url, keccak256(b"s"), request, changed)) == (409, "HASH_MISMATCH")
-    assert code(market.deliver(agent.url, keccak256(b"s"), request, ids[:-1])) == (409, "HASH_MISMATCH")
+    assert code(market.deliver(agent.url, keccak256(b"s"), request, changed)) == (409, "HashMismatch")
+    assert code(market.deliver(agent.url, keccak256(b"s"), request, ids[:-1])) == (409, "HashMismatch")
     body = {"subjectId": HEX, "request": request.to_json(), "ids": ids, "messages": None}
-    assert code(httpx.put(f"{agent.url}/v1/requests/{HEX}", json=body)) == (409, "HASH_MISMATCH")
+    assert code(httpx.put(f"{agent.url}/v1/requests/{HEX}", json=body)) == (409, "HashMismatch")
 
 
 def test_delivery_of_another_request_than_the_jobs_is_refused(market: Market, agent: LocalAgent) -> None:
@@ -151,7 +151,7 @@ def test_delivery_of_another_request_than_the_jobs_is_refused(market: Market, ag
     other, ids = market.request("another")
     market.quote(agent.url, other, Mode.NONE)
     until(lambda: agent.journal.job(job))
-    assert code(market.deliver(agent.url, job, other, ids)) == (409, "HASH_MISMATCH")
+    assert code(market.deliver(agent.url, job, other, ids)) == (409, "HashMismatch")
 
 
 def test_delivery_with_messages_is_checked_against_the_template(market: Market, agent: LocalAgent) -> None:

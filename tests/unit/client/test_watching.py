@@ -53,6 +53,22 @@ def job(**changes) -> JobView:  # type: ignore[no-untyped-def]
         (job(state=JobState.REVEALING, committed=3, revealed=2, reveal_deadline=990), 991, Next.SETTLE, "settling", 0),
         (job(state=JobState.REVEALING, committed=3, revealed=3, reveal_deadline=990), 900, Next.SETTLE, "settling", 0),
         (job(state=JobState.REVEALING, committed=2, revealed=2, reveal_deadline=990), 900, Next.SETTLE, "settling", 0),
+        (
+            job(
+                state=JobState.REVEALING,
+                mode=Mode.OPTIMISTIC,
+                quorum=1,
+                replicas=1,
+                committed=1,
+                revealed=1,
+                reveal_deadline=990,
+                output_hash=AGREED,
+            ),
+            900,
+            Next.DONE,  # whoever waits for the answer need not wait for its window
+            "agreed",
+            0,
+        ),
         (job(state=JobState.SETTLED), 900, Next.DONE, "settled", 0),
         (job(state=JobState.EXPIRED), 900, Next.DONE, "expired", 0),
         (job(state=JobState.CANCELLED), 900, Next.DONE, "cancelled", 0),

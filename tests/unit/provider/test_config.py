@@ -99,7 +99,7 @@ def test_written_file_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
         ("port = 65536", "port"),
         ('ws_url = "http://127.0.0.1"', "ws_url"),
         ('endpoint = "ftp://a"', "endpoint"),
-        ('modes = ["optimistic"]', "modes"),
+        ('modes = ["proof"]', "modes"),
         ("modes = []", "modes"),
         ('samplers = ["seeded_by_chain"]', "samplers"),
         ("samplers = []", "samplers"),

@@ -10,7 +10,7 @@ import pytest
 from market.errors import ContractError
 from market.hashing import ZERO32, keccak256
 from market.inference.log_probabilities import LogProbability, PositionLogProbabilities
-from market.types import ZERO_ADDRESS, Commitment
+from market.types import ZERO_ADDRESS, Commitment, Mode
 from market.views import BondState, JobState, ReplicaState
 from provider.config import Gas
 from provider.executor import Failure
@@ -123,6 +123,40 @@ def test_demanded_output_is_published_once_and_the_bond_waits_for_its_longer_win
     assert desk.row().release_at == deadline + desk.chain.dispute_window + 1
     assert desk.run() == Next(at=deadline + desk.chain.dispute_window + 1 + 2)
     assert [what for what, _ in desk.chain.sent].count("publish") == 1
+
+
+def test_public_optimistic_answer_is_published_at_once_and_settled_when_its_window_is_over(desk: Desk) -> None:
+    desk.answered()
+    desk.chain.change(mode=Mode.OPTIMISTIC, inline_input=True, quorum=1, replicas=1)
+    desk.run()
+    desk.chain.change(state=JobState.REVEALING, committed=1, reveal_deadline=NOW + 60)
+    desk.run()
+    desk.chain.change(revealed=1, output_hash=OUTPUT.output_hash)
+    desk.run()
+    assert desk.chain.published == (7, 8, 2)
+    desk.chain.mine = replace(desk.chain.mine, demand_deadline=NOW)  # when it was published
+    assert desk.run() == Next(at=NOW + 10)
+    desk.chain.time = NOW + 10
+    early = ContractError("too early", code="TooEarly")
+    early.details["opensAt"] = NOW + 101
+    desk.chain.refuse_next = early
+    assert desk.run() == Next(at=NOW + 101)
+    desk.chain.time = NOW + 101
+    desk.run()
+    assert [what for what, _ in desk.chain.sent].count("publish") == 1
+    assert [what for what, _ in desk.chain.sent][-1] == "settle"
+
+
+def test_disputed_optimistic_answer_is_not_settled_before_the_verdict(desk: Desk) -> None:
+    desk.answered()
+    desk.chain.change(mode=Mode.OPTIMISTIC, quorum=1, replicas=1)
+    desk.run()
+    desk.chain.change(state=JobState.REVEALING, committed=1, reveal_deadline=NOW + 60)
+    desk.run()
+    desk.chain.change(revealed=1, output_hash=OUTPUT.output_hash)
+    desk.chain.mine = replace(desk.chain.mine, bond_state=BondState.DISPUTED)
+    assert desk.run() == Next(at=NOW + 60)
+    assert "settle" not in [what for what, _ in desk.chain.sent]
 
 
 def test_job_whose_draw_a_reorganisation_took_back_waits_for_the_next(desk: Desk) -> None:
@@ -355,7 +389,7 @@ def test_job_of_a_model_that_is_not_served_is_refused(desk: Desk) -> None:
 def test_job_whose_prompt_hashes_to_something_else_is_refused(desk: Desk) -> None:
     desk.accept(JOB)
     desk.journal.put_request(samples.request(), (9, 9, 9, 9), NOW + 600)
-    refused(desk, "HASH_MISMATCH")
+    refused(desk, "HashMismatch")
 
 
 def test_job_with_a_quote_this_provider_never_signed_is_refused(desk: Desk) -> None:

@@ -180,3 +180,33 @@ def test_quote_that_does_not_pay_its_gas_is_refused() -> None:
 
 def test_quote_without_an_exchange_rate_never_looks_at_gas() -> None:
     samples.shop(gas=Gas(token_per_coin=0)).quote(ASK, samples.situation(fee_per_gas=10**18), 7)
+
+
+OPTIMISTIC = {"modes": (Mode.OPTIMISTIC,)}
+
+
+@pytest.mark.parametrize(
+    ("request_fields", "sold"),
+    [
+        ({}, True),
+        ({"sampler": Sampler.SEEDED_BY_REQUEST, "temperature_q16": 65_536, "top_p_q16": 65_536}, True),
+        ({"sampler": Sampler.SEEDED_BY_REQUEST, "temperature_q16": 65_536, "top_p_q16": 65_536, "top_k": 40}, False),
+        ({"sampler": Sampler.SEEDED_BY_REQUEST, "temperature_q16": 65_536, "top_p_q16": 60_000}, False),
+    ],
+)
+def test_optimistic_answer_is_sold_only_where_two_logits_show_a_wrong_token(
+    request_fields: dict[str, int], sold: bool
+) -> None:
+    ask = Ask(samples.CLIENT, Mode.OPTIMISTIC, request=samples.request(**request_fields))
+    if sold:
+        assert samples.shop(**OPTIMISTIC).quote(ask, samples.situation(), 7).mode == Mode.OPTIMISTIC
+    else:
+        assert refusal(ask, shop=samples.shop(**OPTIMISTIC)).code == "NotJudged"
+
+
+def test_model_whose_values_no_leaf_holds_is_not_sold_as_optimistic() -> None:
+    product = replace(samples.PRODUCT, beyond_leaves="value of scores may need 41 bits, a leaf holds 39")
+    shop = samples.shop(**OPTIMISTIC, products={samples.MODEL_ID: product})
+    found = refusal(Ask(samples.CLIENT, Mode.OPTIMISTIC, request=samples.request()), shop=shop)
+    assert found.code == "NotJudged"
+    assert "41 bits" in found.message
