@@ -19,7 +19,7 @@ DOWNLOADS = ROOT / "build" / "downloads"
 
 
 def run() -> list[Row]:
-    """All rows of the engine: ten minutes on two cores, and as long once before to build llama.cpp."""
+    """All rows of the engine: a quarter of an hour on two cores, and ten minutes once before to build llama.cpp."""
     pack = ensure_pack(RECIPE, PACK, DOWNLOADS)
     path = fetch_source(recipe.read(RECIPE), DOWNLOADS)
     source = open_source(path)
