@@ -6,8 +6,6 @@ from __future__ import annotations
 
 from itertools import product
 
-import pytest
-
 from market.hashing import ZERO32, keccak256, leaf_hash, pack_stop_tokens, tokens_root
 from market.models import tables
 from market.types import Model, Request
