@@ -19,7 +19,7 @@ from typing import Any
 import structlog
 from eth_account.signers.local import LocalAccount
 
-from market.chain import DEVELOPMENT_CHAIN_IDS, Chain, same_address
+from market.chain import DEVELOPMENT_CHAIN_IDS, Chain
 from market.config import queue_path
 from market.contracts import Jobs, Vault
 from market.deployment import Contracts, Deployment
@@ -36,7 +36,7 @@ from provider.catalogue import Catalogue, load_catalogue
 from provider.chainside import ChainSide
 from provider.config import ProviderConfig
 from provider.desk import Desk
-from provider.disputes import CHORE, Responder, Traced
+from provider.disputes import CHORE, Responder, Traced, concerns
 from provider.drain import Drain
 from provider.draws import Draws
 from provider.errors import JournalError
@@ -279,7 +279,7 @@ def build(
                 chain,
                 deployment.disputes,
                 start_block=deployment.block,
-                keep=lambda claim: same_address(claim.provider, account.address),
+                keep=lambda claim: concerns(claim, account.address, deployment.jobs),
             ),
             Disputes(chain, deployment.disputes),
             traces_factory(served.pack for served in catalogue.values()),

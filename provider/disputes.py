@@ -11,7 +11,7 @@ from typing import Protocol
 
 import structlog
 
-from market.chain import Call
+from market.chain import Call, same_address
 from market.dispute_contracts import Disputes
 from market.disputes import ROOT, Asked, Dispute, DisputeBook
 from market.errors import AssayError, ContractError
@@ -37,6 +37,13 @@ class Traced(Protocol):
         """Raises AssayError where the model is not here."""
 
     def forget(self) -> None: ...
+
+
+def concerns(claim: Claim, provider: str, jobs: str) -> bool:
+    """Whether a dispute can cost the provider anything. A subject that somebody made up holds no bond of its own, and by
+    refusing the verdict it keeps the replies from being paid: nobody has to answer there.
+    """
+    return same_address(claim.provider, provider) and same_address(claim.subject, jobs)
 
 
 class Responder:
