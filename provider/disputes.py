@@ -40,8 +40,8 @@ class Traced(Protocol):
 
 
 def concerns(claim: Claim, provider: str, jobs: str) -> bool:
-    """Whether a dispute can cost the provider anything. A subject that somebody made up holds no bond of its own, and by
-    refusing the verdict it keeps the replies from being paid: nobody has to answer there.
+    """Whether a dispute can cost the provider anything. A subject that somebody made up holds no bond, and by refusing
+    the verdict it keeps the replies from being paid: nobody has to answer there.
     """
     return same_address(claim.provider, provider) and same_address(claim.subject, jobs)
 
