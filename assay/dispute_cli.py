@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ from market.models.pack import load_pack
 from market.receipts import ReceiptDocument
 from market.verification.challenger import Agrees, Move, Over, Wait
 from market.verification.traces import Traces
+from provider import logs
 from provider.disputes import Responder
 from provider.node import AGAIN
 
@@ -283,6 +285,7 @@ def answer_command(connection: Connection, dispute: str = DisputeArgument, yes: 
             )
         waiting = [asked.node for asked in found.unanswered]
         connection.confirm(f"Give {len(waiting)} replies with the trace computed here?", yes=yes)
+        logs.configure(sys.stderr, style="console")
         given: list[int] = []
         responder = Responder(
             table.player.book,
