@@ -279,7 +279,10 @@ def build(
                 chain,
                 deployment.disputes,
                 start_block=deployment.block,
-                keep=lambda claim: same_address(claim.provider, account.address),
+                # anybody can write a subject of his own and name this provider: only jobs hold its bonds
+                keep=lambda claim: (
+                    same_address(claim.provider, account.address) and same_address(claim.subject, deployment.jobs)
+                ),
             ),
             Disputes(chain, deployment.disputes),
             traces_factory(served.pack for served in catalogue.values()),
