@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,9 +38,8 @@ from market.judging import acceptances
 from market.models.pack import load_pack
 from market.receipts import ReceiptDocument
 from market.verification.challenger import Agrees, Move, Over, Wait
-from market.verification.geometry import Geometry
-from market.verification.structs import Shape
 from market.verification.traces import Traces
+from provider import logs
 from provider.disputes import Responder
 from provider.node import AGAIN
 
@@ -285,6 +285,7 @@ def answer_command(connection: Connection, dispute: str = DisputeArgument, yes: 
             )
         waiting = [asked.node for asked in found.unanswered]
         connection.confirm(f"Give {len(waiting)} replies with the trace computed here?", yes=yes)
+        logs.configure(sys.stderr, style="console")
         given: list[int] = []
         responder = Responder(
             table.player.book,
@@ -365,7 +366,7 @@ def open_dispute(
     """
     console, player, place = connection.console, table.player, table.client.marketplace
     console.print(f"Computing {len(evidence.output_ids)} tokens of {evidence.provider.lower()} again …")
-    wrong = player.judged(evidence)
+    wrong = player.fault(evidence)
     if wrong is None and not anyway:
         raise NotDisputable(
             "Computed again, the answer comes out the same: a dispute about it would be lost. Nothing was sent.",
@@ -373,16 +374,16 @@ def open_dispute(
             code="AnswerIsRight",
         )
     if wrong is not None:
-        console.print(f"At output position {wrong[0]} it returned id {wrong[1]}; the model gives {wrong[2]}.")
+        console.print(f"The answer is wrong: {wrong}.")
     reward = player.reward(evidence.subject_id, evidence.provider)
     if not reward:
         raise NotDisputable(
             "No bond is locked behind this answer any more. Nothing was sent.", code="NothingAtStake", hint=""
         )
-    request = evidence.request
-    shape = Shape.of(player.traces.pack(evidence.claim()).program)
-    rounds = Geometry(shape, request.input_tokens, evidence.output.output_tokens).rounds()
-    prospects = player.prospects(player.opening(evidence), player.rules.root_fee, rounds + 1, reward)
+    pack, left = player.traces.pack(evidence.claim()), 0
+    if evidence.forbidden(pack.limits.vocabulary) is None:  # else it is judged at once
+        left = player.challenger(evidence.claim(), evidence.input_ids, evidence.output_ids).geometry.rounds() + 1
+    prospects = player.prospects(player.opening(evidence), player.rules.root_fee if left else 0, left, reward)
     show_prospects(console, prospects, place.token_info)
     connection.confirm("Open the dispute? Prompt and output become public.", yes=yes)
     player.open(evidence)

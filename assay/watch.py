@@ -21,7 +21,7 @@ from market.contracts import Jobs, Registry
 from market.dispute_evidence import Evidence, evidence_of
 from market.dispute_play import OPEN_GAS, PROOF_GAS, REQUEST_GAS, Player, rewarded
 from market.disputes import Dispute, DisputeState
-from market.errors import AssayError, ContractError, MarketError
+from market.errors import AssayError, ContractError, MarketError, WireError
 from market.events import Follower
 from market.hashing import keccak256, tokens_root
 from market.types import Output
@@ -117,18 +117,31 @@ class Watch:
     # ---------------------------------------------------------------------------------------------------- auditing
 
     def _audit(self, job_id: bytes, provider: str, block: int) -> None:
-        evidence = evidence_of(self._store, self._jobs, self._registry, job_id, provider)
-        audit = Audit(job_id, provider, self._state(evidence))
-        if audit.state == "drawn":
-            wrong = self._player.judged(evidence)
-            challenger = self._player.challenger(evidence.claim(), evidence.input_ids, evidence.output_ids)
-            keyed = keyed_root(self._player.address, challenger.root())
-            audit = replace(audit, state="right" if wrong is None else "wrong", keyed_root=keyed)
-            self._judge_canary(evidence)
-            self._say(audit, **({} if wrong is None else {"position": wrong[0], "id": wrong[1], "right_id": wrong[2]}))
-        elif audit.state != "skipped":
-            self._say(audit)
+        try:
+            evidence = evidence_of(self._store, self._jobs, self._registry, job_id, provider)
+            audit, wrong = self._judge(evidence)
+        except (MarketError, WireError, ContractError) as error:
+            # a stranger's job can be about anything: what cannot be judged must not stop the watcher
+            if isinstance(error, CanaryMissed):
+                raise
+            audit, wrong = Audit(job_id, provider, "unknown"), error.code
         self._store.put(audit, block, self._now())
+        if audit.state != "skipped":
+            self._say(audit, **({} if wrong is None else {"fault": wrong}))
+
+    def _judge(self, evidence: Evidence) -> tuple[Audit, str | None]:
+        """What came of one answer, and what is wrong with it."""
+        audit = Audit(evidence.subject_id, evidence.provider, self._state(evidence))
+        if audit.state != "drawn":
+            return audit, None
+        wrong = self._player.fault(evidence)
+        audit = replace(audit, state="right" if wrong is None else "wrong")
+        vocabulary = self._player.traces.pack(evidence.claim()).limits.vocabulary
+        if evidence.forbidden(vocabulary) is None:  # else there is nothing to compute
+            challenger = self._player.challenger(evidence.claim(), evidence.input_ids, evidence.output_ids)
+            audit = replace(audit, keyed_root=keyed_root(self._player.address, challenger.root()))
+            self._judge_canary(evidence)
+        return audit, wrong
 
     def _state(self, evidence: Evidence) -> str:
         replica = self._replica(evidence.subject_id, evidence.provider)
@@ -203,8 +216,10 @@ class Watch:
 
     def _obstacle(self, evidence: Evidence, reward: int) -> str:
         """Why a dispute is not opened; "" where it pays."""
-        challenger = self._player.challenger(evidence.claim(), evidence.input_ids, evidence.output_ids)
-        gas = OPEN_GAS + (challenger.geometry.rounds() + 1) * REQUEST_GAS + PROOF_GAS
+        gas = OPEN_GAS
+        if evidence.forbidden(self._player.traces.pack(evidence.claim()).limits.vocabulary) is None:
+            challenger = self._player.challenger(evidence.claim(), evidence.input_ids, evidence.output_ids)
+            gas += (challenger.geometry.rounds() + 1) * REQUEST_GAS + PROOF_GAS
         wei = gas * self._chain.head().base_fee
         left = self._rules.budget - self._store.spent_since(self._now() - DAY)
         if wei > left:

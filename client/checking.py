@@ -139,7 +139,7 @@ def check_answers(
             found.append(Checked(replica.provider, None, problem="its ids are not known; it was not paid"))
             continue
         report(Progress("audit", f"computing the answer of {replica.provider.lower()[:10]}… again"))
-        right = player.judged(evidence) is None
+        right = player.fault(evidence) is None
         if right or not dispute or replica.bond_state is not BondState.LOCKED:
             problem = "" if right or dispute is False else "no bond is locked behind it any more"
             found.append(Checked(replica.provider, right, problem=problem))

@@ -16,8 +16,8 @@ from market.dispute_contracts import DisputeParams
 from market.disputes import dispute_id_of
 from market.errors import HashMismatch, MarketError
 from market.events import Event, decode_logs, struct_of
-from market.hashing import tokens_root, unpack_tokens
-from market.types import Model, Output, Request
+from market.hashing import tokens_root, unpack_stop_tokens, unpack_tokens
+from market.types import Finish, Model, Output, Request
 from market.verification.structs import Claim
 
 
@@ -54,6 +54,27 @@ class Evidence:
                 )
         if self.model.model_id != self.request.model_id:
             raise HashMismatch("The request is about another model. Nothing was sent.", code="ModelMismatch")
+
+    def forbidden(self, vocabulary: int) -> str | None:
+        """What the rules about lengths, stop tokens and vocabulary forbid in the output (docs/disputes.md, section 1),
+        in words; None where they are kept. `dispute` judges it at once, from the ids alone.
+        """
+        ids, finish, most = self.output_ids, self.output.finish, self.request.max_output_tokens
+        if finish not in (Finish.STOP, Finish.LENGTH):
+            return None
+        if not 1 <= len(ids) <= most:
+            return f"it has {len(ids)} tokens, where 1 to {most} were asked for"
+        stops = set(unpack_stop_tokens(self.request.stop_tokens))
+        for position, token in enumerate(ids):
+            if token >= vocabulary:
+                return f"id {token} at output position {position} is outside the vocabulary of {vocabulary}"
+            if token in stops and position + 1 < len(ids):
+                return f"it goes on behind stop token {token} at output position {position}"
+        if (ids[-1] in stops) != (finish == Finish.STOP):
+            return f"it says that it ended by {Finish(finish).name.lower()}, and its last id is {ids[-1]}"
+        if finish == Finish.LENGTH and len(ids) != most:
+            return f"it ends after {len(ids)} of {most} tokens without a stop token"
+        return None
 
     def params(self, permit: bytes = b"") -> DisputeParams:
         """As `Disputes.dispute` takes it."""

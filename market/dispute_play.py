@@ -126,6 +126,25 @@ class Player:
             self._challengers[claim] = self.traces.challenger(claim, input_ids, output_ids)
         return self._challengers[claim]
 
+    def fault(self, evidence: Evidence) -> str | None:
+        """What is wrong with an answer, in words: what its ids alone show, else what computing it again shows; None
+        where it is right.
+
+        Raises:
+            ModelNotHere: see Traces. NotDisputable: code NoTrace: its prompt has none, so nobody can judge it.
+        """
+        limits, request = self.traces.pack(evidence.claim()).limits, evidence.request
+        fits = 1 <= request.input_tokens <= limits.context - request.max_output_tokens
+        if not fits or any(token >= limits.vocabulary for token in evidence.input_ids):
+            raise NotDisputable("The request is none that the model can answer. Nothing was sent.", code="NoTrace")
+        forbidden = evidence.forbidden(limits.vocabulary)
+        if forbidden is not None:
+            return forbidden
+        wrong = self.judged(evidence)
+        if wrong is None:
+            return None
+        return f"at output position {wrong[0]} it returned id {wrong[1]}; the model gives {wrong[2]}"
+
     def judged(self, evidence: Evidence) -> tuple[int, int, int] | None:
         """Computes an answer again: output position, id and right id of the first wrong one; None: it is right.
 

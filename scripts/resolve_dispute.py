@@ -63,11 +63,11 @@ def resolve_dispute(
             raise ConfigError("The client has no key.")
         player = player_of(client.marketplace, client.wallet, load_packs([pack]))
         evidence = evidence_for(client.marketplace, parse_bytes32("job", job), provider, output_ids=output_ids)
-        wrong = player.judged(evidence)
+        wrong = player.fault(evidence)
         if wrong is None:
             say("Computed again, the answer comes out the same.")
             return None
-        say(f"At output position {wrong[0]} the provider returned id {wrong[1]}; the model gives {wrong[2]}.")
+        say(f"The answer is wrong: {wrong}.")
         if player.look(evidence.dispute_id) is None:
             say(f"Opening a dispute; it can win {player.reward(evidence.subject_id, evidence.provider)} base units.")
             player.open(evidence)

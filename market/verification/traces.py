@@ -1,6 +1,4 @@
-"""Traces of claims about models that this machine has. The last one stays in memory: some tens of megabytes for
-SmolLM2-135M and 192 tokens, half a gigabyte for 2,048.
-"""
+"""Traces of claims about models that this machine has. The last one stays in memory: docs/disputes.md says how much."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -158,6 +159,33 @@ def test_watcher_leaves_right_answers_alone_and_has_a_wrong_one_slashed(
     market.network.anvil.increase_time(market.network.plan.dispute_window + 5)
     until(lambda: market.contracts.jobs.job(right.job_id).state is JobState.SETTLED)
     market.assert_vault_is_whole()
+
+
+def test_dispute_about_a_right_answer_is_refused_or_answered_by_hand(
+    market: Market, assay: Command, tiny_pack: Path, tmp_path: Path
+) -> None:
+    honest = market.info.providers[0]
+    result, receipt = bought(market, honest.address, tmp_path)
+    job = "0x" + result.job_id.hex()
+    assert assay.json("dispute", "accept", str(tiny_pack), "--yes")["accepted"] == []
+    assay("dispute", "open", job, "--answer", str(receipt), "--yes", code=5)  # nothing was sent
+    found = [d["subject_id"] for d in assay.json("dispute", "list", "--all")]
+    assert job not in found
+    os.kill(honest.pid, signal.SIGKILL)
+    market.network.processes()[0].wait()
+    opened = assay.json("dispute", "open", job, "--answer", str(receipt), "--anyway", "--yes", "--quiet")
+    assert opened["state"] == "OPEN"
+    assert [node["answered"] for node in opened["asked"]] == [False]
+    waiting = assay.json("dispute", "step", opened["dispute_id"], "--yes", "--quiet")
+    assert waiting["next"] == "wait"
+    keystore = str(Path(honest.config).parent / "keystore.json")
+    own = ("--keystore", keystore, "--data-dir", str(tmp_path / "provider"))
+    answered = assay.json("dispute", "answer", job, *own, "--yes", "--quiet")
+    assert [(node["answered"], node["ours"]) for node in answered["asked"]] == [(True, True)]
+    assert answered["root"] == answered["our_root"]
+    assay("dispute", "step", job, "--yes", code=5)  # the answer is right
+    assay("dispute", "answer", job, "--yes", code=2)  # not this key's answer
+    market.info = market.network.start_again(0)
 
 
 def test_one_outsider_beats_a_majority_that_colludes(market: Market, assay: Command) -> None:
