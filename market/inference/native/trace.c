@@ -16,18 +16,23 @@ int assay_trace_linear(const char *kernel, const struct matrix *w, int from, int
     const struct kernel *k = kernel_named(kernel);
     const int padded = (w->columns + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     const size_t rows = (size_t)(count + GROUP - 1) / GROUP * GROUP;
+    const int grouped = k->group && count >= k->grouped_from;
     int32_t *shifts = malloc(rows * sizeof *shifts);
-    struct planes planes = {aligned_alloc(ALIGNMENT, 2 * rows * (size_t)padded), shifts, w->columns, padded,
-                            count >= k->grouped_from};
-    int done = planes.bytes && shifts;
+    struct planes plain = {aligned_alloc(ALIGNMENT, 2 * rows * (size_t)padded), shifts, w->columns, padded, 0};
+    struct planes groups = {grouped ? aligned_alloc(ALIGNMENT, 2 * rows * (size_t)padded) : NULL, shifts, w->columns,
+                            padded, 1};
+    int done = plain.bytes && shifts && (groups.bytes || !grouped);
     for (int row = 0; row < count && done == 1; row++) {
         const int64_t *values = q + (ptrdiff_t)row * w->columns, largest = k->largest(values, w->columns);
         if (largest > ACTIVATION_LIMIT || (largest && largest < 1 << 14)) done = -1;
-        else k->quantise(values, &planes, row);
+        else k->quantise(values, &plain, row);
         shifts[row] = shift[row];
     }
-    if (done == 1) k->linear(w, from, to, &planes, count, out - from, stride);
-    free(planes.bytes);
+    for (int row = 0; grouped && done == 1 && row < count; row += GROUP)
+        k->group(&plain, row, count - row < GROUP ? count - row : GROUP, &groups, row / GROUP);
+    if (done == 1) k->linear(w, from, to, grouped ? &groups : &plain, count, out - from, stride);
+    free(groups.bytes);
+    free(plain.bytes);
     free(shifts);
     return done;
 }
