@@ -40,6 +40,7 @@ from market.models.pack import Pack
 from market.transactions import Transactions
 from market.types import Output
 from market.verification.geometry import Geometry, Operation, Place
+from market.verification.products import Products
 from market.verification.structs import Claim, Shape
 from market.verification.trace import Trace
 from market.verification.traces import Traces
@@ -77,7 +78,7 @@ class Liar(EngineExecutor):
 class StubbornTraces(Traces):
     """Raises the logits of its own answers, as a provider must that stands by a wrong token; all else is honest."""
 
-    def _make(self, pack: Pack, input_ids: Sequence[int], output_ids: Sequence[int]) -> Trace:
+    def _make(self, pack: Pack, input_ids: Sequence[int], output_ids: Sequence[int], products: Products) -> Trace:
         def raise_logits(_group: int, operation: Operation, _part: str, array: AnyArray) -> None:
             if operation is not Operation.LOGITS:
                 return
@@ -85,7 +86,7 @@ class StubbornTraces(Traces):
                 if int(array[position].argmax()) != token:
                     array[position, token] = int(array[position].max()) + 1
 
-        return Trace(pack.model, Shape.of(pack.program), input_ids, output_ids, hook=raise_logits)
+        return Trace(pack.model, Shape.of(pack.program), input_ids, output_ids, products=products, hook=raise_logits)
 
 
 class MisprintTraces(Traces):
@@ -93,7 +94,7 @@ class MisprintTraces(Traces):
 
     group, operation = 1, Operation.DOWN
 
-    def _make(self, pack: Pack, input_ids: Sequence[int], output_ids: Sequence[int]) -> Trace:
+    def _make(self, pack: Pack, input_ids: Sequence[int], output_ids: Sequence[int], products: Products) -> Trace:
         shape = Shape.of(pack.program)
         section = Geometry(shape, len(input_ids), len(output_ids)).section(self.group, self.operation)
         row = section.rows - 1

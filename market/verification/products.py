@@ -1,7 +1,7 @@
 """The heavy operations of a layer: the engine's kernels in C where they are, else numpy with float32 planes.
 
-Both are exact (docs/numerics.md, section 6.1). A provider takes the kernel that was proved when its engine started;
-whoever runs no engine takes ``Products.proved``, so that nobody is accused because of a processor's flaw.
+Both are exact (docs/numerics.md, section 6.1). Whoever accuses or answers takes ``Products.proved``, so that nobody is
+accused, or convicted, because of a processor's flaw or a kernel's.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from market.verification.exact import Exponential, narrowed, shift_round
 
 ROWS = 4096  # rows of a matrix at once, where they are widened to float32 or the result is narrowed
 RIGHT_SHIFT_MAX = 62  # of an honest trace; the kernels take no other
+ACTIVATION_LIMIT = 32639
+TESTED_ROWS, TESTED_WIDTH = 19, 512  # rows of activations; rows of a matrix at either end
 SPLIT = 64  # fewer rows of a matrix than these are not worth a thread of their own
 
 
@@ -40,7 +42,9 @@ class Products:
 
     @classmethod
     def proved(cls, model: IntegerModel, threads: int | None = None) -> Products:
-        """With the fastest kernel that passes the engine's own test of products and activation on this model."""
+        """With the fastest kernel that passes the engine's own test of products and activation on this model, and whose
+        products of a trace are numpy's.
+        """
         for name in native.supported():
             kernel = native.Kernel(native.library(), name)
             try:
@@ -48,8 +52,37 @@ class Products:
                 selftest.check_rows(kernel, model)
             except SelfTestError:
                 continue
-            return cls(name, threads)
+            products = cls(name, threads)
+            if products.agree(model):
+                return products
         return cls("numpy", threads)
+
+    def agree(self, model: IntegerModel) -> bool:
+        """Whether products and activation are those of numpy's planes: each shape of the model, few rows and more than
+        two groups of them, extremes among them.
+        """
+        chance = np.random.default_rng(20261129)
+        seen: set[tuple[int, ...]] = set()
+        for matrix in model.matrices():
+            if matrix.weight.shape in seen:
+                continue
+            seen.add(matrix.weight.shape)
+            q = chance.integers(-ACTIVATION_LIMIT, ACTIVATION_LIMIT + 1, (TESTED_ROWS, matrix.weight.shape[1]))
+            q[:, 0] = ACTIVATION_LIMIT  # what quantising leaves as it is has 15 bits
+            q[1], q[2, 1:], q[3] = ACTIVATION_LIMIT, -ACTIVATION_LIMIT, 0
+            shift = chance.integers(0, 4, (TESTED_ROWS, 1))
+            width = len(matrix.weight)
+            ends = (slice(0, min(width, TESTED_WIDTH)), slice(max(0, width - TESTED_WIDTH), width))
+            for count in (1, 3, TESTED_ROWS):
+                got = self.linear(matrix, q[:count], shift[:count])
+                exact = np.empty_like(got)
+                for rows in ends:
+                    self._planes(matrix, q[:count], shift[:count], rows, exact, strict=True)
+                    if not np.array_equal(got[:, rows], exact[:, rows]):
+                        return False
+        gate, up = chance.integers(-(2**24), 2**24, (2, TESTED_ROWS, 64))
+        plain = Products("numpy", 1).activate(gate.copy(), up, model.tables)
+        return bool(np.array_equal(self.activate(gate, up, model.tables), plain))
 
     def linear(self, matrix: Linear, q: Int64Array, shift: Int64Array) -> Int64Array:
         """Section 3.4: q [T, K] int16-valued with shifts [T, 1] → [T, N]."""

@@ -9,6 +9,7 @@ from market.errors import MarketError
 from market.models.pack import Pack
 from market.verification.challenger import Challenger
 from market.verification.model_trees import ModelTrees
+from market.verification.products import Products
 from market.verification.step import Step
 from market.verification.structs import Claim, LayerFormat, Shape
 from market.verification.trace import Trace
@@ -32,6 +33,7 @@ class Traces:
         self._packs = {(p.roots.weights_root, p.roots.program_root, p.roots.tables_root): p for p in packs}
         self._kept = kept
         self._trees: dict[tuple[bytes, bytes, bytes], ModelTrees] = {}
+        self._products: dict[tuple[bytes, bytes, bytes], Products] = {}
         self._traces: OrderedDict[Claim, Trace] = OrderedDict()
 
     def knows(self, claim: Claim) -> bool:
@@ -55,7 +57,10 @@ class Traces:
             pack = self.pack(claim)
             while len(self._traces) >= self._kept:
                 self._traces.popitem(last=False)
-            self._traces[claim] = self._make(pack, input_ids, output_ids)
+            products = self._products.get(_roots(claim))
+            if products is None:  # tested where a trace is first wanted: an agent that nobody disputes need not wait
+                products = self._products[_roots(claim)] = Products.proved(pack.model)
+            self._traces[claim] = self._make(pack, input_ids, output_ids, products)
         self._traces.move_to_end(claim)
         return self._traces[claim]
 
@@ -72,8 +77,8 @@ class Traces:
         """Lets go of every trace."""
         self._traces.clear()
 
-    def _make(self, pack: Pack, input_ids: Sequence[int], output_ids: Sequence[int]) -> Trace:
-        return Trace(pack.model, Shape.of(pack.program), input_ids, output_ids)
+    def _make(self, pack: Pack, input_ids: Sequence[int], output_ids: Sequence[int], products: Products) -> Trace:
+        return Trace(pack.model, Shape.of(pack.program), input_ids, output_ids, products=products)
 
 
 def _roots(claim: Claim) -> tuple[bytes, bytes, bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -189,3 +190,21 @@ def test_logits_beyond_int32_are_refused(tiny: Setting, products: Products) -> N
 
 def test_proved_products_take_the_fastest_kernel_that_passes(tiny: Setting) -> None:
     assert Products.proved(tiny.model).kernel == KERNELS[0]
+
+
+@pytest.mark.skipif(KERNELS == ("numpy",), reason="there are no kernels here")
+def test_kernel_whose_products_of_a_trace_are_wrong_is_passed_over(
+    tiny: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    native = Products._native
+
+    def wrong(self: Products, *arguments: Any) -> bool:
+        done = native(self, *arguments)
+        out = arguments[5]
+        if len(out) > 8 and self.kernel == KERNELS[0]:  # as if a second group of rows were laid out wrongly
+            out[8:, 0] += 1
+        return done
+
+    monkeypatch.setattr(Products, "_native", wrong)
+    assert not Products(KERNELS[0]).agree(tiny.model)
+    assert Products.proved(tiny.model).kernel != KERNELS[0]
