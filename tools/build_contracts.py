@@ -27,6 +27,8 @@ SHIPPED = {
     "contracts/libraries/Settlements.sol": "Settlements",
     "contracts/libraries/Demands.sol": "Demands",
     "contracts/Jobs.sol": "Jobs",
+    "contracts/EzklVerifier.sol": "EzklVerifier",
+    "contracts/ProofJobs.sol": "ProofJobs",
     "contracts/test/TestToken.sol": "TestToken",
 }
 """TestToken is the development chain's money: `assay up` and the demo deploy it."""
