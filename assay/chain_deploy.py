@@ -43,7 +43,6 @@ DEFAULTS = DeploymentParameters()
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 HELP = {
     "token": "The ERC-20 of stakes and prices.",
-    "arbiter": "Who may slash bonds; zero: nobody.",
     "dispute_window": "Seconds a bond stays locked after settlement.",
     "unbonding_window": "Seconds that stake takes to leave.",
     "challenger_share_bps": "Challenger's share of a slashed bond, in 1/10 000.",
@@ -51,6 +50,9 @@ HELP = {
     "draw_stake_cap": "Base units of stake above which a provider is drawn no more often.",
     "demand_window": "Seconds to publish an output that is demanded.",
     "demand_fee": "Base units that a demand of up to 512 tokens costs and publishing them earns.",
+    "reply_window": "Seconds to give a reply that is asked for in a dispute.",
+    "root_fee": "Base units that opening a dispute prepays.",
+    "request_fee": "Base units that each request in a dispute prepays.",
 }
 """What a parameter is, for --help; one without a line here is an option all the same."""
 
@@ -129,7 +131,8 @@ def deploy(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Deploy a market: vault, registry, jobs; then seal the vault and write the manifest. You become its guardian.
+    """Deploy a market: vault, registry, judge, disputes, jobs; then seal the vault and write the manifest. You become
+    its guardian.
 
     A run that was stopped, whatever stopped it, is taken up by the same command: nothing is deployed twice. Until the
     manifest is written, what has been reached is kept in a file beside it.

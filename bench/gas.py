@@ -11,6 +11,7 @@ import sys
 
 from bench.common import Row, write_rows
 from tests.gas import snapshot
+from tests.gas.disputes import measure_disputes
 from tests.gas.lifecycle import JOB_KEYS, JOB_TOTAL, measure
 from tests.gas.test_gas import BAR
 
@@ -39,7 +40,11 @@ def rows(gas: dict[str, int]) -> list[Row]:
 
 def run() -> list[Row]:
     """Measures on a fresh anvil (cancun rules, optimizer 200 runs, no via-IR)."""
-    return rows(measure())
+    return rows(_measured())
+
+
+def _measured() -> dict[str, int]:
+    return measure() | measure_disputes()
 
 
 def _key(name: str) -> str:
@@ -47,7 +52,7 @@ def _key(name: str) -> str:
 
 
 def main() -> int:
-    gas = measure()
+    gas = _measured()
     if "--snapshot" in sys.argv[1:]:
         snapshot.write(gas)
     found = rows(gas)

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from client import cli_question as asked
 from client.cli_options import Connection, connected
+from client.cli_proofs import classify_command
 from client.demands import fee_of
 from client.errors import BadRequest
 from client.progress import Progress, Report
@@ -22,6 +23,7 @@ from client.results import JobResult
 job_app = typer.Typer(no_args_is_help=True, add_completion=False, help="Post, list, show, watch, settle, cancel jobs.")
 
 JobArgument = typer.Argument(help="Job id, or its first digits.", show_default=False)
+job_app.command("classify")(classify_command)
 YesOption = typer.Option(False, "--yes", "-y", help="Agree to the price without being asked.")
 
 

@@ -22,7 +22,8 @@ contract EzklVerifier is IEzklVerifier {
     /// @dev Order of the scalar field of BN254: instances are below it, a negative output is this less its amount.
     uint256 private constant FIELD =
         21_888_242_871_839_275_222_246_405_745_257_275_088_548_364_400_416_034_343_698_204_186_575_808_495_617;
-    uint256 private constant INT32_END = 1 << 31;
+    /// @dev Values lie between -END and END: twice their size, less one where negative, is an id, and never the filler.
+    uint256 private constant END = 1 << 31;
     uint256 private constant COMMITMENT_LENGTH = 64;
     uint32 private constant MAX_IDS = 4096;
 
@@ -142,10 +143,10 @@ contract EzklVerifier is IEzklVerifier {
         }
     }
 
-    /// @dev INVARIANT: ids are int32 in two's complement; an instance outside is none, however its lowest bits look
+    /// @dev INVARIANT: an instance outside of the values is no id, however its lowest bits look
     function _id(uint256 value) private pure returns (uint256) {
-        if (value < INT32_END) return value;
-        if (value < FIELD && FIELD - value <= INT32_END) return 2 * INT32_END - (FIELD - value);
+        if (value < END) return value << 1;
+        if (value < FIELD && FIELD - value < END) return ((FIELD - value) << 1) - 1;
         revert NotAnId(value);
     }
 

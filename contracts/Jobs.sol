@@ -13,9 +13,9 @@ import {
     ReplicaView,
     SignedQuote
 } from "./interfaces/IJobs.sol";
-import {ISubject} from "./interfaces/ISubject.sol";
+import {Frozen, ISubject} from "./interfaces/ISubject.sol";
 import {IVault} from "./interfaces/IVault.sol";
-import {Commitment, Output, Quote, Request} from "./interfaces/Wire.sol";
+import {Commitment, Mode, Output, Quote, Request} from "./interfaces/Wire.sol";
 import {Demands} from "./libraries/Demands.sol";
 import {Draws} from "./libraries/Draws.sol";
 import {JobChecks} from "./libraries/JobChecks.sol";
@@ -23,6 +23,7 @@ import {Job, JobRecords, MAX_REPLICAS as REPLICA_LIMIT, Replica} from "./librari
 import {Payout} from "./libraries/Payout.sol";
 import {QuoteRules} from "./libraries/QuoteRules.sol";
 import {Settlements} from "./libraries/Settlements.sol";
+import {Slashing, Verdicts} from "./libraries/Verdicts.sol";
 import {WireHash} from "./libraries/WireHash.sol";
 
 /// @dev Reenters nowhere: signatures are checked by static calls before anything is written, and the vault, called
@@ -36,11 +37,10 @@ contract Jobs is IJobs, EIP712 {
     /// @dev Two 12-second blocks and a missed one: a replica that watches can always reach the chain inside a window.
     uint256 public constant MIN_WINDOW = 30;
     uint256 public constant MAX_WINDOW = 1 days;
-    uint256 public constant DISPUTE_DEADLINE = 7 days;
+    uint256 public constant DISPUTE_DEADLINE = JobChecks.DISPUTE_DEADLINE;
     uint256 public constant MAX_CHALLENGER_SHARE_BPS = 3000;
     uint256 public constant DRAW_FEE_BPS = QuoteRules.DRAW_FEE_BPS;
     uint256 public constant DEMAND_FEE_TOKENS = Payout.DEMAND_FEE_TOKENS;
-    address private constant BURNT = address(0xdead);
     uint8 private constant FINISH_STOP = 1;
     uint8 private constant FINISH_LENGTH = 2;
 
@@ -101,6 +101,7 @@ contract Jobs is IJobs, EIP712 {
         _checkWindow(params.commitWindow);
         _checkWindow(params.revealWindow);
         QuoteRules.checkRequest(params.request);
+        if (params.mode == Mode.OPTIMISTIC) Verdicts.checkJudged(params.request, registry, arbiter);
         if (params.inlineInput.length != 0) QuoteRules.checkInline(params.request, params.inlineInput);
         bytes32 requestHash = WireHash.request(params.request);
         (uint256 escrow, bytes32[] memory digests) = _checkQuotes(params, requestHash);
@@ -171,13 +172,13 @@ contract Jobs is IJobs, EIP712 {
         if (record.state == JobState.OPEN) _startReveal(jobId, record, record.revealEnd());
         replica.state = late ? ReplicaState.LATE : ReplicaState.REVEALED;
         (replica.finish, replica.outputTokens, replica.digest) = (output.finish, output.outputTokens, outputHash);
+        if (record.mode == Mode.OPTIMISTIC) record.revealedAt = uint40(block.timestamp);
         emit Revealed(jobId, msg.sender, outputHash, output, late);
         if (!late) _count(jobId, record, index, outputHash);
     }
 
     function publishOutput(bytes32 jobId, bytes calldata ids) external {
-        Demands.publish(_job(jobId), jobId, ids);
-        _pay(msg.sender, demandFeeOf(jobId, msg.sender));
+        if (Demands.publish(_job(jobId), jobId, ids)) _pay(msg.sender, demandFeeOf(jobId, msg.sender));
     }
 
     // ------------------------------------------------------------------------------------------------- anyone
@@ -187,7 +188,7 @@ contract Jobs is IJobs, EIP712 {
     }
 
     function settle(bytes32 jobId) external {
-        Settlements.settle(_job(jobId), jobId, vault, stakeToken);
+        Settlements.settle(_job(jobId), jobId, vault, stakeToken, disputeWindow);
     }
 
     function releaseBond(bytes32 jobId, address provider) external {
@@ -197,14 +198,7 @@ contract Jobs is IJobs, EIP712 {
         // INVARIANT: a bond leaves once, and only from a final job
         replica.needHeldBond(jobId);
         if (record.finalAt == 0) revert WrongState(jobId, record.state, JobState.SETTLED);
-        // INVARIANT: every revealed bond stays locked through the dispute window, the majority's too; a disputed one
-        // until the arbiter's deadline, so that a silent arbiter keeps no money
-        uint256 end = record.disputeEnd(replica, disputeWindow);
-        JobChecks.past(jobId, replica.bondState == BondState.LOCKED ? end : end + DISPUTE_DEADLINE);
-        // INVARIANT: who withholds an output that was demanded gets no bond back
-        if (replica.demandDeadline != 0 && record.demanders[index] != address(0)) {
-            revert DemandOpen(jobId, provider, replica.demandDeadline);
-        }
+        record.needUndisputed(jobId, index, disputeWindow);
 
         replica.bondState = BondState.RELEASED;
         uint256 amount = replica.terms.bond;
@@ -220,7 +214,7 @@ contract Jobs is IJobs, EIP712 {
     function slashWithheld(bytes32 jobId, address provider) external {
         Job storage record = _job(jobId);
         (uint256 index, address demander) = Demands.withheld(record, jobId, provider, disputeWindow + DISPUTE_DEADLINE);
-        _slash(jobId, record, index, demander);
+        _slash(jobId, record, index, demander, demander);
     }
 
     // ------------------------------------------------------------------------------------------------ arbiter
@@ -229,29 +223,16 @@ contract Jobs is IJobs, EIP712 {
     function freeze(bytes32 jobId, address provider, bytes calldata evidence)
         external
         onlyArbiter
-        returns (bytes32 modelId, bytes32 requestHash, bytes32 outputHash, uint256 bond)
+        returns (Frozen memory)
     {
-        Job storage record = _job(jobId);
-        // INVARIANT: money that is still being divided is not disputed
-        if (record.finalAt == 0) revert WrongState(jobId, record.state, JobState.SETTLED);
-        Replica storage replica = record.replicas[record.indexOf(jobId, provider)];
-        // INVARIANT: only an output that was revealed can be disputed, once at a time, inside the window
-        if (replica.state != ReplicaState.REVEALED && replica.state != ReplicaState.LATE) {
-            revert WrongReplicaState(jobId, provider, replica.state, ReplicaState.REVEALED);
-        }
-        replica.needBond(jobId, BondState.LOCKED);
-        JobChecks.notAfter(jobId, record.disputeEnd(replica, disputeWindow));
-        bytes32 got = WireHash.encodedRequest(evidence);
-        // INVARIANT: what is judged is the request that was paid for
-        if (got != record.requestHash) revert EvidenceMismatch(record.requestHash, got);
-
-        replica.bondState = BondState.DISPUTED;
-        emit BondFrozen(jobId, provider);
-        return (record.modelId, record.requestHash, replica.digest, replica.terms.bond);
+        return Verdicts.freeze(_job(jobId), jobId, provider, evidence, disputeWindow);
     }
 
     /// @inheritdoc ISubject
-    function resolve(bytes32 jobId, address provider, bool guilty, address challenger) external onlyArbiter {
+    function resolve(bytes32 jobId, address provider, bool guilty, address requester, address prover)
+        external
+        onlyArbiter
+    {
         Job storage record = _job(jobId);
         uint256 index = record.indexOf(jobId, provider);
         Replica storage replica = record.replicas[index];
@@ -259,9 +240,14 @@ contract Jobs is IJobs, EIP712 {
         replica.needBond(jobId, BondState.DISPUTED);
         JobChecks.notAfter(jobId, record.disputeEnd(replica, disputeWindow) + DISPUTE_DEADLINE);
 
-        if (guilty) return _slash(jobId, record, index, challenger);
+        if (guilty) return _slash(jobId, record, index, requester, prover);
         replica.bondState = BondState.LOCKED;
         emit BondUnfrozen(jobId, provider);
+    }
+
+    /// @inheritdoc ISubject
+    function contradicts(bytes32 jobId, address provider, bytes calldata evidence) external view returns (bool) {
+        return Verdicts.contradicts(_job(jobId), jobId, provider, evidence, _domainSeparatorV4());
     }
 
     // -------------------------------------------------------------------------------------------------- views
@@ -422,15 +408,9 @@ contract Jobs is IJobs, EIP712 {
         emit Agreed(jobId, outputHash);
     }
 
-    function _slash(bytes32 jobId, Job storage record, uint256 index, address challenger) private {
-        (uint256 refund, uint256 reward, uint256 burnt, address demander) =
-            Demands.slash(record, jobId, index, challenger, challengerShareBps);
-        Replica storage replica = record.replicas[index];
-        IVault(vault).forfeit(replica.provider, replica.terms.bond);
-        _pay(record.client, refund);
-        _pay(challenger, reward);
-        _pay(BURNT, burnt);
-        if (demander != address(0)) _pay(demander, Payout.demandFee(demandFee, replica.outputTokens));
+    function _slash(bytes32 jobId, Job storage record, uint256 index, address requester, address prover) private {
+        Slashing memory rules = Slashing(vault, stakeToken, challengerShareBps, demandFee);
+        Verdicts.slash(record, jobId, index, requester, prover, rules);
     }
 
     function _pay(address to, uint256 amount) private {

@@ -23,9 +23,14 @@ from market.code import NO_CODE, Code
 from market.errors import ConfigError
 from market.hashing import keccak256
 
-LIBRARIES = ("Draws", "Settlements", "Demands")
+LIBRARIES = ("Draws", "Settlements", "Demands", "Verdicts")
 """Jobs runs their functions in its own storage; its code names their addresses."""
-SHIPPED = ("Vault", "Registry", *LIBRARIES, "Jobs", "TestToken")
+STEPS = (
+    *("Embedding", "Norm", "Matrix", "Rotary", "Scores", "Softmax"),
+    *("MixSum", "Mix", "QuantiseMix", "Activation", "Choice"),
+)
+"""The judge runs them to compute an element again; its code names their addresses."""
+SHIPPED = ("Vault", "Registry", *STEPS, "Judge", "Disputes", *LIBRARIES, "Jobs", "EzklVerifier", "ProofJobs", "TestToken")
 
 
 @dataclass(frozen=True)

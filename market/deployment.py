@@ -12,18 +12,30 @@ from eth_utils.address import is_address, to_checksum_address
 from pydantic.alias_generators import to_camel
 
 from market.chain import Chain
-from market.contracts import Jobs, Registry, Token, Vault
-from market.deployment_steps import Creation, DeploymentParameters, Plan, creations, steps
+from market.contracts import Contract, Jobs, Registry, Token, Vault
+from market.deployment_steps import Creation, DeploymentParameters, Plan, creations, modules, steps
 from market.errors import ChainError, ChainUnreachable, ConfigError, WrongChain
 from market.files import write_atomically
 from market.hashing import keccak256
+from market.proof_contracts import EzklVerifier, ProofJobs
 from market.networks import Network, Networks, Randomness
 from market.transactions import Sent, Transactions
 
 __all__ = ["CONTRACTS", "FORMAT", "Contracts", "Deployment", "DeploymentParameters", "Successor", "deploy"]
 
-FORMAT = 2
-CONTRACTS = ("vault", "registry", "jobs", "token")
+FORMAT = 3
+CONTRACTS = ("vault", "registry", "judge", "disputes", "jobs", "verifier", "proofs", "token")
+_OLD = {1: "before parameters were written down", 2: "before there were disputes"}
+
+
+class Arbiter(Contract):
+    """The disputes of a deployment, as far as its wiring goes."""
+
+    artefact_name = "Disputes"
+
+    def address_of(self, getter: str) -> str:
+        """What "vault", "judge" or "stakeToken" says, checksummed."""
+        return str(to_checksum_address(self._read(getter)))
 
 
 @dataclass(frozen=True)
@@ -40,7 +52,8 @@ class Deployment:
 
     Attributes:
         network: the chain's name (market.networks).
-        vault, registry, jobs, token: checksummed addresses; `token` is the stake token, in which jobs are paid.
+        vault, registry, judge, disputes, jobs, verifier, proofs, token: checksummed addresses; `token` is the stake
+            token, in which jobs are paid.
         libraries: name → checksummed address of each external library that the contracts are linked to.
         block: number of the block of the first contract; nothing of the market is older.
         code_hashes: name of a contract or library → 0x keccak256 of the runtime code.
@@ -53,7 +66,11 @@ class Deployment:
     chain_id: int
     vault: str
     registry: str
+    judge: str
+    disputes: str
     jobs: str
+    verifier: str
+    proofs: str
     token: str
     block: int
     code_hashes: dict[str, str]
@@ -66,7 +83,7 @@ class Deployment:
 
     @property
     def addresses(self) -> dict[str, str]:
-        """The four contracts, then the libraries."""
+        """The contracts, then the libraries."""
         return {**{name: getattr(self, name) for name in CONTRACTS}, **self.libraries}
 
     @property
@@ -104,8 +121,8 @@ class Deployment:
             ConfigError: unknown, missing or mistyped fields.
         """
         needed = {"format", "chainId", "network", "block", "codeHashes", "guardian", "parameters", "randomness"}
-        if isinstance(data, dict) and data.get("format") == 1:
-            raise ConfigError("it is of format 1, before parameters were written down; deploy again.")
+        if isinstance(data, dict) and data.get("format") in _OLD:
+            raise ConfigError(f"it is of format {data['format']}, {_OLD[data['format']]}; deploy again.")
         _expect(data, {*needed, *CONTRACTS}, {"libraries", "successor"}, "the manifest")
         if data["format"] != FORMAT:
             raise ConfigError(f"its format is {data['format']!r}; this installation reads format {FORMAT}.")
@@ -190,6 +207,8 @@ class Deployment:
 
     def _check_wiring(self, chain: Chain) -> None:
         vault, registry, jobs = Vault(chain, self.vault), Registry(chain, self.registry), Jobs(chain, self.jobs)
+        disputes = Arbiter(chain, self.disputes)
+        verifier, proofs = EzklVerifier(chain, self.verifier), ProofJobs(chain, self.proofs)
         if not vault.is_sealed():
             raise ChainError(
                 "The vault is not sealed: its modules could still change; nothing was sent.",
@@ -198,10 +217,16 @@ class Deployment:
                 address=self.vault,
             )
         wiring = {
-            "the jobs contract is the vault's only module": vault.modules() == [self.jobs],
+            "jobs, disputes and proofs are the vault's only modules": vault.modules() == modules(self.plan),
+            "disputes are the arbiter of jobs": jobs.arbiter() == self.disputes,
+            "disputes use the vault": disputes.address_of("vault") == self.vault,
+            "disputes are judged by the judge": disputes.address_of("judge") == self.judge,
             "the jobs contract uses the vault": jobs.vault() == self.vault,
             "the vault's stake token is the manifest's": vault.stake_token() == self.token,
             "the jobs contract draws from the registry": jobs.registry() == self.registry,
+            "proofs use the vault": proofs.vault() == self.vault,
+            "proofs are checked by the verifier": proofs.verifier() == self.verifier,
+            "the verifier reads models from the registry": verifier.registry() == self.registry,
             "the registry weighs stake in the vault": registry.vault() == self.vault,
         }
         for what, holds in wiring.items():
@@ -217,13 +242,13 @@ def deploy(
     network: Network | None = None,
     on_step: Callable[[str, Sent], None] = lambda _name, _sent: None,
 ) -> Deployment:
-    """Deploys vault, registry and jobs, and seals the vault; the sender becomes the guardian.
+    """Deploys vault, registry, judge, disputes and jobs, and seals the vault; the sender becomes the guardian.
 
     For a chain of our own, where a deployment that stops half-way is thrown away; market.deployer goes on with one.
 
     Args:
         network: what is known of the chain; by default what this installation knows of its id.
-        on_step: told each step as it is in a block ("token", "vault", "registry", "jobs", "seal").
+        on_step: told each step as it is in a block ("token", "vault", …, "jobs", "seal").
 
     Returns:
         The manifest, checked against the chain. Nothing is written to disk.
@@ -318,7 +343,11 @@ def finished(chain: Chain, plan: Plan, network: Network, block: int) -> Deployme
         libraries={name: address for name, address in addresses.items() if name not in CONTRACTS},
         vault=addresses["vault"],
         registry=addresses["registry"],
+        judge=addresses["judge"],
+        disputes=addresses["disputes"],
         jobs=addresses["jobs"],
+        verifier=addresses["verifier"],
+        proofs=addresses["proofs"],
         token=addresses["token"],
     )
     deployment.check(chain)
@@ -333,6 +362,9 @@ class Contracts:
     registry: Registry
     jobs: Jobs
     token: Token
+    arbiter: Arbiter
+    verifier: EzklVerifier
+    proofs: ProofJobs
 
     @classmethod
     def of(cls, chain: Chain, deployment: Deployment) -> Self:
@@ -341,6 +373,9 @@ class Contracts:
             Registry(chain, deployment.registry),
             Jobs(chain, deployment.jobs),
             Token(chain, deployment.token),
+            Arbiter(chain, deployment.disputes),
+            EzklVerifier(chain, deployment.verifier),
+            ProofJobs(chain, deployment.proofs),
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from eth_utils.address import to_checksum_address
 
-from market.artefacts import LIBRARIES, Artefact, encode_values, load
+from market.artefacts import LIBRARIES, STEPS, Artefact, encode_values, load
 from market.chain import CREATE, Call
 from market.code import domain_immutables, word
 from market.hashing import keccak256
@@ -28,17 +28,18 @@ class DeploymentParameters:
 
     Attributes:
         token: an existing ERC-20; None deploys the worthless test token (development and test chains only).
-        arbiter: the contract that may slash; the zero address until one is built, so nobody can.
         cap: most the vault ever takes of the token.
         draw_stake_cap: base units of stake above which a provider's chance to be drawn grows no more; a 16th of it is
             the least that can be drawn.
         demand_window: seconds in which a provider must publish an output that is demanded.
         demand_fee: base units that a demand costs and publishing earns, for each 512 tokens begun; it should pay for
             the gas of publishing as many (180,000).
+        reply_window: seconds in which a provider must give a reply that is asked for in a dispute.
+        root_fee, request_fee: base units that a dispute and each of its requests prepay; each should pay for the gas of
+            its reply (100,000), half as much again.
     """
 
     token: str | None = None
-    arbiter: str = ZERO_ADDRESS
     dispute_window: int = 1 * DAY
     unbonding_window: int = 14 * DAY
     challenger_share_bps: int = 3000
@@ -46,6 +47,9 @@ class DeploymentParameters:
     draw_stake_cap: int = 1_600 * 10**6
     demand_window: int = 1 * DAY
     demand_fee: int = 1 * 10**6
+    reply_window: int = 3_600
+    root_fee: int = 800_000
+    request_fee: int = 800_000
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,20 @@ def steps(parameters: DeploymentParameters) -> tuple[Step, ...]:
             lambda plan: (plan.guardian, plan.token, parameters.unbonding_window, [(plan.token, parameters.cap)]),
         ),
         Creation("registry", "Registry", lambda plan: (plan.made["vault"], parameters.draw_stake_cap)),
+        *(Creation(step, step) for step in STEPS),
+        Creation("judge", "Judge"),
+        Creation(
+            "disputes",
+            "Disputes",
+            lambda plan: (
+                plan.made["vault"],
+                plan.made["judge"],
+                parameters.reply_window,
+                parameters.root_fee,
+                parameters.request_fee,
+            ),
+            derived=lambda plan: {"stakeToken": ("address", plan.token)},
+        ),
         *(Creation(library, library) for library in LIBRARIES),
         Creation(
             "jobs",
@@ -166,7 +184,7 @@ def steps(parameters: DeploymentParameters) -> tuple[Step, ...]:
             lambda plan: (
                 plan.made["vault"],
                 plan.made["registry"],
-                parameters.arbiter,
+                plan.made["disputes"],
                 parameters.dispute_window,
                 parameters.challenger_share_bps,
                 parameters.demand_window,
@@ -175,8 +193,21 @@ def steps(parameters: DeploymentParameters) -> tuple[Step, ...]:
             derived=lambda plan: {"stakeToken": ("address", plan.token)},
             domain=("Assay Jobs", "1"),
         ),
-        Instruction("seal", "Vault", "seal", "vault", lambda plan: ([plan.made["jobs"]],), gas=150_000),
+        Creation("verifier", "EzklVerifier", lambda plan: (plan.made["registry"],)),
+        Creation(
+            "proofs",
+            "ProofJobs",
+            lambda plan: (plan.made["vault"], plan.made["verifier"]),
+            derived=lambda plan: {"stakeToken": ("address", plan.token)},
+            domain=("Assay Proofs", "1"),
+        ),
+        Instruction("seal", "Vault", "seal", "vault", lambda plan: (modules(plan),), gas=200_000),
     )
+
+
+def modules(plan: Plan) -> list[str]:
+    """What the vault is sealed with: whoever may hold users' money."""
+    return [plan.made["jobs"], plan.made["disputes"], plan.made["proofs"]]
 
 
 def creations(parameters: DeploymentParameters) -> tuple[Creation, ...]:

@@ -16,7 +16,7 @@ from pydantic.alias_generators import to_camel
 from market.chain import Chain
 from market.contracts import Contract
 from market.deployment import Contracts, Deployment, code_hash
-from market.deployment_steps import creations
+from market.deployment_steps import creations, modules
 from market.errors import ChainError, ChainUnreachable
 from market.networks import Networks
 from market.types import ZERO_ADDRESS
@@ -87,15 +87,24 @@ def _code(chain: Chain, deployment: Deployment) -> list[Check]:
 
 
 def _wiring(deployment: Deployment, contracts: Contracts) -> list[Check]:
-    vault, jobs, token = contracts.vault, contracts.jobs, deployment.token
+    vault, jobs, token, arbiter = contracts.vault, contracts.jobs, deployment.token, contracts.arbiter
+    modules_ = ", ".join(modules(deployment.plan))
     return [
         _asked("vault is sealed", "yes", lambda: "yes" if vault.is_sealed() else "no", "NotSealed"),
-        _asked("modules of the vault", deployment.jobs, lambda: _listed(vault.modules()), "WrongWiring"),
+        _asked("modules of the vault", modules_, lambda: _listed(vault.modules()), "WrongWiring"),
         _asked("tokens of the vault", token, lambda: _listed(vault.tokens()), "WrongWiring"),
         _asked("stake token of the vault", token, vault.stake_token, "WrongWiring"),
         _asked("vault of jobs", deployment.vault, jobs.vault, "WrongWiring"),
         _asked("stake token of jobs", token, jobs.stake_token, "WrongWiring"),
         _asked("registry of jobs", deployment.registry, jobs.registry, "WrongWiring"),
+        _asked("arbiter of jobs", deployment.disputes, jobs.arbiter, "WrongWiring"),
+        _asked("vault of disputes", deployment.vault, lambda: arbiter.address_of("vault"), "WrongWiring"),
+        _asked("stake token of disputes", token, lambda: arbiter.address_of("stakeToken"), "WrongWiring"),
+        _asked("judge of disputes", deployment.judge, lambda: arbiter.address_of("judge"), "WrongWiring"),
+        _asked("vault of proofs", deployment.vault, contracts.proofs.vault, "WrongWiring"),
+        _asked("stake token of proofs", token, contracts.proofs.stake_token, "WrongWiring"),
+        _asked("verifier of proofs", deployment.verifier, contracts.proofs.verifier, "WrongWiring"),
+        _asked("registry of the verifier", deployment.registry, contracts.verifier.registry, "WrongWiring"),
         _asked("vault of the registry", deployment.vault, contracts.registry.vault, "WrongWiring"),
     ]
 
@@ -122,7 +131,7 @@ def _parameters(deployment: Deployment, contracts: Contracts) -> list[Check]:
 
 def _owner(getter: str, token: str, contracts: Contracts) -> tuple[Contract, tuple[str, ...]]:
     """The contract that has this getter, and its arguments: nothing, or the token."""
-    for contract in (contracts.vault, contracts.registry, contracts.jobs):
+    for contract in (contracts.vault, contracts.registry, contracts.jobs, contracts.arbiter):
         if getter in contract.artefact.functions:
             return contract, (token,) if contract.artefact.function(getter).inputs else ()
     raise KeyError(getter)  # a test of the parameters rules it out

@@ -6,6 +6,8 @@ whose placeholders are its arguments.
 
 from __future__ import annotations
 
+from market.dispute_messages import DISPUTE_MESSAGES
+
 ASK_AGAIN = "Read the state again; somebody may have acted in between."
 _OPERATOR = "This is a mistake in the deployment; tell its operator."
 _NEW_QUOTE = "Nothing was posted. Ask the provider for a new quote."
@@ -39,7 +41,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
     ),
     "MalformedPermit": ("A permit takes {expected} bytes, not {length}.", "Sign it again with Token.permit."),
     "NotGuardian": ("{caller} is not the vault's guardian.", "Use the key that deployed the vault."),
-    "NotModule": ("{caller} is no module of the vault.", "Only Jobs moves money of a job."),
+    "NotModule": ("{caller} is no module of the vault.", "Only Jobs and Disputes move money that they hold."),
     "NotSealed": ("The vault's modules are not fixed yet, so it takes no money.", "Wait for the deployment to end."),
     "NothingExiting": ("No stake of {owner} is on its way out.", "Request the unstake first."),
     "ReentrancyGuardReentrantCall": (
@@ -253,6 +255,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "Use its faucet: `assay chain faucet`.",
     ),
     "StringTooLong": ("The string {str} is longer than 31 bytes.", "Shorten it."),
+    **DISPUTE_MESSAGES,
 }
 
 PANICS: dict[int, str] = {

@@ -16,8 +16,8 @@ from market.types import Quote
 MILLION = 1_000_000
 BPS = 10_000
 DRAW_FEE_BPS = 1_000
-DEMAND_FEE_TOKENS = 512
 """Least kill fee of a drawn job, in basis points of its price."""
+DEMAND_FEE_TOKENS = 512
 BURNT_ADDRESS = "0x000000000000000000000000000000000000dEaD"
 """Credit of this address belongs to nobody: slashed money that is neither refund nor reward."""
 
@@ -203,6 +203,12 @@ def lapse_draw(job: JobFacts, *, failed: bool) -> Payout:
 def cancel(job: JobFacts) -> Payout:
     """Closes a job its client took back before the first commit: every assigned replica gets its kill fee."""
     return _divide(job, JobState.CANCELLED)
+
+
+def revoke(job: JobFacts) -> Payout:
+    """Closes an optimistic job whose answer was proved wrong, or withheld, before it was paid: the escrow goes back
+    whole, beside what `slash` makes of the bond."""
+    return _divide(job, JobState.EXPIRED)
 
 
 def _divide(job: JobFacts, state: JobState) -> Payout:

@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 
+from market.artefacts import LIBRARIES, STEPS
 from tools.compiler import (
     ROOT,
     SETTINGS,
@@ -23,9 +24,10 @@ from tools.compiler import (
 SHIPPED = {
     "contracts/Vault.sol": "Vault",
     "contracts/Registry.sol": "Registry",
-    "contracts/libraries/Draws.sol": "Draws",
-    "contracts/libraries/Settlements.sol": "Settlements",
-    "contracts/libraries/Demands.sol": "Demands",
+    **{f"contracts/steps/{name}.sol": name for name in STEPS},
+    "contracts/Judge.sol": "Judge",
+    "contracts/Disputes.sol": "Disputes",
+    **{f"contracts/libraries/{name}.sol": name for name in LIBRARIES},
     "contracts/Jobs.sol": "Jobs",
     "contracts/EzklVerifier.sol": "EzklVerifier",
     "contracts/ProofJobs.sol": "ProofJobs",

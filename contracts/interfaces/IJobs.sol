@@ -150,10 +150,13 @@ interface IJobs is ISubject {
     event OutputPublished(bytes32 indexed jobId, address indexed provider, Output output, bytes ids);
     /// @dev The demand is over and its fee went to `feeTo`: the provider that published, else the demander.
     event DemandClosed(bytes32 indexed jobId, address indexed provider, address feeTo);
+    /// @dev `refunded`, the reward and what was burnt are the bond. Half of the reward is the requester's, the rest the
+    /// prover's. The escrow of a job that had not paid goes back beside it (Expired).
     event BondSlashed(
         bytes32 indexed jobId,
         address indexed provider,
-        address indexed challenger,
+        address indexed prover,
+        address requester,
         uint256 refunded,
         uint256 reward,
         uint256 burnt
@@ -170,6 +173,7 @@ interface IJobs is ISubject {
     error EmptyInput();
     error NoOutputAsked();
     error BadSampler(uint8 sampler);
+    error NotJudged(bytes32 modelId, uint8 sampler);
     error InputMismatch(bytes32 expected, bytes32 got);
     error InputLengthMismatch(uint256 expected, uint256 got);
     error InputFillerMismatch(uint256 inputTokens);

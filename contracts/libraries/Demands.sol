@@ -2,14 +2,14 @@
 pragma solidity 0.8.37;
 
 import {BondState, IJobs, JobState, ReplicaState} from "../interfaces/IJobs.sol";
-import {Output} from "../interfaces/Wire.sol";
+import {Mode, Output} from "../interfaces/Wire.sol";
 import {JobChecks} from "./JobChecks.sol";
 import {Job, JobRecords, Replica} from "./JobRecords.sol";
 import {Payout} from "./Payout.sol";
 import {TokensRoot} from "./TokensRoot.sol";
 import {WireHash} from "./WireHash.sol";
 
-/// @title What becomes of an output that its provider withholds, and of a bond that is lost
+/// @title What becomes of an output that its provider withholds
 /// @dev Linked to Jobs and run in its storage. A demand is beside the bond's state: a bond can be disputed while its
 /// output is demanded. Moves no money itself. Time: a deadline's own second still belongs to it.
 library Demands {
@@ -20,12 +20,13 @@ library Demands {
     function open(Job storage job, bytes32 jobId, address provider, uint256 disputeWindow, uint256 demandWindow)
         external
     {
-        job.need(jobId, JobState.SETTLED);
+        // OPTIMISTIC pays after the window in which its answer can be looked at, the other modes before it
+        job.need(jobId, job.mode == Mode.OPTIMISTIC ? JobState.REVEALING : JobState.SETTLED);
         // INVARIANT: nobody but the client brings a private answer into the open
         if (msg.sender != job.client && !job.inlineInput) revert IJobs.NotClient(jobId, msg.sender);
         uint256 index = job.indexOf(jobId, provider);
         Replica storage replica = job.replicas[index];
-        // INVARIANT: an answer is demanded only of who was paid for it
+        // INVARIANT: an answer is demanded only of who is paid for it
         bool agreed = replica.state == ReplicaState.REVEALED && replica.digest == job.agreedOutput();
         if (!agreed && replica.state != ReplicaState.LATE) revert IJobs.NothingOwed(jobId, provider);
         // INVARIANT: a demand lengthens a bond's window once
@@ -39,11 +40,15 @@ library Demands {
         emit IJobs.RevealDemanded(jobId, provider, msg.sender, deadline);
     }
 
-    function publish(Job storage job, bytes32 jobId, bytes calldata ids) external {
+    /// @return demanded whether somebody asked for it, and paid
+    function publish(Job storage job, bytes32 jobId, bytes calldata ids) external returns (bool demanded) {
         uint256 index = job.indexOf(jobId, msg.sender);
         Replica storage replica = job.replicas[index];
-        _needDemand(job, jobId, index);
-        JobChecks.notAfter(jobId, replica.demandDeadline);
+        demanded = !_isFree(job, replica);
+        if (demanded) {
+            _needDemand(job, jobId, index);
+            JobChecks.notAfter(jobId, replica.demandDeadline);
+        }
         uint256 count = replica.outputTokens;
         // INVARIANT: what is published is the output that was revealed, in its one canonical form
         if (ids.length != TokensRoot.packedLength(count) || !TokensRoot.isFilled(ids, count)) {
@@ -54,7 +59,9 @@ library Demands {
         bytes32 got = WireHash.outputInMemory(output);
         if (got != replica.digest) revert IJobs.OutputMismatch(replica.digest, got);
 
-        _close(job, jobId, index, msg.sender);
+        if (demanded) _close(job, jobId, index, msg.sender);
+        // INVARIANT: what was published can be disputed for a whole window, and need not be published again
+        else replica.demandDeadline = uint40(block.timestamp);
         emit IJobs.OutputPublished(jobId, msg.sender, output, ids);
     }
 
@@ -74,23 +81,17 @@ library Demands {
         JobChecks.past(jobId, disputed ? job.disputeEnd(replica, resolveWindow) : replica.demandDeadline);
     }
 
-    /// @notice Takes the bond of a replica, and ends a demand of its output that is still open.
-    /// @return refund to the client
-    /// @return reward to the challenger
-    /// @return burnt the rest of the bond
-    /// @return demander gets its fee back; 0 where nobody waits
-    function slash(Job storage job, bytes32 jobId, uint256 index, address challenger, uint256 shareBps)
-        external
-        returns (uint256 refund, uint256 reward, uint256 burnt, address demander)
-    {
-        Replica storage replica = job.replicas[index];
-        refund = Payout.payment(replica, job.state, job.agreedOutput(), job.inputTokens, job.maxOutputTokens);
-        (reward, burnt) = Payout.slash(replica.terms.bond, refund, shareBps);
-        // INVARIANT: a bond is lost once
-        replica.bondState = BondState.SLASHED;
-        emit IJobs.BondSlashed(jobId, replica.provider, challenger, refund, reward, burnt);
+    /// @notice Ends a demand that is still open: its fee goes back to who made it.
+    /// @return demander 0 where nobody waits
+    function close(Job storage job, bytes32 jobId, uint256 index) internal returns (address demander) {
         demander = job.demanders[index];
         if (demander != address(0)) _close(job, jobId, index, demander);
+    }
+
+    /// @dev Whether the provider may publish on its own: an OPTIMISTIC answer, once, while it can still be challenged.
+    function _isFree(Job storage job, Replica storage replica) private view returns (bool) {
+        return job.mode == Mode.OPTIMISTIC && job.finalAt == 0 && replica.state == ReplicaState.REVEALED
+            && replica.demandDeadline == 0;
     }
 
     function _needDemand(Job storage job, bytes32 jobId, uint256 index) private view returns (address demander) {

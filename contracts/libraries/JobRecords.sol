@@ -55,6 +55,7 @@ struct Job {
     uint32 maxOutputTokens;
     bool isDrawn;
     bool inlineInput;
+    uint40 revealedAt; // only where the money waits for it: OPTIMISTIC
     bytes32 modelId;
     bytes32 requestHash;
     Replica[MAX_REPLICAS] replicas;
@@ -103,15 +104,16 @@ library JobRecords {
         return job.state == JobState.OPEN ? uint256(job.commitDeadline) + job.revealWindow : job.revealDeadline;
     }
 
-    /// @return last second in which the bond of a replica that revealed can be disputed: what was published on demand can
-    /// be for a whole window
+    /// @return last second in which the bond of a replica that revealed can be disputed: a window from settlement on, in
+    /// OPTIMISTIC from the reveal on; what was published later can be for a whole window
     function disputeEnd(Job storage job, Replica storage replica, uint256 disputeWindow)
         internal
         view
         returns (uint256)
     {
-        uint256 demandDeadline = replica.demandDeadline;
-        return (demandDeadline == 0 ? job.finalAt : demandDeadline) + disputeWindow;
+        uint256 start = replica.demandDeadline;
+        if (start == 0) start = job.mode == Mode.OPTIMISTIC ? job.revealedAt : job.finalAt;
+        return start + disputeWindow;
     }
 
     function toView(Job storage job, uint256 escrow) internal view returns (JobView memory result) {

@@ -26,11 +26,11 @@ library QuoteRules {
             replicas = params.draw;
         }
         // INVARIANT: only modes that are enforced can be bought
-        if (params.mode == Mode.OPTIMISTIC || params.mode == Mode.PROOF) revert IJobs.ModeNotBuilt(params.mode);
-        // INVARIANT: 2k > n, so at most one output is ever agreed; one replica is no quorum and is sold as NONE
-        bool holds = params.mode == Mode.NONE
-            ? quorum == 1 && replicas == 1
-            : quorum >= 2 && quorum <= replicas && 2 * quorum > replicas && replicas <= MAX_REPLICAS;
+        if (params.mode == Mode.PROOF) revert IJobs.ModeNotBuilt(params.mode);
+        // INVARIANT: 2k > n, so at most one output is ever agreed; one replica is no quorum and is sold otherwise
+        bool holds = params.mode == Mode.QUORUM
+            ? quorum >= 2 && quorum <= replicas && 2 * quorum > replicas && replicas <= MAX_REPLICAS
+            : quorum == 1 && replicas == 1;
         if (!holds) revert IJobs.BadQuorum(quorum, replicas);
     }
 

@@ -3,6 +3,7 @@ pragma solidity 0.8.37;
 
 import {BondState, IJobs, JobState, ReplicaState} from "../interfaces/IJobs.sol";
 import {IVault} from "../interfaces/IVault.sol";
+import {Mode} from "../interfaces/Wire.sol";
 import {JobChecks} from "./JobChecks.sol";
 import {Job, JobRecords, Replica} from "./JobRecords.sol";
 import {Payout, Split} from "./Payout.sol";
@@ -15,10 +16,12 @@ library Settlements {
 
     address private constant BURNT = address(0xdead);
 
-    function settle(Job storage job, bytes32 jobId, address vault, address token) external {
+    function settle(Job storage job, bytes32 jobId, address vault, address token, uint256 disputeWindow) external {
         if (job.state == JobState.DRAWING) return _lapseDraw(job, jobId, vault, token);
         bool lapsed = _needSettleable(job, jobId);
         bool agreed = job.agreedBy != 0;
+        // INVARIANT: an answer that is paid after its challenge window was not found wrong in it
+        if (agreed && job.mode == Mode.OPTIMISTIC) job.needUndisputed(jobId, 0, disputeWindow);
 
         (Replica[] memory list, Split memory split) =
             _close(job, jobId, agreed ? JobState.SETTLED : JobState.EXPIRED, !lapsed);

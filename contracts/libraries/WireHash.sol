@@ -59,6 +59,10 @@ library WireHash {
         return keccak256(abi.encode(RECEIPT_TYPEHASH, value));
     }
 
+    function receiptInMemory(Receipt memory value) internal pure returns (bytes32) {
+        return keccak256(abi.encode(RECEIPT_TYPEHASH, value));
+    }
+
     function acceptance(Acceptance calldata value) internal pure returns (bytes32) {
         return keccak256(abi.encode(ACCEPTANCE_TYPEHASH, value));
     }

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 
 from market.hashing import keccak256, leaf_hash, merkle_root
 from market.inference.model import Int8Array, Int32Array, IntegerModel, Linear, Tables
@@ -17,6 +18,7 @@ from market.types import Model
 
 TABLE_CHUNK = 1024  # bytes
 _ROWS_AT_ONCE = 4096
+ByteArray = npt.NDArray[np.uint8]
 
 
 def weights_root(model: IntegerModel, specs: Sequence[TensorSpec]) -> bytes:
@@ -44,43 +46,54 @@ def tensor_of(model: IntegerModel, name: str) -> Linear | Int32Array:
 
 
 def row_leaves(tensor: int, weight: Int8Array, multiplier: Int32Array) -> Iterator[bytes]:
-    """One leaf a row: uint16 tensor ‖ uint32 row ‖ uint32 multiplier ‖ zeros to 32 ‖ int8[K] padded to 32."""
-    rows, columns = weight.shape
-    for start in range(0, rows, _ROWS_AT_ONCE):
-        stop = min(start + _ROWS_AT_ONCE, rows)
-        block = np.zeros((stop - start, 32 + columns + -columns % 32), dtype=np.uint8)
-        block[:, 32 : 32 + columns] = weight[start:stop].view(np.uint8)
-        block[:, 0:2] = np.frombuffer(struct.pack(">H", tensor), dtype=np.uint8)
-        block[:, 2:6] = np.arange(start, stop, dtype=">u4").view(np.uint8).reshape(-1, 4)
-        block[:, 6:10] = multiplier[start:stop].astype(">u4").view(np.uint8).reshape(-1, 4)
-        for row in block:
+    """Leaf hashes of a matrix's rows."""
+    for start in range(0, len(weight), _ROWS_AT_ONCE):
+        for row in row_payloads(tensor, weight, multiplier, start, min(start + _ROWS_AT_ONCE, len(weight))):
             yield leaf_hash(row.tobytes())
 
 
-def gain_leaves(tensor: int, gain: Int32Array) -> Iterator[bytes]:
-    """One leaf per 64 gains, shaped like a row with multiplier 0: header ‖ int32[64], zeros after the last
-    gain.
+def row_payloads(tensor: int, weight: Int8Array, multiplier: Int32Array, start: int, stop: int) -> ByteArray:
+    """Payloads [rows, bytes] of some rows of a matrix, one leaf a row: uint16 tensor ‖ uint32 row ‖ uint32 multiplier ‖
+    zeros to 32 ‖ int8[K] padded to 32.
     """
-    for row, start in enumerate(range(0, len(gain), CHUNK)):
-        values = np.zeros(CHUNK, dtype=">i4")
-        part = gain[start : start + CHUNK]
-        values[: len(part)] = part
-        yield leaf_hash(struct.pack(">HII22x", tensor, row, 0) + values.tobytes())
+    columns = weight.shape[1]
+    block = np.zeros((stop - start, 32 + columns + -columns % 32), dtype=np.uint8)
+    block[:, 32 : 32 + columns] = weight[start:stop].view(np.uint8)
+    block[:, 0:2] = np.frombuffer(struct.pack(">H", tensor), dtype=np.uint8)
+    block[:, 2:6] = np.arange(start, stop, dtype=">u4").view(np.uint8).reshape(-1, 4)
+    block[:, 6:10] = multiplier[start:stop].astype(">u4").view(np.uint8).reshape(-1, 4)
+    return block
+
+
+def gain_leaves(tensor: int, gain: Int32Array) -> Iterator[bytes]:
+    """Leaf hashes of a gain."""
+    return (leaf_hash(gain_payload(tensor, gain, row)) for row in range(-(-len(gain) // CHUNK)))
+
+
+def gain_payload(tensor: int, gain: Int32Array, row: int) -> bytes:
+    """The row-th leaf of 64 gains, shaped like a matrix's row with multiplier 0: header ‖ int32[64], zeros after the
+    last gain.
+    """
+    values = np.zeros(CHUNK, dtype=">i4")
+    part = gain[row * CHUNK : (row + 1) * CHUNK]
+    values[: len(part)] = part
+    return struct.pack(">HII22x", tensor, row, 0) + values.tobytes()
 
 
 def tables_root(tables: Tables) -> bytes:
     """Root over exp2_high, exp2_low, rope_cos, rope_sin as int32, each cut into 1,024-byte leaves (the last
     zero-padded).
     """
-    return merkle_root(_table_leaves([tables.exp2_high, tables.exp2_low, tables.rope_cos, tables.rope_sin]))
+    return merkle_root(leaf_hash(payload) for payload in table_payloads(tables))
 
 
-def _table_leaves(tables: Iterable[Int32Array]) -> Iterator[bytes]:
-    for table in tables:
+def table_payloads(tables: Tables) -> Iterator[bytes]:
+    """Leaves of the tables' tree in order."""
+    for table in (tables.exp2_high, tables.exp2_low, tables.rope_cos, tables.rope_sin):
         data = table.astype(">i4").tobytes()
         data += bytes(-len(data) % TABLE_CHUNK)
         for start in range(0, len(data), TABLE_CHUNK):
-            yield leaf_hash(data[start : start + TABLE_CHUNK])
+            yield data[start : start + TABLE_CHUNK]
 
 
 def program_root(operations: Iterable[Operation]) -> bytes:

@@ -11,8 +11,8 @@ from typing import Protocol
 from market.hashing import ZERO32, Struct
 from market.proofs.errors import ArtefactError
 
-INT32_END = 1 << 31
-TWO32 = 1 << 32
+VALUE_END = 1 << 31
+"""Values lie between -VALUE_END and VALUE_END."""
 
 
 class InputForm(IntEnum):
@@ -83,7 +83,7 @@ class Proof:
 
     Attributes:
         data: abi.encode(bytes proof, uint256[] instances).
-        ids: the output that it shows, each an int32 in two's complement.
+        ids: the output that it shows, see `unsigned`.
         seconds, peak_memory: what it took; wall seconds with the start of the process, bytes.
     """
 
@@ -102,7 +102,7 @@ class ProvingBackend(Protocol):
         """A proof that names the job.
 
         Args:
-            ids: the input, each an int32 in two's complement.
+            ids: the input, see `unsigned`.
             blinding: of a hashed input.
         Raises:
             ProverError: with what stopped it.
@@ -118,23 +118,23 @@ class ProvingBackend(Protocol):
         """The outputs that proofs would show for a batch of inputs, without proving."""
 
 
-def signed(value: int) -> int:
-    """The int32 that an id means.
+def signed(token: int) -> int:
+    """The value that an id means: ids 0, 1, 2, 3 … are 0, -1, 1, -2 …
 
     Raises:
-        ArtefactError: it is no uint32.
+        ArtefactError: code BAD_ID.
     """
-    if not 0 <= value < TWO32:
-        raise ArtefactError(f"{value} is no id: it takes 0 to {TWO32 - 1}.", code="BAD_ID")
-    return value - TWO32 if value >= INT32_END else value
+    if not 0 <= token < 2 * VALUE_END - 1:
+        raise ArtefactError(f"{token} is no id: it takes 0 to {2 * VALUE_END - 2}.", code="BAD_ID")
+    return token >> 1 if token % 2 == 0 else -((token + 1) >> 1)
 
 
 def unsigned(value: int) -> int:
-    """The id of an int32.
+    """The id of a value: 2v, or -2v - 1 for a negative one, so that small values have small ids and none is the filler.
 
     Raises:
-        ArtefactError: it is none.
+        ArtefactError: code BAD_ID.
     """
-    if not -INT32_END <= value < INT32_END:
-        raise ArtefactError(f"{value} does not fit an id, which has 32 bits.", code="BAD_ID")
-    return value % TWO32
+    if not -VALUE_END < value < VALUE_END:
+        raise ArtefactError(f"{value} does not fit an id: its size is below {VALUE_END}.", code="BAD_ID")
+    return value << 1 if value >= 0 else (-value << 1) - 1

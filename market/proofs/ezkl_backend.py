@@ -140,6 +140,6 @@ def id_of(instance: int) -> int:
     """The id that a field element stands for.
 
     Raises:
-        ArtefactError: it is outside of int32: the model's output does not fit an id.
+        ArtefactError: the model's output does not fit an id.
     """
     return unsigned(instance if instance <= FIELD // 2 else instance - FIELD)

@@ -42,7 +42,7 @@ def test_deploy_writes_a_manifest_that_passes_the_check_of_every_other_command(t
     assert vault.cap(deployment.token) == DEFAULTS.cap
     assert vault.unbonding_window() == DEFAULTS.unbonding_window
     assert jobs.dispute_window() == DEFAULTS.dispute_window
-    assert jobs.arbiter() == DEFAULTS.arbiter
+    assert jobs.arbiter() == deployment.disputes
     assert jobs.challenger_share_bps() == DEFAULTS.challenger_share_bps
 
     written = manifest.read_bytes()

@@ -149,7 +149,7 @@ def _bonds(meter: _Meter) -> None:
         arbiter.dispute(jobs, job.id, provider.address, evidence, sender=who)
         meter(
             f"resolve, {name} (toy arbiter)",
-            lambda p=provider, g=guilty: arbiter.decide(jobs, job.id, p.address, g, sender=who),  # type: ignore[misc]
+            lambda p=provider, g=guilty: arbiter.decide(jobs, job.id, p.address, g, who, sender=who),  # type: ignore[misc]
         )
     meter(
         "freeze (toy arbiter)",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from tests.gas.disputes import measure_disputes
 from tests.gas.lifecycle import measure
 
 PATH = Path(__file__).with_name("snapshot.json")
@@ -20,4 +21,4 @@ def write(gas: dict[str, int]) -> None:
 
 
 if __name__ == "__main__":
-    write(measure())
+    write(measure() | measure_disputes())

@@ -211,7 +211,7 @@ def test_late_provider_that_is_a_contract_is_named_in_its_refusal(world: World, 
 def test_arbiter_in_a_trap_judges_nothing(world: World, trap: Contract, function: str) -> None:
     judge = STRANGER.address
     jobs = world.deploy("Jobs", *world.jobs_arguments(arbiter=judge))
-    arguments = (bytes(32), P, b"") if function == "freeze" else (bytes(32), P, True, trap.address)
+    arguments = (bytes(32), P, b"") if function == "freeze" else (bytes(32), P, True, trap.address, P)
     with reverts("NotArbiter", caller=trap.address):
         lure(trap, judge, jobs, function, *arguments)
     with reverts("UnknownJob", jobId=bytes(32)):

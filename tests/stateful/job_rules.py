@@ -55,7 +55,7 @@ terms = st.just(TIGHT) | st.fixed_dictionaries(
 )
 
 POST_FAULTS: dict[str, dict[str, Any]] = {
-    "optimistic": {"mode": 2},
+    "optimistic": {"mode": 2},  # by three replicas
     "proof": {"mode": 3},
     "quorum": {"quorum": 1},
     "quorum of half": {"replicas": 4},
@@ -114,7 +114,9 @@ class JobRules(RuleBasedStateMachine):
             (job, replica.provider)
             for job in self.pair.model.jobs.values()
             for replica in job.replicas
-            if job.final_at and now <= self.pair.model.dispute_end(job, replica) and replica.bond_state is state
+            if (job.final_at or job.revealed_at)
+            and now <= self.pair.model.dispute_end(job, replica)
+            and replica.bond_state is state
         ]
         if found and pick % 5:
             return found[which % len(found)]
@@ -426,8 +428,8 @@ class JobRules(RuleBasedStateMachine):
         arbiter, who = self.pair.world.arbiter, STRANGER.address
         challenger = who if self._was_disputed(job, provider) else ZERO_ADDRESS
         self.pair.both(
-            lambda: self.pair.model.resolve(job.id, provider, guilty, challenger),
-            lambda: arbiter.decide(self.jobs.address, job.id, provider, guilty, sender=who),
+            lambda: self.pair.model.resolve(job.id, provider, guilty, challenger, CLIENT.address),
+            lambda: arbiter.decide(self.jobs.address, job.id, provider, guilty, CLIENT.address, sender=who),
         )
 
     def _was_disputed(self, job: ModelJob, provider: str) -> bool:
@@ -436,9 +438,10 @@ class JobRules(RuleBasedStateMachine):
     @rule(caller=actors, function=st.sampled_from(["freeze", "resolve"]))
     def play_arbiter(self, caller: LocalAccount, function: str) -> None:
         who = caller.address
-        arguments: tuple[Any, ...] = (ZERO32, who, b"") if function == "freeze" else (ZERO32, who, True, who)
+        arguments: tuple[Any, ...] = (ZERO32, who, b"") if function == "freeze" else (ZERO32, who, True, who, who)
         call = getattr(self.jobs, function)
         self.pair.refuses("NotArbiter", lambda: call(*arguments, sender=who), caller=who)
+        self.pair.refuses("UnknownJob", lambda: self.jobs.contradicts(ZERO32, who, b"", sender=who), jobId=ZERO32)
 
     # --- reading
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, get_state_machine_test, invariant
 
-from tests.stateful.draw_rules import DrawRules
+from tests.stateful.optimistic_rules import OptimisticRules
 from tests.stateful.pair import Pair, prepare
 from tests.stateful.registry_rules import RegistryRules
 from tests.stateful.vault_rules import VaultRules
@@ -15,7 +15,7 @@ from tests.unit.contracts.revm import RevmChain
 from tests.unit.contracts.world import World
 
 
-class MarketMachine(VaultRules, RegistryRules, DrawRules):
+class MarketMachine(VaultRules, RegistryRules, OptimisticRules):
     """Market and model start anew for each example; the deployment is undone, not repeated."""
 
     world: World

@@ -24,6 +24,7 @@ from market.settlement import (
     minimum_bond,
     minimum_kill_fee,
     price,
+    revoke,
     settle,
     slash,
 )
@@ -45,6 +46,7 @@ class Model(Ledger):
     jobs: dict[bytes, ModelJob] = field(default_factory=dict)
     nonces: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     used: set[tuple[bytes, str]] = field(default_factory=set)
+    unjudged: set[bytes] = field(default_factory=set)  # published models that the arbiter does not judge
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,8 +97,8 @@ class Model(Ledger):
     def _check_shape(self, call: Post) -> None:
         k, n = call.quorum, call.draw or len(call.quotes)
         require(not call.draw or len(call.quotes) == 1, "BadDraw", draw=call.draw, quotes=len(call.quotes))
-        require(call.mode in (Mode.NONE, Mode.QUORUM), "ModeNotBuilt", mode=call.mode)
-        single = call.mode == Mode.NONE and k == n == 1
+        require(call.mode != Mode.PROOF, "ModeNotBuilt", mode=call.mode)
+        single = call.mode != Mode.QUORUM and k == n == 1
         several = call.mode == Mode.QUORUM and 2 <= k <= n <= MAX_REPLICAS and 2 * k > n
         require(single or several, "BadQuorum", quorum=k, replicas=n)
         for window in (call.commit_window, call.reveal_window):
@@ -106,6 +108,11 @@ class Model(Ledger):
         require(asked.input_tokens > 0, "EmptyInput")
         require(asked.max_output_tokens > 0, "NoOutputAsked")
         require(asked.is_plain_greedy or asked.sampler == 1, "BadSampler", sampler=asked.sampler)
+        if call.mode == Mode.OPTIMISTIC:
+            model_id = asked.model_id
+            require(model_id in self.registry.published, "UnknownModel", modelId=model_id)
+            judged = model_id not in self.unjudged
+            require(judged, "NotJudged", modelId=model_id, sampler=asked.sampler)
         if call.inline:
             self._check_inline(asked, call.inline)
 
@@ -282,6 +289,8 @@ class Model(Ledger):
         job.reveal_deadline, job.state = job.reveal_end, JobState.REVEALING
         replica.state = ReplicaState.LATE if late else ReplicaState.REVEALED
         replica.output, replica.digest = output, output.output_hash
+        if job.mode == Mode.OPTIMISTIC:
+            job.revealed_at = self.now
         in_time = [r.digest for r in job.replicas if r.state is ReplicaState.REVEALED]
         if job.agreed is None and in_time.count(output.output_hash) >= job.quorum:
             job.agreed = output.output_hash
@@ -299,6 +308,8 @@ class Model(Ledger):
             self._state(job, JobState.REVEALING)
         if job.state is JobState.OPEN or job.revealed < job.committed:
             self._after(job, job.reveal_end)
+        if job.mode == Mode.OPTIMISTIC and job.agreed is not None:
+            self._undisputed(job, job.replicas[0])
         return self._close(job, settle(job.facts))
 
     def _close(self, job: ModelJob, payout: Payout) -> Payout:
@@ -324,16 +335,20 @@ class Model(Ledger):
         replica = job.replica(provider)
         self._held_bond(job, replica)
         require(job.final_at > 0, "WrongState", jobId=job.id, has=job.state, needs=JobState.SETTLED)
-        disputed = replica.bond_state is BondState.DISPUTED
-        self._after(job, self.dispute_end(job, replica) + (DISPUTE_DEADLINE if disputed else 0))
-        waits, until = replica.demander != ZERO_ADDRESS, replica.demand_deadline
-        require(not waits, "DemandOpen", jobId=job.id, provider=provider, deadline=until)
+        self._undisputed(job, replica)
         replica.bond_state = BondState.RELEASED
         self._unbond(provider, replica.quote.bond)
 
+    def _undisputed(self, job: ModelJob, replica: ModelReplica) -> None:
+        disputed = replica.bond_state is BondState.DISPUTED
+        self._after(job, self.dispute_end(job, replica) + (DISPUTE_DEADLINE if disputed else 0))
+        waits, until = replica.demander != ZERO_ADDRESS, replica.demand_deadline
+        require(not waits, "DemandOpen", jobId=job.id, provider=replica.provider, deadline=until)
+
     def freeze(self, identity: bytes, provider: str, evidence: bytes) -> None:
         job = self._job(identity)
-        require(job.final_at > 0, "WrongState", jobId=job.id, has=job.state, needs=JobState.SETTLED)
+        open_to_doubt = job.final_at > 0 or job.mode == Mode.OPTIMISTIC
+        require(open_to_doubt, "WrongState", jobId=job.id, has=job.state, needs=JobState.SETTLED)
         replica = job.replica(provider)
         if replica.state is not ReplicaState.LATE:
             self._replica_state(job, replica, ReplicaState.REVEALED)
@@ -344,28 +359,30 @@ class Model(Ledger):
         require(got == expected, "EvidenceMismatch", expected=expected, got=got)
         replica.bond_state = BondState.DISPUTED
 
-    def resolve(self, identity: bytes, provider: str, guilty: bool, challenger: str) -> None:
+    def resolve(self, identity: bytes, provider: str, guilty: bool, requester: str, prover: str) -> None:
         job = self._job(identity)
         replica = job.replica(provider)
         self._bond_state(job, replica, BondState.DISPUTED)
         self._not_after(job, self.dispute_end(job, replica) + DISPUTE_DEADLINE)
         if guilty:
-            self._slash(job, replica, challenger)
+            self._slash(job, replica, requester, prover)
         else:
             replica.bond_state = BondState.LOCKED
 
     def dispute_end(self, job: ModelJob, replica: ModelReplica) -> int:
-        return (replica.demand_deadline or job.final_at) + self.constants.dispute_window
+        start = job.revealed_at if job.mode == Mode.OPTIMISTIC else job.final_at
+        return (replica.demand_deadline or start) + self.constants.dispute_window
 
     def _held_bond(self, job: ModelJob, replica: ModelReplica) -> None:
         if replica.bond_state is not BondState.DISPUTED:
             self._bond_state(job, replica, BondState.LOCKED)
 
-    def _slash(self, job: ModelJob, replica: ModelReplica, challenger: str) -> None:
+    def _slash(self, job: ModelJob, replica: ModelReplica, requester: str, prover: str) -> None:
         bond = replica.quote.bond
         parts = slash(bond, job.paid(replica), self.constants.share_bps)
         self.credit[job.client] += parts.refunded
-        self.credit[challenger] += parts.reward
+        self.credit[requester] += parts.reward // 2
+        self.credit[prover] += parts.reward - parts.reward // 2
         self.credit[BURNT_ADDRESS] += parts.burnt
         self.held -= bond
         self.bonded[replica.provider] -= bond
@@ -373,12 +390,14 @@ class Model(Ledger):
         replica.bond_state = BondState.SLASHED
         if replica.demander != ZERO_ADDRESS:
             self._close_demand(replica, replica.demander)
+        if not job.state.is_final:
+            self._close(job, revoke(job.facts))
 
     # --- demands
 
     def demand(self, caller: str, identity: bytes, provider: str) -> None:
         job = self._job(identity)
-        self._state(job, JobState.SETTLED)
+        self._state(job, JobState.REVEALING if job.mode == Mode.OPTIMISTIC else JobState.SETTLED)
         require(caller == job.client or job.inline, "NotClient", jobId=job.id, caller=caller)
         replica = job.replica(provider)
         agreed = replica.state is ReplicaState.REVEALED and replica.digest == job.agreed
@@ -399,8 +418,12 @@ class Model(Ledger):
 
     def publish(self, caller: str, identity: bytes, packed: bytes) -> None:
         job = self._job(identity)
-        replica = self._demanded(job, caller)
-        self._not_after(job, replica.demand_deadline)
+        replica = job.replica(caller)
+        shown = replica.state is ReplicaState.REVEALED and replica.demand_deadline == 0
+        free = job.mode == Mode.OPTIMISTIC and not job.final_at and shown
+        if not free:
+            self._demanded(job, caller)
+            self._not_after(job, replica.demand_deadline)
         output = replica.output
         assert output is not None
         count, length = output.output_tokens, len(packed)
@@ -409,14 +432,17 @@ class Model(Ledger):
         root = merkle_root(leaf_hash(packed[i : i + 32]) for i in range(0, length, 32))
         got = Output(root, count, output.finish).output_hash
         require(got == replica.digest, "OutputMismatch", expected=replica.digest, got=got)
-        self._close_demand(replica, caller)
+        if free:
+            replica.demand_deadline = self.now
+        else:
+            self._close_demand(replica, caller)
 
     def slash_withheld(self, identity: bytes, provider: str) -> None:
         job = self._job(identity)
         replica = self._demanded(job, provider)
         disputed = replica.bond_state is BondState.DISPUTED
         self._after(job, self.dispute_end(job, replica) + DISPUTE_DEADLINE if disputed else replica.demand_deadline)
-        self._slash(job, replica, replica.demander)
+        self._slash(job, replica, replica.demander, replica.demander)
 
     def _demanded(self, job: ModelJob, provider: str) -> ModelReplica:
         replica = job.replica(provider)

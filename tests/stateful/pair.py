@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from eth_account.signers.local import LocalAccount
 
+from market.hashing import ZERO32
 from market.settlement import BURNT_ADDRESS
 from market.types import ZERO_ADDRESS
 from tests.stateful.ledger import Constants, Refused
 from tests.stateful.model import Model
 from tests.stateful.records import ModelJob, Post
 from tests.unit.contracts.abi import Contract, Revert
-from tests.unit.contracts.draws import MODEL_ID, enlist, mine, number, offer, publish
+from tests.unit.contracts.draws import MODEL, MODEL_ID, enlist, mine, number, offer, publish
 from tests.unit.contracts.world import (
     CAP,
     CLIENT,
@@ -37,6 +39,8 @@ T = TypeVar("T")
 CLIENTS = (CLIENT, OTHER_CLIENT)
 PROVIDERS = REPLICAS[:5]
 ACTORS = (*CLIENTS, *PROVIDERS, STRANGER)
+UNJUDGED = replace(MODEL, tables_root=ZERO32)
+"""A model that the toy arbiter does not judge."""
 HOSTILE = ("FeeToken", "FalseToken", "CallbackToken")
 
 
@@ -45,6 +49,7 @@ def prepare(world: World) -> None:
     if not world.registry.drawableLength(MODEL_ID):
         mine(world, 1_000)
         publish(world)
+        world.registry.publishModel(UNJUDGED.values(), "", "", sender=CLIENT.address)
         enlist(world, *PROVIDERS)
 
 
@@ -120,7 +125,8 @@ class Pair:
         """What `prepare` did, in the model."""
         registry = self.model.registry
         self.model.number = number(self.world) - 1
-        registry.published.add(MODEL_ID)
+        registry.published |= {MODEL_ID, UNJUDGED.model_id}
+        self.model.unjudged.add(UNJUDGED.model_id)
         for provider in PROVIDERS:
             registry.set_provider(provider.address, ("http://x", bytes(32)))
             registry.set_offer(provider.address, MODEL_ID, offer(self.world))

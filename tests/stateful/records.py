@@ -84,6 +84,7 @@ class ModelJob:
     draw_block: int = 0
     draw_length: int = 0
     draw_failed: bool = False
+    revealed_at: int = 0  # optimistic jobs only
 
     @property
     def facts(self) -> JobFacts:

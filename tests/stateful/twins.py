@@ -9,7 +9,7 @@ from tests.unit.contracts.artefacts import artefacts
 from tools.compiler import Artefact, compile_sources, read_sources
 
 JOBS, VAULT, REGISTRY = "Jobs", "Vault", "Registry"
-DRAWS, SETTLEMENTS, DEMANDS = LIBRARIES
+DRAWS, SETTLEMENTS, DEMANDS, VERDICTS = LIBRARIES
 FOLDERS = dict.fromkeys(LIBRARIES, "libraries/")
 
 
@@ -65,7 +65,7 @@ TWINS = (
     ),
     Twin(
         "challenger may take it all",
-        DEMANDS,
+        VERDICTS,
         "libraries/Payout",
         "(bond - refund) / 2",
         "bond - refund",
@@ -73,10 +73,10 @@ TWINS = (
     ),
     Twin(
         "slash without refund",
-        DEMANDS,
-        "libraries/Demands",
-        "refund = Payout.payment(replica, job.state, job.agreedOutput(), job.inputTokens, job.maxOutputTokens);",
-        "refund = 0;",
+        VERDICTS,
+        "libraries/Verdicts",
+        "Payout.payment(replica, job.state, job.agreedOutput(), job.inputTokens, job.maxOutputTokens);",
+        "0;",
     ),
     Twin(
         "bond below the refund",
@@ -119,8 +119,8 @@ TWINS = (
         "bond let go in its window",
         JOBS,
         "libraries/JobRecords",
-        "(demandDeadline == 0 ? job.finalAt : demandDeadline) + disputeWindow;",
-        "(demandDeadline == 0 ? job.finalAt : demandDeadline);",
+        "return start + disputeWindow;",
+        "return start;",
     ),
     Twin("job settles twice", SETTLEMENTS, "libraries/Settlements", "        job.state = state;\n", ""),
     Twin(
@@ -322,8 +322,8 @@ TWINS = (
     Twin(
         "withheld bond let go",
         JOBS,
-        "Jobs",
-        "if (replica.demandDeadline != 0 && record.demanders[index] != address(0))",
+        "libraries/JobChecks",
+        "if (replica.demandDeadline != 0 && job.demanders[index] != address(0))",
         "if (false)",
     ),
     Twin(
@@ -338,8 +338,8 @@ TWINS = (
         "published on demand and not disputable",
         JOBS,
         "libraries/JobRecords",
-        "(demandDeadline == 0 ? job.finalAt : demandDeadline)",
-        "(demandDeadline == 0 ? job.finalAt : job.finalAt)",
+        "if (start == 0) start = job.mode",
+        "start = job.mode",
         slow=True,
     ),
     Twin(
@@ -366,9 +366,9 @@ TWINS = (
     ),
     Twin(
         "slashed bond counts as stake",
-        JOBS,
-        "Jobs",
-        "        IVault(vault).forfeit(replica.provider, replica.terms.bond);\n",
+        VERDICTS,
+        "libraries/Verdicts",
+        "        IVault(rules.vault).forfeit(replica.provider, replica.terms.bond);\n",
         "",
     ),
     Twin(

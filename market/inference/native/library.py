@@ -123,6 +123,13 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "assay_engine_free": (None, [c_void_p]),
     "assay_engine_run": (None, [c_void_p, POINTER(BatchStruct)]),
     "assay_engine_runs_alone": (c_int64, [c_void_p]),
+    "assay_trace_linear": (
+        c_int,
+        [c_char_p, POINTER(MatrixStruct), c_int, c_int, c_void_p, c_void_p, c_int, c_void_p, c_int64],
+    ),
+    "assay_keccak_width": (c_int, []),
+    "assay_keccak_leaves": (c_int, [c_int, c_void_p, c_void_p, c_void_p, c_int64, c_void_p]),
+    "assay_keccak_level": (c_int, [c_int, c_void_p, c_int64, c_int64, c_void_p, c_void_p]),
 }
 
 

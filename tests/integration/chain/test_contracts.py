@@ -198,7 +198,7 @@ def test_constants_of_a_deployment_are_read(calm_world: World) -> None:
     world = calm_world
     assert world.jobs.vault() == world.vault.address
     assert world.jobs.stake_token() == world.vault.stake_token() == world.token.address
-    assert world.jobs.arbiter() == ZERO_ADDRESS
+    assert world.jobs.arbiter() == world.deployment.disputes
     assert 0 < world.jobs.min_window() < world.jobs.max_window()
     assert world.jobs.max_replicas() >= 3
     assert 0 < world.jobs.challenger_share_bps() <= 10_000
@@ -207,7 +207,7 @@ def test_constants_of_a_deployment_are_read(calm_world: World) -> None:
     assert world.vault.cap(world.token.address) >= world.vault.total(world.token.address) > 0
     assert world.vault.is_sealed()
     assert not world.vault.is_deprecated()
-    assert world.vault.modules() == [world.jobs.address]
+    assert world.vault.modules() == [world.jobs.address, world.deployment.disputes]
     assert (world.token.symbol(), world.token.decimals()) == ("tUSD", 6)
 
 

@@ -64,7 +64,7 @@ def test_manifest_with_a_successor_keeps_it(world: World, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("parameters", "name", "value"),
-    [({"cap": "5"}, "cap", "'5'"), ({"arbiter": None}, "arbiter", "None"), ({"disputeWindow": True}, "dispute", "Tr")],
+    [({"cap": "5"}, "cap", "'5'"), ({"rootFee": None}, "rootFee", "None"), ({"disputeWindow": True}, "dispute", "Tr")],
 )
 def test_manifest_with_a_mistyped_parameter_names_it(
     calm_world: World, parameters: dict[str, Any], name: str, value: str
@@ -154,7 +154,8 @@ def test_missing_manifest_says_what_to_do(tmp_path: Path) -> None:
     "change",
     [
         {"format": 1},
-        {"format": 3},
+        {"format": 2},
+        {"format": 4},
         {"network": 1},
         {"guardian": "0x12"},
         {"parameters": {}},

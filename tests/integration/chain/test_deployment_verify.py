@@ -93,8 +93,7 @@ def test_empty_address_is_found_and_everything_that_hangs_on_it(market: World) -
 
 @pytest.mark.parametrize("name", sorted(set(vars(DeploymentParameters())) - {"token"}))
 def test_parameter_that_the_manifest_misstates_is_found(market: World, name: str) -> None:
-    other: Any = OTHER if name == "arbiter" else 5
-    parameters = replace(market.deployment.parameters, **{name: other})
+    parameters = replace(market.deployment.parameters, **{name: 5})
     assert wrong(market, parameters=parameters)[name.replace("_", " ")] == "WrongParameter"
 
 

@@ -86,11 +86,12 @@ contract JobsSpec is Spec {
         bytes32 jobId,
         address provider,
         bool guilty,
-        address challenger
+        address requester,
+        address prover
     ) public {
         vm.assume(caller != ARBITER);
         vm.prank(caller);
-        (bool ok,) = address(jobs).call(abi.encodeCall(jobs.resolve, (jobId, provider, guilty, challenger)));
+        (bool ok,) = address(jobs).call(abi.encodeCall(jobs.resolve, (jobId, provider, guilty, requester, prover)));
         assert(!ok);
     }
 

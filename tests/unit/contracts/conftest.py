@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.contracts.artefacts import artefacts
+from tests.unit.contracts.disputes import DisputeWorld, Game
+from tests.unit.contracts.proofs import ProofWorld
 from tests.unit.contracts.revm import RevmChain
 from tests.unit.contracts.world import World
 
@@ -26,6 +29,38 @@ def world(deployed: World) -> Iterator[World]:
     assert isinstance(deployed.chain, RevmChain)
     with deployed.chain.undone():
         yield deployed
+
+
+@pytest.fixture(scope="session")
+def deployed_disputes(deployed: World) -> DisputeWorld:
+    return DisputeWorld(chain=RevmChain(list(artefacts().values()), deployed.chain.coverage))
+
+
+@pytest.fixture
+def arena(deployed_disputes: DisputeWorld) -> Iterator[DisputeWorld]:
+    """A market whose arbiter is the game."""
+    assert isinstance(deployed_disputes.chain, RevmChain)
+    with deployed_disputes.chain.undone():
+        yield deployed_disputes
+
+
+@pytest.fixture(scope="session")
+def deployed_proofs(deployed: World) -> ProofWorld:
+    return ProofWorld(chain=RevmChain(list(artefacts().values()), deployed.chain.coverage))
+
+
+@pytest.fixture
+def proving(deployed_proofs: ProofWorld) -> Iterator[ProofWorld]:
+    """A market with proof jobs."""
+    assert isinstance(deployed_proofs.chain, RevmChain)
+    with deployed_proofs.chain.undone():
+        yield deployed_proofs
+
+
+@pytest.fixture
+def game(arena: DisputeWorld) -> Game:
+    """A receipt with a bond behind it; nobody has disputed it yet."""
+    return Game(arena).session()
 
 
 @pytest.hookimpl(trylast=True)

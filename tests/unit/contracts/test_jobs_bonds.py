@@ -18,6 +18,7 @@ from tests.unit.contracts.world import (
     DISPUTE_DEADLINE,
     DISPUTE_WINDOW,
     INPUT,
+    OTHER_CLIENT,
     REPLICAS,
     REVEAL_WINDOW,
     SHARE_BPS,
@@ -33,6 +34,7 @@ P = ONE.address
 RIGHT, WRONG = answer(), answer("wrong")
 BOND = 10_000
 CHALLENGER = STRANGER
+PROVER = OTHER_CLIENT
 
 
 def evidence(request: Request) -> bytes:
@@ -45,7 +47,7 @@ def dispute(world: World, job: PostedJob, provider: str = P, data: bytes | None 
 
 
 def decide(world: World, job: PostedJob, guilty: bool, provider: str = P) -> None:
-    world.arbiter.decide(world.jobs.address, job.id, provider, guilty, sender=STRANGER.address)
+    world.arbiter.decide(world.jobs.address, job.id, provider, guilty, PROVER.address, sender=STRANGER.address)
 
 
 def bond_state(world: World, job: PostedJob, index: int = 0) -> BondState:
@@ -133,6 +135,7 @@ def test_freeze_tells_the_arbiter_what_is_disputed(world: World) -> None:
         job.request.request_hash,
         WRONG.output_hash,
         BOND,
+        world.job(job)["finalAt"] + DISPUTE_WINDOW,
         CHALLENGER.address,
     )
     assert bond_state(world, job, 2) is BondState.DISPUTED
@@ -143,7 +146,7 @@ def test_freeze_and_resolve_by_anybody_else_reverts(world: World, function: str)
     job = world.settled(RIGHT, RIGHT, WRONG)
     arguments: tuple[Any, ...] = {
         "freeze": (job.id, P, evidence(job.request)),
-        "resolve": (job.id, P, True, STRANGER.address),
+        "resolve": (job.id, P, True, STRANGER.address, STRANGER.address),
     }[function]
     for caller in (STRANGER.address, CLIENT.address, P):
         with reverts("NotArbiter", caller=caller):
@@ -244,7 +247,7 @@ def test_resolve_guilty_refunds_first_then_rewards_then_burns(world: World, inde
     job = world.settled(RIGHT, RIGHT, WRONG)
     refund = price(job.terms[0], len(INPUT), 5) if paid else 0
     provider = REPLICAS[index]
-    before = {who: world.credit(who) for who in (CLIENT, CHALLENGER, provider)}
+    before = {who: world.credit(who) for who in (CLIENT, CHALLENGER, PROVER, provider)}
     dispute(world, job, provider.address)
     decide(world, job, guilty=True, provider=provider.address)
     expected = slash(BOND, refund, SHARE_BPS)
@@ -252,14 +255,16 @@ def test_resolve_guilty_refunds_first_then_rewards_then_burns(world: World, inde
     assert event.values == {
         "jobId": job.id,
         "provider": provider.address,
-        "challenger": CHALLENGER.address,
+        "prover": PROVER.address,
+        "requester": CHALLENGER.address,
         "refunded": refund,
         "reward": expected.reward,
         "burnt": expected.burnt,
     }
     assert refund + expected.reward + expected.burnt == BOND
     assert world.credit(CLIENT) == before[CLIENT] + refund
-    assert world.credit(CHALLENGER) == before[CHALLENGER] + expected.reward
+    assert world.credit(CHALLENGER) == before[CHALLENGER] + expected.reward // 2
+    assert world.credit(PROVER) == before[PROVER] + expected.reward - expected.reward // 2
     assert world.credit(provider) == before[provider]
     assert world.burnt() == expected.burnt
     assert world.staked(provider) == STAKE - BOND

@@ -324,7 +324,8 @@ def test_slash_withheld_refunds_the_client_rewards_the_demander_and_burns_the_re
     assert event.values == {
         "jobId": job.id,
         "provider": P,
-        "challenger": STRANGER.address,
+        "prover": STRANGER.address,
+        "requester": STRANGER.address,
         "refunded": parts.refunded,
         "reward": parts.reward,
         "burnt": parts.burnt,

@@ -22,7 +22,7 @@ from tests.unit.contracts.demands import (
     settled,
     slash_withheld,
 )
-from tests.unit.contracts.test_jobs_bonds import decide, dispute
+from tests.unit.contracts.test_jobs_bonds import PROVER, decide, dispute
 from tests.unit.contracts.world import (
     DEMAND_FEE,
     DEMAND_WINDOW,
@@ -166,7 +166,7 @@ def test_demands_go_on_in_a_deprecated_vault(world: World) -> None:
 def test_every_demand_ends_and_the_money_adds_up(world: World) -> None:
     """From every state funds leave by a deadline, through a transaction of anybody."""
     outcomes: list[Any] = [None, "publish", "slash", "guilty", "not guilty, slash", "silent arbiter"]
-    parties = [A, STRANGER.address, *(p.address for p in REPLICAS)]
+    parties = [A, STRANGER.address, PROVER.address, *(p.address for p in REPLICAS)]
     for outcome in outcomes:
         before = sum(money(world, *parties).values()) + world.burnt()
         job = settled(world)

@@ -118,7 +118,7 @@ def test_post_in_mode_none_takes_one_replica(world: World) -> None:
     assert world.job(job)["mode"] == Mode.NONE
 
 
-@pytest.mark.parametrize("mode", [Mode.OPTIMISTIC, Mode.PROOF])
+@pytest.mark.parametrize("mode", [Mode.PROOF])
 def test_post_in_a_mode_that_is_not_built_reverts(world: World, mode: Mode) -> None:
     with reverts("ModeNotBuilt", mode=mode):
         post(world, quotes_with(world, mode=mode), mode=mode)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from eth_abi import encode
 
 from market.hashing import keccak256
-from tests.unit.contracts.world import World
+from tests.unit.contracts.world import World, request
 
 JOB, MODEL, INPUT = (keccak256(label) for label in (b"job", b"model", b"input"))
 
@@ -20,5 +20,7 @@ def test_proof_verifier_returns_false_on_a_malformed_proof(world: World) -> None
     assert not verifier.verify(statement, b"other", proof)
 
 
-def test_arbiter_says_which_programs_it_implements(world: World) -> None:
-    assert world.arbiter.implementsProgram(keccak256(b"program"))
+def test_arbiter_says_what_it_can_judge(world: World) -> None:
+    model = (MODEL, MODEL, MODEL, MODEL, MODEL)
+    assert world.arbiter.canJudge(model, request().values())
+    assert not world.arbiter.canJudge((MODEL, MODEL, bytes(32), MODEL, MODEL), request().values())

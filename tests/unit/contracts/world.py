@@ -118,10 +118,10 @@ class World:
         listed = [(token.address, CAP) for token in (self.token, *self.hostile.values())]
         self.vault = self.deploy("Vault", GUARDIAN.address, self.token.address, UNBONDING_WINDOW, listed)
         self.registry = self.deploy("Registry", self.vault.address, STAKE_CAP)
-        self.arbiter = self.deploy("ToyArbiter")
+        self.arbiter = self._deploy_arbiter()
         self.libraries = {name: self.deploy(name).address for name in LIBRARIES}
         self.jobs = self.deploy("Jobs", *self.jobs_arguments())
-        self.vault.seal([self.jobs.address], sender=GUARDIAN.address)
+        self.vault.seal([self.jobs.address, *self._more_modules()], sender=GUARDIAN.address)
         self.domain = Domain(self.chain.chain_id, self.jobs.address)
         self._nonce = 0
         for actor in (CLIENT, OTHER_CLIENT, STRANGER, *REPLICAS):
@@ -130,6 +130,12 @@ class World:
         for provider in REPLICAS:
             self.vault.deposit(self.token.address, provider.address, STAKE, sender=provider.address)
             self.vault.stake(STAKE, sender=provider.address)
+
+    def _deploy_arbiter(self) -> Contract:
+        return self.deploy("ToyArbiter")
+
+    def _more_modules(self) -> list[str]:
+        return []
 
     def restart_nonces(self) -> None:
         """Makes the next quotes the same ones as after deployment."""

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {IDisputes} from "../interfaces/IDisputes.sol";
+import {Output, Request} from "../interfaces/Wire.sol";
+import {TokensRoot} from "./TokensRoot.sol";
+
+/// @title What token ids alone tell about an answer (docs/disputes.md, section 1)
+library ClaimRules {
+    uint8 internal constant GREEDY = 0;
+    uint8 internal constant SEEDED_BY_REQUEST = 1;
+    uint8 internal constant FINISH_STOP = 1;
+    uint8 internal constant FINISH_LENGTH = 2;
+    uint256 private constant STOP_TOKENS = 8;
+    uint32 private constant UNUSED = type(uint32).max;
+    uint32 private constant WHOLE_Q16 = 65_536;
+
+    /// @notice Whether the sampler has a step: greedy, or seeded by the request without top-k and top-p.
+    function hasStep(Request calldata request) internal pure returns (bool) {
+        bool whole = request.topK == 0 && (request.topPQ16 == 0 || request.topPQ16 == WHOLE_Q16);
+        return request.sampler == GREEDY || (request.sampler == SEEDED_BY_REQUEST && whole);
+    }
+
+    function fits(Request calldata request, uint256 context) internal pure returns (bool) {
+        return request.inputTokens != 0 && uint256(request.inputTokens) + request.maxOutputTokens <= context;
+    }
+
+    /// @notice Checks that the prompt has a trace, whatever was answered.
+    function checkTrace(Request calldata request, bytes calldata ids, uint256 vocabulary, uint256 context)
+        internal
+        pure
+    {
+        // INVARIANT: nobody is judged by a program that was not defined for the request
+        if (!fits(request, context)) revert IDisputes.PromptWithoutTrace("context");
+        if (!_isCanonical(ids, request.inputTokens)) revert IDisputes.PromptWithoutTrace("inputIds");
+        for (uint256 i; i < request.inputTokens; ++i) {
+            if (_id(ids, i) >= vocabulary) revert IDisputes.PromptWithoutTrace("vocabulary");
+        }
+    }
+
+    /// @notice Whether the output breaks a rule that needs no computation. Its form is the provider's own doing.
+    /// @param ids those that the output's root is of: whole words
+    function isFaulty(Request calldata request, Output calldata output, bytes calldata ids, uint256 vocabulary)
+        internal
+        pure
+        returns (bool)
+    {
+        uint256 count = output.outputTokens;
+        if (count == 0 || count > request.maxOutputTokens || !_isCanonical(ids, count)) return true;
+        (uint32[] memory stops, uint256 used) = _stops(request.stopTokens);
+        for (uint256 i; i < count; ++i) {
+            uint256 id = _id(ids, i);
+            if (id >= vocabulary) return true;
+            bool isStop;
+            for (uint256 j; j < used; ++j) {
+                if (stops[j] == id) isStop = true;
+            }
+            if (i + 1 < count) {
+                if (isStop) return true;
+            } else if (isStop ? output.finish != FINISH_STOP : output.finish != FINISH_LENGTH) {
+                return true;
+            }
+        }
+        return output.finish == FINISH_LENGTH && count != request.maxOutputTokens;
+    }
+
+    function _isCanonical(bytes calldata ids, uint256 count) private pure returns (bool) {
+        return ids.length == TokensRoot.packedLength(count) && TokensRoot.isFilled(ids, count);
+    }
+
+    function _id(bytes calldata ids, uint256 index) private pure returns (uint256 id) {
+        assembly ("memory-safe") {
+            id := shr(224, calldataload(add(ids.offset, shl(2, index))))
+        }
+    }
+
+    function _stops(bytes32 packed) private pure returns (uint32[] memory stops, uint256 used) {
+        stops = new uint32[](STOP_TOKENS);
+        for (uint256 i; i < STOP_TOKENS; ++i) {
+            uint32 stop = uint32(uint256(packed) >> (32 * (STOP_TOKENS - 1 - i)));
+            if (stop != UNUSED) stops[used++] = stop;
+        }
+    }
+}

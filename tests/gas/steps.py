@@ -1,0 +1,198 @@
+"""What each step of a dispute costs as a transaction, for the shapes of SmolLM2-135M and two lengths of a text.
+
+`python -m tests.gas.steps` prints the table. Payloads are random bytes, so hardly one of them is zero: dearer than what
+a model gives. These are calls of the judge alone: the game adds its own storage and the claim's check.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from market.hashing import ZERO32
+from market.verification.geometry import Node, Operation, Place, padded
+from market.verification.inputs import Input, Inputs, TableLeaf, TokensWord, TraceLeaf, TraceRow, WeightLeaf
+from market.verification.structs import Accusation, Opening, OutputAccusation
+from tests.gas.anvil import AnvilChain, anvil
+from tests.unit.contracts.abi import Contract
+from tests.unit.contracts.artefacts import artefacts
+from tests.unit.contracts.claims import Ground, deploy_judge
+from tests.unit.contracts.step_cases import SHAPES, formats
+
+SMOLLM2 = SHAPES[3]
+LENGTHS = {192: (128, 64), 2_048: (1_984, 64)}
+SENDER = "0x" + "44" * 20
+LARGEST = 61  # i′ of every statistic, and the witness
+_STATISTIC = (7, 2**43 - 12_345, 3, LARGEST)
+Op = Operation
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Gas of one transaction.
+
+    Attributes:
+        calldata: bytes.
+        executed: 21,000, calldata at 4 and 16 a byte, and execution.
+        floor: 21,000 and calldata at 10 and 40 a byte (EIP-7623), whatever is executed.
+    """
+
+    calldata: int
+    executed: int
+    floor: int
+
+    @property
+    def gas(self) -> int:
+        return max(self.executed, self.floor)
+
+
+class Meter:
+    """A judge on anvil who knows the program, and openings of random leaves of one claim."""
+
+    def __init__(self, chain: AnvilChain, judge: Contract, tokens: int) -> None:
+        self._chain, self._judge, self._random = chain, judge, Random(tokens)
+        prompt = LENGTHS[tokens][0]
+        ids = [self._random.randrange(SMOLLM2.vocabulary) for _ in range(tokens)]
+        self.ground = Ground(SMOLLM2, formats(SMOLLM2), ids[:prompt], ids[prompt:])
+        self._inputs = Inputs(self.ground.geometry)
+
+    def step(self, place: Place, element: int) -> Cost:
+        token = [*self.ground.input_ids, *self.ground.output_ids][place.row]
+        wanted = self._inputs.of(place, element, LARGEST, token)
+        self._put(TraceLeaf(place))
+        for needed in wanted:
+            self._put(needed)
+        opened = tuple(self._open(needed) for needed in wanted)
+        return self._send("isWrong", self.ground.accuse(place, element, opened, LARGEST))
+
+    def output(self) -> Cost:
+        """The last position, a seeded draw, ids far from each other."""
+        at, position = self.ground, len(self.ground.output_ids) - 1
+        at.sampling = (1, 45_875, 0, 65_536, self._random.randbytes(32))
+        ids = (at.output_ids[position], (at.output_ids[position] + 20_000) % SMOLLM2.vocabulary)
+        leaves = [TraceLeaf(Place(at.geometry.groups - 1, Op.LOGITS, position, token // 128)) for token in ids]
+        for leaf in leaves:
+            self._put(leaf)
+        opened = [self._open(leaf) for leaf in leaves]
+        word = self._open(TokensWord(True, position))
+        return self._send("isOutputWrong", OutputAccusation(position, *ids, word, *opened))
+
+    def _send(self, name: str, accusation: Accusation | OutputAccusation) -> Cost:
+        at = self.ground
+        data = self._judge.encode(name, at.claim().values(), at.trace.root, accusation.values())
+        self._chain.run_call(SENDER, self._judge.address, data, static=False)
+        return Cost(len(data), self._chain.gas_used, 21_000 + 10 * sum(4 if byte else 1 for byte in data))
+
+    def _put(self, wanted: Input) -> None:
+        at = self.ground
+        match wanted:
+            case TraceLeaf(place):
+                at.put_raw(place, self._payload(place))
+            case TraceRow(group, operation, row):
+                section = at.geometry.section(group, operation)
+                for slot in range(1 << section.slot_bits):
+                    place = Place(group, operation, row, slot)
+                    if slot < section.slots:
+                        at.put_raw(place, self._payload(place))
+                    else:
+                        at.trace.fix(at.geometry.node_of(place), ZERO32)
+            case WeightLeaf(leaf):
+                at.put_weight_leaf(leaf, self._weights(leaf))
+            case TableLeaf(leaf):
+                at.tables.put(Node(at.leaves.table_depth, leaf), self._random.randbytes(1_024))
+
+    def _payload(self, place: Place) -> bytes:
+        section = self.ground.geometry.section(place.group, place.operation)
+        used = section.elements(place.row, place.slot) * section.element_size(place.slot)
+        payload = self._random.randbytes(used)
+        if section.statistic and place.slot == 0:
+            payload = b"".join(field.to_bytes(8, "big") for field in _STATISTIC[-section.statistic :])
+        elif place.operation is Op.SOFTMAX:
+            payload = (2**33).to_bytes(8, "big") + LARGEST.to_bytes(8, "big") + payload[16:]
+        return payload.ljust(padded(used), b"\0")
+
+    def _weights(self, leaf: int) -> bytes:
+        specs = self.ground.leaves.specs()
+        number = max(i for i, spec in enumerate(specs) if spec.first_leaf <= leaf)
+        spec, row = specs[number], leaf - specs[number].first_leaf
+        size = 256 if spec.role == "gain" else spec.columns
+        header = number.to_bytes(2, "big") + row.to_bytes(4, "big") + self._random.randbytes(4) + bytes(22)
+        return header + self._random.randbytes(size).ljust(padded(size), b"\0")
+
+    def _open(self, wanted: Input) -> Opening:
+        at = self.ground
+        match wanted:
+            case TraceLeaf(place):
+                return at.open(place)
+            case TraceRow(group, operation, row):
+                return at.open_row(group, operation, row)
+            case WeightLeaf(leaf):
+                return at.weights.open(Node(at.leaves.depth, leaf))
+            case TableLeaf(leaf):
+                return at.tables.open(Node(at.leaves.table_depth, leaf))
+            case TokensWord(output, index):
+                return at.open_ids(index + (len(at.input_ids) if output else 0))
+
+
+def accused(ground: Ground) -> dict[str, tuple[Place, int]]:
+    """A step of each kind, at the last position of the last layer."""
+    last, group = ground.geometry.positions - 1, SMOLLM2.layers
+    block = last // 64
+    blocked = (8 << ground.geometry.block_bits) + block
+
+    def at(operation: Operation, slot: int, element: int, row: int = last, group: int = group) -> tuple[Place, int]:
+        return Place(group, operation, row, slot), element
+
+    head = group + 1
+    return {
+        "embedding": at(Op.EMBEDDING, 8, 63, group=0),
+        "norm, s or v": at(Op.ATTENTION_NORM, 0, 1),
+        "norm, s′ or i′": at(Op.ATTENTION_NORM, 0, 2),
+        "norm, value": at(Op.ATTENTION_NORM, 9, 63),
+        "query": at(Op.QUERY, 8, 63),
+        "key": at(Op.KEY, 2, 63),
+        "value": at(Op.VALUE, 191, last % 64, row=block),
+        "rotate query": at(Op.ROTATE_QUERY, 8, 63),
+        "rotate key": at(Op.ROTATE_KEY, 2, 63),
+        "scores": at(Op.SCORES, blocked - 1, 63),
+        "softmax, maximum": at(Op.SOFTMAX, 8, 0),
+        "softmax, sum": at(Op.SOFTMAX, 8, 2 + block - 1),
+        "mix sum": at(Op.MIX_SUM, blocked - 1, 63),
+        "mix": at(Op.MIX, 8, 63),
+        "quantise mix, statistic": at(Op.QUANTISE_MIX, 0, 0),
+        "quantise mix, value": at(Op.QUANTISE_MIX, 9, 63),
+        "attention output": at(Op.ATTENTION_OUTPUT, 8, 63),
+        "gate or up": at(Op.UP, 23, 63),
+        "activation, statistic": at(Op.ACTIVATION, 0, 0),
+        "activation, value": at(Op.ACTIVATION, 24, 63),
+        "down": at(Op.DOWN, 8, 63),
+        "output norm, s or v": at(Op.OUTPUT_NORM, 0, 1, row=63, group=head),
+        "logits": at(Op.LOGITS, 383, 127, row=63, group=head),
+    }
+
+
+def measure() -> dict[int, dict[str, Cost]]:
+    """Tokens of the whole text → step → cost. Starts and stops anvil."""
+    costs: dict[int, dict[str, Cost]] = {}
+    with anvil() as url:
+        chain = AnvilChain(list(artefacts().values()), url)
+        judge = deploy_judge(chain)
+        judge.acceptProgram(SMOLLM2.values(), [layer.values() for layer in formats(SMOLLM2)], sender=SENDER)
+        for tokens in LENGTHS:
+            meter = Meter(chain, judge, tokens)
+            costs[tokens] = {
+                name: meter.step(place, element) for name, (place, element) in accused(meter.ground).items()
+            }
+            costs[tokens]["output, seeded"] = meter.output()
+    return costs
+
+
+def main() -> None:
+    for tokens, costs in measure().items():
+        print(f"{tokens} tokens               calldata  executed     floor       gas")
+        for name, cost in costs.items():
+            print(f"{name:26}{cost.calldata:>9,}{cost.executed:>10,}{cost.floor:>10,}{cost.gas:>10,}")
+
+
+if __name__ == "__main__":
+    main()

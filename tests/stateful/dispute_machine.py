@@ -1,0 +1,403 @@
+"""The game beside its model: a provider that keeps, breaks or fakes its part, and everybody else doing anything."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any, ClassVar
+
+import pytest
+from eth_account.signers.local import LocalAccount
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, get_state_machine_test, initialize, invariant, precondition, rule
+
+from market.hashing import ZERO32, keccak256
+from market.settlement import BURNT_ADDRESS
+from tests.stateful.dispute_model import EXPIRY_WINDOW, ROOT, DisputeModel, ModelDispute, NodeKey, Rules, State
+from tests.stateful.ledger import Refused
+from tests.unit.contracts.abi import Revert
+from tests.unit.contracts.disputes import (
+    BOND,
+    CHARGED,
+    LEAF_BITS,
+    MODEL,
+    PROVIDER,
+    REQUEST_FEE,
+    ROOT_FEE,
+    SHARE_BPS,
+    WINDOW,
+    DisputeWorld,
+    Game,
+    Tree,
+    honest,
+)
+from tests.unit.contracts.revm import RevmChain
+from tests.unit.contracts.world import CLIENT, DAY, GUARDIAN, REPLICAS, STRANGER
+
+LEAF = 1_234
+WAY = (2, 7, 12, LEAF_BITS)
+ROUNDS = len(WAY)
+ACTORS = (STRANGER, CLIENT, REPLICAS[3], PROVIDER)
+WATCHER = REPLICAS[4]
+LIAR_TREE = Tree(lie=LEAF)
+RULES = Rules(WINDOW, ROOT_FEE, REQUEST_FEE, ROUNDS, BOND, CHARGED, SHARE_BPS, CLIENT.address, PROVIDER.address)
+actors = st.sampled_from(ACTORS)
+numbers = st.sampled_from((0, 0, 0, 1, 2))
+depths = st.sampled_from((*WAY, *WAY, *range(1, LEAF_BITS)))
+sideways = st.sampled_from((0, 0, 0, 1, 2))
+delays = st.sampled_from((1, 60, WINDOW // 2, WINDOW, WINDOW + 1, 5 * WINDOW, DAY // 2, DAY, 2 * DAY))
+
+
+class MadeUp(Game):
+    """A game about a subject that takes no verdict."""
+
+    address: ClassVar[str]
+
+    @property
+    def triple(self) -> tuple[str, bytes, str]:
+        return self.address, keccak256(b"anything"), PROVIDER.address
+
+
+class DisputeMachine(RuleBasedStateMachine):
+    """Two receipts of one session, and an answer of a subject that means harm. `outcomes` counts over all examples."""
+
+    world: DisputeWorld
+    outcomes: Counter[str]
+
+    @initialize(behaviour=st.sampled_from(("honest", "honest", "silent", "liar")))
+    def begin(self, behaviour: str) -> None:
+        chain = self.world.chain
+        assert isinstance(chain, RevmChain)
+        self._undo = ExitStack()
+        self._undo.enter_context(chain.undone())
+        self.behaviour = behaviour
+        self.ignored: set[tuple[int, NodeKey]] = set()
+        tree = LIAR_TREE if behaviour == "liar" else honest()
+        subject = self.world.deploy("HostileSubject")
+        made_up = type("MadeUpHere", (MadeUp,), {"address": subject.address})
+        self.games: list[Game] = [Game(self.world, tree=tree), Game(self.world, tree=tree, index=1)]
+        self.games.append(made_up(self.world, tree=tree))
+        end = chain.now + DAY
+        self.games[0].session()
+        frozen = (MODEL.model_id, self.games[2].request.request_hash, self.games[2].output.output_hash, 0, end)
+        subject.set(frozen, True, False)
+        self.world.judge.setRounds(ROUNDS - 1)
+        if behaviour == "liar":
+            self.games[0].mark_wrong(LEAF)
+        self.model = DisputeModel(RULES, chain.now, end)
+        self.model.disputes = [ModelDispute(end), ModelDispute(end), ModelDispute(end, takes_verdicts=False)]
+        self.credit = {who: self.world.credit(who) for who in (*ACTORS, WATCHER)}
+        self.wallet = {who: self._balance(who) for who in (*ACTORS, WATCHER)}
+        self.burnt = self.world.burnt()
+
+    def _balance(self, who: LocalAccount) -> int:
+        return int(self.world.token.balanceOf(who.address))
+
+    # --- both sides
+
+    def _both(self, expect: Callable[[], None], act: Callable[[], Any]) -> str | None:
+        """Runs the model, then the chain; both refuse with the same error or neither. Returns its name."""
+        refused: str | None = None
+        try:
+            expect()
+        except Refused as error:
+            refused = error.name
+        reverted: str | None = None
+        try:
+            act()
+        except Revert as error:
+            reverted = error.name
+        assert reverted == refused
+        self.outcomes[f"{act.__name__ if refused is None else refused}"] += 1
+        return refused
+
+    def _warp(self, seconds: int) -> None:
+        """On the way every reply that the provider means to give is given in its last second."""
+        until = self.model.now + seconds
+        while due := self._due(until):
+            deadline, number, key = due[0]
+            self._set(max(deadline, self.model.now))
+            assert self._answer(number, PROVIDER, key) is None
+        self._set(until)
+
+    def _due(self, until: int) -> list[tuple[int, int, NodeKey]]:
+        return sorted(
+            (dispute.nodes[key].deadline, number, key)
+            for number, dispute in enumerate(self.model.disputes)
+            if dispute.state is State.OPEN
+            for key in dispute.pending
+            if (number, key) not in self.ignored and dispute.nodes[key].deadline < until
+        )
+
+    def _set(self, timestamp: int) -> None:
+        self.world.chain.now = self.model.now = timestamp
+
+    def _answer(self, number: int, who: LocalAccount, key: NodeKey, *, right: bool = True) -> str | None:
+        game = self.games[number]
+
+        def answered() -> None:
+            if key == ROOT:
+                game.answer_root(who)
+            elif right:
+                game.answer(*key, who)
+            elif key[0] == LEAF_BITS:
+                self.world.disputes.answerPayload(game.id, *key, b"\1" * 40 + bytes(24), sender=who.address)
+            else:
+                count = len(game.tree.hashes(*key))
+                self.world.disputes.answerHashes(game.id, *key, [ZERO32] * count, sender=who.address)
+
+        return self._both(lambda: self.model.answer(number, who.address, key, right=right), answered)
+
+    def _request(self, number: int, who: LocalAccount, key: NodeKey, up: int) -> str | None:
+        game = self.games[number]
+
+        def requested() -> None:
+            game.ask(*key, who, up)
+
+        outside = key in {(2, 3), (7, 31), (11, 15)}
+        return self._both(lambda: self.model.request(number, who.address, key, up, outside), requested)
+
+    def _prove(self, number: int, who: LocalAccount, leaf: int) -> str | None:
+        game = self.games[number]
+        wrong = self.behaviour == "liar" and leaf == LEAF
+
+        def proved() -> None:
+            game.prove(leaf, who)
+
+        return self._both(lambda: self.model.prove(number, who.address, (LEAF_BITS, leaf), wrong=wrong), proved)
+
+    def _missed(self, number: int, who: LocalAccount, key: NodeKey) -> str | None:
+        game = self.games[number]
+
+        def missed() -> None:
+            game.missed(*key, who)
+
+        return self._both(lambda: self.model.missed(number, who.address, key), missed)
+
+    # --- everybody's moves
+
+    @rule(number=numbers, who=actors)
+    def open(self, number: int, who: LocalAccount) -> None:
+        game = self.games[number]
+
+        def opened() -> None:
+            game.open(who)
+
+        self._both(lambda: self.model.open(number, who.address), opened)
+
+    @rule(number=numbers, who=actors, ignore=st.booleans())
+    def give_root(self, number: int, who: LocalAccount, ignore: bool) -> None:
+        if ignore and self.behaviour == "silent" and ROOT in self.model.disputes[number].pending:
+            self.ignored.add((number, ROOT))
+        elif (number, ROOT) not in self.ignored:
+            self._answer(number, who, ROOT)
+
+    @rule(number=numbers, who=actors, depth=depths, side=sideways, jump=st.integers(0, 6), ignore=st.booleans())
+    def request(self, number: int, who: LocalAccount, depth: int, side: int, jump: int, ignore: bool) -> None:
+        index = (LEAF >> (LEAF_BITS - depth)) ^ (side if depth > 2 else side & 1)
+        nodes = self.model.disputes[number].nodes
+        ways = [up for up in range(1, depth + 1) if (n := nodes.get((depth - up, index >> up))) and n.answered]
+        up = ways[0] if ways and jump else min(depth, jump + 1)
+        if self._request(number, who, (depth, index), up) is None and ignore and self.behaviour == "silent":
+            self.ignored.add((number, (depth, index)))
+
+    request_again = request
+
+    @rule(number=numbers, who=actors, right=st.booleans())
+    def advance(self, number: int, who: LocalAccount, right: bool) -> None:
+        """The next move on the way down, whoever's turn it is."""
+        dispute = self.model.disputes[number]
+        pending = [key for key in dispute.pending if (number, key) not in self.ignored]
+        following = [key for depth in WAY if (key := (depth, LEAF >> (LEAF_BITS - depth))) not in dispute.nodes]
+        if dispute.state is State.NONE:
+            self.open(number, who)
+        elif pending:
+            self._answer(number, PROVIDER, pending[-1], right=right or pending[-1] == ROOT)
+        elif following:
+            depth = following[0][0]
+            self._request(number, who, following[0], depth - max((0, *(d for d in WAY if d < depth))))
+
+    advance_again = advance_more = advance
+
+    @rule(number=numbers, who=actors, pick=st.integers(0, 63), right=st.booleans())
+    def answer(self, number: int, who: LocalAccount, pick: int, right: bool) -> None:
+        dispute = self.model.disputes[number]
+        pending = [key for key in dispute.pending if key != ROOT] if pick % 4 else []
+        keys = pending or [key for key in dispute.nodes if key != ROOT] or [(2, 0)]
+        key = keys[pick % len(keys)]
+        if (number, key) not in self.ignored:
+            self._answer(number, who, key, right=right)
+
+    @rule(seconds=delays)
+    def wait(self, seconds: int) -> None:
+        self._warp(seconds)
+
+    @rule(number=numbers, who=actors, leaf=st.sampled_from((LEAF, LEAF + 1, 0)))
+    def prove(self, number: int, who: LocalAccount, leaf: int) -> None:
+        if (
+            self.behaviour != "liar"
+            or leaf != LEAF
+            or number == 2
+            or self.model.disputes[number].state is not State.OPEN
+        ):
+            self._prove(number, who, leaf)
+
+    @rule(number=numbers, who=actors, place=st.sampled_from(((2, 3), (7, 31), (11, 15))))
+    def prove_outside(self, number: int, who: LocalAccount, place: NodeKey) -> None:
+        """Nothing is hidden there, so it never succeeds."""
+        game, disputes = self.games[number], self.world.disputes
+        with pytest.raises(Revert) as caught:
+            disputes.proveOutside(game.claim, game.node(*place, up=place[0]), sender=who.address)
+        assert caught.value.name in ("NothingWrong", "WrongDisputeState", "PastDeadline", "NotAnswered")
+
+    @rule(number=numbers, who=actors, pick=st.integers(0, 63))
+    def miss(self, number: int, who: LocalAccount, pick: int) -> None:
+        keys = [*self.model.disputes[number].nodes, (12, 5)]
+        self._missed(number, who, keys[pick % len(keys)])
+
+    @rule(number=numbers, who=actors)
+    def close(self, number: int, who: LocalAccount) -> None:
+        game = self.games[number]
+
+        def closed() -> None:
+            game.close(who)
+
+        self._both(lambda: self.model.close(number), closed)
+
+    @rule(number=numbers, who=actors)
+    def expire(self, number: int, who: LocalAccount) -> None:
+        game = self.games[number]
+
+        def expired() -> None:
+            self.world.disputes.expire(game.id, sender=who.address)
+
+        self._both(lambda: self.model.expire(number), expired)
+
+    @rule(number=numbers, who=actors, payer=actors)
+    def refund(self, number: int, who: LocalAccount, payer: LocalAccount) -> None:
+        self._refund(number, who, payer)
+
+    def _refund(self, number: int, who: LocalAccount, payer: LocalAccount) -> None:
+        game = self.games[number]
+
+        def refunded() -> None:
+            self.world.disputes.refund(game.id, payer.address, sender=who.address)
+
+        self._both(lambda: self.model.refund(number, payer.address), refunded)
+
+    @precondition(lambda self: not self.model.deprecated)
+    @rule(chance=st.integers(0, 9))
+    def deprecate(self, chance: int) -> None:
+        if chance == 0:
+            self.world.vault.deprecate(sender=GUARDIAN.address)
+            self.model.deprecated = True
+
+    # --- what holds after each
+
+    @invariant()
+    def money_is_where_the_model_says(self) -> None:
+        if not hasattr(self, "model"):
+            return
+        for who, before in self.credit.items():
+            assert self.world.credit(who) - before == self.model.credit[who.address]
+            assert self.wallet[who] - self._balance(who) == self.model.wallet[who.address]
+        assert self.world.credit(BURNT_ADDRESS) - self.burnt == self.model.burnt
+        assert self.world.held_by(self.world.receipts) == self.model.bond
+        held = sum(dispute.held for dispute in self.model.disputes)
+        assert self.world.held_by(self.world.disputes) == held
+
+    @invariant()
+    def disputes_are_what_the_model_says(self) -> None:
+        if not hasattr(self, "model"):
+            return
+        for game, dispute in zip(self.games, self.model.disputes, strict=True):
+            view = game.view
+            assert (view["state"], view["endAt"]) == (dispute.state, dispute.end_at)
+            assert (view["unanswered"], view["prepaid"]) == (len(dispute.pending), dispute.held)
+
+    @invariant()
+    def honest_provider_is_never_guilty(self) -> None:
+        if hasattr(self, "model") and self.behaviour == "honest":
+            assert all(dispute.state is not State.GUILTY for dispute in self.model.disputes)
+            assert self.model.bond == BOND
+
+    # --- the end
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self, "model"):
+                self._finish()
+        finally:
+            if hasattr(self, "_undo"):
+                self._undo.close()
+
+    def _finish(self) -> None:
+        """Somebody watches: a silent or lying provider loses, an honest one is cleared, and all money leaves."""
+        for number in (0, 1):
+            if self.model.disputes[number].state is State.OPEN:
+                self._decide(number)
+        if self.model.disputes[2].state is State.OPEN:
+            self._warp(max(0, self.model.disputes[2].end_at + EXPIRY_WINDOW + 1 - self.model.now))
+            self.expire(2, WATCHER)
+        for number, dispute in enumerate(self.model.disputes):
+            if dispute.state in (State.GUILTY, State.EXPIRED):
+                for payer in (*ACTORS, WATCHER):
+                    self._refund(number, WATCHER, payer)
+            assert dispute.held == 0
+        assert self.world.held_by(self.world.disputes) == 0
+        self.money_is_where_the_model_says()
+
+    def _decide(self, number: int) -> None:
+        dispute = self.model.disputes[number]
+        ignored = [key for key in dispute.pending if (number, key) in self.ignored]
+        if ignored:
+            self._warp(max(0, dispute.nodes[ignored[0]].deadline + 1 - self.model.now))
+            assert self._missed(number, WATCHER, ignored[0]) is None
+            assert dispute.state is State.GUILTY
+            self.outcomes["silent lost"] += 1
+        elif self.behaviour == "liar" and self.model.now <= dispute.dispute_end + WINDOW:
+            self._find_the_lie(number)
+            assert dispute.state is State.GUILTY
+            self.outcomes["liar lost"] += 1
+        else:
+            self._warp(max(0, dispute.end_at + 1 - self.model.now))
+            self.close(number, WATCHER)
+            assert dispute.state is State.NOT_GUILTY
+            self.outcomes["cleared"] += 1
+
+    def _find_the_lie(self, number: int) -> None:
+        """A challenger that comes in the last second of the subject's window, whatever others asked for before, and
+        takes a whole reply window for each of its moves."""
+        dispute = self.model.disputes[number]
+        self._warp(max(0, dispute.dispute_end + WINDOW + 1 - self.model.now))
+        above = 0
+        for depth in WAY:
+            key = (depth, LEAF >> (LEAF_BITS - depth))
+            if key not in dispute.nodes:
+                assert self._request(number, WATCHER, key, depth - above) is None
+            if not dispute.nodes[key].answered:
+                self._warp(dispute.nodes[key].deadline + 1 - self.model.now)
+            self._warp(WINDOW - 1)
+            above = depth
+        assert self._prove(number, WATCHER, LEAF) is None
+
+
+def run_dispute_machine(world: DisputeWorld, *, examples: int, steps: int, start: int) -> Counter[str]:
+    """Runs the machine against one deployment; the same `start` gives the same run. Returns what happened how often."""
+    outcomes: Counter[str] = Counter()
+    machine: type[RuleBasedStateMachine] = type(
+        "DisputeMachineOf", (DisputeMachine,), {"world": world, "outcomes": outcomes}
+    )
+    chosen = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        database=None,
+        report_multiple_bugs=False,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+    seed(start)(get_state_machine_test(machine, settings=chosen))()
+    return outcomes
