@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.common import Row, write_rows
 
-NAMES = ("gas", "job", "engine", "adversity", "audit")
+NAMES = ("gas", "job", "engine", "adversity", "audit", "proofs")
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 

@@ -20,7 +20,7 @@ from eth_account.signers.local import LocalAccount
 from market.chain import Chain
 from market.config import Home, LocalNetworkNote, queue_path
 from market.deployment import Contracts, Deployment
-from market.errors import ChainError, ConfigError
+from market.errors import AssayError, ConfigError
 from market.keystore import load_account
 from market.proofs.artefact import ProofArtefact, load_artefact
 from market.proofs.process import MIB, Limits as ProverLimits
@@ -105,8 +105,10 @@ class ProvingAgent:
         while not self._stopping.is_set():
             try:
                 self._agent.step()
-            except ChainError as error:
-                log.warning("chain_lost", code=error.code)
+            except AssayError as error:
+                log.warning("proving_failed", code=error.code, error=str(error))
+            except Exception:  # noqa: BLE001 - the thread's last border: one job's accident must not end the others'
+                log.exception("proving_broke")
             self._stopping.wait(POLL_SECONDS)
 
     def wait(self, seconds: float | None = None) -> None:

@@ -53,7 +53,7 @@ class CircuitOptions:
     """
 
     input_scale: int = 0
-    weight_scale: int = 7
+    weight_scale: int = 8
     form: InputForm = InputForm.PUBLIC
     weights: WeightForm = WeightForm.FIXED
     decomposition_base: int = 128

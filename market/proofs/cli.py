@@ -39,7 +39,7 @@ def prove_setup(
         "fixed"
     ),
     input_scale: Annotated[int, typer.Option(help="Fraction bits of an input.")] = 0,
-    weight_scale: Annotated[int, typer.Option(help="Fraction bits of a weight.")] = 7,
+    weight_scale: Annotated[int, typer.Option(help="Fraction bits of a weight.")] = 8,
     columns: Annotated[int, typer.Option(help="More: faster proofs, dearer verification.", min=1, max=8)] = 1,
     base: Annotated[int, typer.Option(help="Base in which numbers are taken apart.", min=2)] = 128,
     legs: Annotated[int, typer.Option(help="Digits of it: numbers are below base^legs.", min=1)] = 4,

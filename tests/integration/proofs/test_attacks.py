@@ -22,7 +22,7 @@ from tests.unit.contracts.world import CLIENT, DEPLOYER, REPLICAS
 
 VALUES = [1, 2, 3, -4]
 IDS = [unsigned(value) for value in VALUES]
-PAID = PRICE + 2  # 4 ids at 0.5 and 3 at 2.000001, rounded up together
+PAID = PRICE + 3  # 4 ids at 0.5 and 3 at 2.000001, rounded up together
 
 
 @dataclass(frozen=True)
