@@ -233,7 +233,4 @@ def _sizes(world: World, folder: Path, backend: EzklBackend) -> list[Row]:
 
 def _weights(inputs: int, hidden: int, outputs: int) -> list[Any]:
     draw = np.random.default_rng(inputs * hidden)
-    return [
-        draw.uniform(-0.1, 0.1, shape) for shape in ((inputs, hidden), (hidden, outputs), (hidden,), (outputs,))
-    ]
-
+    return [draw.uniform(-0.1, 0.1, shape) for shape in ((inputs, hidden), (hidden, outputs), (hidden,), (outputs,))]

@@ -15,7 +15,7 @@ from client.errors import BadRequest
 from client.marketplace import open_marketplace
 from client.proofs import OfferedProof, ProofClient
 from client.wallet import Wallet
-from market.config import queue_path
+from market.config import Home, queue_path
 from market.errors import ConfigError
 from market.keystore import load_account
 from market.money import parse_amount
@@ -40,8 +40,8 @@ def classify_command(
 ) -> None:
     """Buy an answer that is proved on chain: the proof's own transaction pays for it.
 
-    No second provider, no window, nobody to trust. Without a proof in time the escrow comes back. The input is written on
-    chain for all to see, unless the model was set up with hashed inputs.
+    No second provider, no window, nobody to trust. Without a proof in time the escrow comes back. The input is written
+    on chain for all to see, unless the model was set up with hashed inputs.
 
     Examples:
 
@@ -52,6 +52,7 @@ def classify_command(
     connection.must_be_able_to_ask(yes=yes)
     model, values = load_artefact(artefact), _numbers(numbers)
     config = connection.config
+    folder = config.data_dir or Home.of(os.environ).path
     if config.rpc is None or config.deployment is None or config.keystore is None:
         raise ConfigError(
             "Which market, and with which key?",
@@ -60,8 +61,8 @@ def classify_command(
     account = load_account(config.keystore, connection.password())
     market = open_marketplace(config.rpc, config.deployment)
     cap = None if max_price is None else parse_amount(max_price, market.token_info.decimals)
-    config.data_dir.mkdir(parents=True, exist_ok=True)
-    wallet = Wallet(market.chain, account, queue_path(config.data_dir, market.chain.chain_id, account.address))
+    folder.mkdir(parents=True, exist_ok=True)
+    wallet = Wallet(market.chain, account, queue_path(folder, market.chain.chain_id, account.address))
     try:
         with httpx.Client(timeout=HTTP_SECONDS, trust_env=False) as http:
             client = ProofClient(
@@ -107,7 +108,9 @@ def _numbers(text: str) -> list[int]:
         try:
             text = sys.stdin.read() if text == "@-" else Path(text[1:]).read_text(encoding="utf-8")
         except OSError as error:
-            raise BadRequest(f"{text[1:]} cannot be read: {os.strerror(error.errno or 0)}; nothing was spent.") from None
+            raise BadRequest(
+                f"{text[1:]} cannot be read: {os.strerror(error.errno or 0)}; nothing was spent."
+            ) from None
     try:
         given = json.loads(f"[{text.strip().strip('[]').rstrip(',')}]")
         return [value for value in given if _is_integer(value)]

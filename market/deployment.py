@@ -17,8 +17,8 @@ from market.deployment_steps import Creation, DeploymentParameters, Plan, creati
 from market.errors import ChainError, ChainUnreachable, ConfigError, WrongChain
 from market.files import write_atomically
 from market.hashing import keccak256
-from market.proof_contracts import EzklVerifier, ProofJobs
 from market.networks import Network, Networks, Randomness
+from market.proof_contracts import EzklVerifier, ProofJobs
 from market.transactions import Sent, Transactions
 
 __all__ = ["CONTRACTS", "FORMAT", "Contracts", "Deployment", "DeploymentParameters", "Successor", "deploy"]

@@ -29,7 +29,7 @@ class ProofJobState(IntEnum):
 
 @dataclass(frozen=True)
 class ProofJobView:
-    """A proof job as it stands. `escrow` in base units, `proof_deadline` in unix seconds; `output_hash` 0 until SETTLED."""
+    """A proof job as it stands. `escrow` in base units, `proof_deadline` in unix seconds; `output_hash` 0 before SETTLED."""
 
     client: str
     state: ProofJobState
@@ -47,7 +47,7 @@ class ProofJobView:
 
 @dataclass(frozen=True)
 class ProofJobParams:
-    """What `ProofJobs.post` takes. `proof_window` in seconds, `max_escrow` in base units; `input` empty: not on chain."""
+    """What `ProofJobs.post` takes: `proof_window` in seconds, `max_escrow` in base units, `input` b"" to hide it."""
 
     max_escrow: int
     proof_window: int

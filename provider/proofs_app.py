@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -106,5 +106,5 @@ def create_proofs_api(desk: ProofDesk) -> FastAPI:
     return api
 
 
-def _answer(body: Body) -> Any:
+def _answer(body: Body) -> JSONResponse:
     return JSONResponse(body.to_json(), 200)

@@ -23,7 +23,8 @@ from market.deployment import Contracts, Deployment
 from market.errors import AssayError, ConfigError
 from market.keystore import load_account
 from market.proofs.artefact import ProofArtefact, load_artefact
-from market.proofs.process import MIB, Limits as ProverLimits
+from market.proofs.process import MIB
+from market.proofs.process import Limits as ProverLimits
 from market.transactions import Transactions
 from provider.cli_common import PasswordFile, password
 from provider.config import Limits, Prices
@@ -107,7 +108,7 @@ class ProvingAgent:
                 self._agent.step()
             except AssayError as error:
                 log.warning("proving_failed", code=error.code, error=str(error))
-            except Exception:  # noqa: BLE001 - the thread's last border: one job's accident must not end the others'
+            except Exception:
                 log.exception("proving_broke")
             self._stopping.wait(POLL_SECONDS)
 

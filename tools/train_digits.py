@@ -1,7 +1,7 @@
 """Trains the classifier that proof mode ships: handwritten digits of 8 × 8 pixels, 64-14-10, as ONNX.
 
-Data: scikit-learn's copy of the "Optical Recognition of Handwritten Digits" set (UCI, CC BY 4.0), 1,797 images; a quarter
-is held out by a fixed seed. Pixels are integers 0 to 16 and go into the circuit as they are.
+Data: scikit-learn's copy of the "Optical Recognition of Handwritten Digits" set (UCI, CC BY 4.0), 1,797 images; a
+quarter is held out by a fixed seed. Pixels are integers 0 to 16 and go into the circuit as they are.
 
 python -m tools.train_digits recipes/digits.onnx        trains, writes, prints the accuracies
 python -m tools.train_digits recipes/digits.onnx --check  only prints those of the file
@@ -69,7 +69,7 @@ def read(path: Path) -> tuple[Any, Any, Any, Any]:
 
 
 def accuracies(path: Path, scale: int = WEIGHT_SCALE) -> dict[str, float]:
-    """On the images that were held out: in float32, and with weights of `scale` fraction bits as the circuit has them."""
+    """On the images that were held out: in float32, and with weights of `scale` fraction bits."""
     _, images, _, labels = data()
     first, offset, second, end = read(path)
 

@@ -9,7 +9,7 @@ from market.types import Request
 
 
 class PrivateInputBody(Body):
-    """PUT /v1/requests/{requestHash} of a provider of proofs: an input that stands hashed on chain, and its blinding."""
+    """PUT /v1/requests/{requestHash} of a provider of proofs: an input that is hashed on chain, and its blinding."""
 
     request: Annotated[Request, _struct(Request)]
     ids: Ids

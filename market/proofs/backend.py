@@ -47,8 +47,8 @@ class CircuitOptions:
         input_scale, weight_scale: fraction bits of an input id and of a weight: id = value · 2^scale.
         form: whether the input is public or hashed.
         weights: fixed in the verifying key, or committed to.
-        decomposition_base, decomposition_legs: numbers inside the circuit are below base^legs in size. A small base needs
-            a small table: the default of ezkl (16,384) costs 2^15 rows whatever the model.
+        decomposition_base, decomposition_legs: numbers inside the circuit are below base^legs in size. A small base
+            needs a small table: the default of ezkl (16,384) costs 2^15 rows whatever the model.
         columns: of advice per block: more columns are fewer rows, faster proofs and dearer verification.
     """
 

@@ -46,7 +46,9 @@ def prove_setup(
     max_seconds: Annotated[float, typer.Option(help="Longest that a proof may take here; else refused.")] = 60.0,
     memory: Annotated[int, typer.Option(help="MiB that the prover may use.", min=256)] = 4096,
     setup_seconds: Annotated[float, typer.Option(help="Longest that one step of the set-up may take.")] = 600.0,
-    srs: Annotated[Path | None, typer.Option(help="A ceremony's powers of tau. Left out: UNSAFE ones are made.")] = None,
+    srs: Annotated[
+        Path | None, typer.Option(help="A ceremony's powers of tau. Left out: UNSAFE ones are made.")
+    ] = None,
     srs_sha256: Annotated[str | None, typer.Option(help="The hash that the ceremony published of it.")] = None,
     solc: Annotated[
         Path | None, typer.Option(help="Solidity compiler.", show_default="ASSAY_SOLC, else the checkout's tools/solc")
@@ -141,9 +143,13 @@ def prove_register(
     with Transactions(chain, account, queue) as transactions:
         done = register(artefact, Contracts.of(chain, manifest), transactions, allow_unsafe=allow_unsafe)
     if as_json:
-        typer.echo(json.dumps({"modelId": "0x" + artefact.model_id.hex(), "verifier": done.verifier, "sent": done.sent}))
+        typer.echo(
+            json.dumps({"modelId": "0x" + artefact.model_id.hex(), "verifier": done.verifier, "sent": done.sent})
+        )
         return
-    typer.echo(f"model 0x{artefact.model_id.hex()}, verifier {done.verifier}, sent: {', '.join(done.sent) or 'nothing'}")
+    typer.echo(
+        f"model 0x{artefact.model_id.hex()}, verifier {done.verifier}, sent: {', '.join(done.sent) or 'nothing'}"
+    )
 
 
 def _choice(kind: Any, text: str, option: str) -> Any:

@@ -1,7 +1,7 @@
 """ezkl behind the seam: every task in a process of its own (ezkl_worker), within limits.
 
-https://github.com/zkonduit/ezkl, version 23.0.5: halo2 with KZG over BN254. Its package states no licence, so it is never
-part of the default install (docs/adr/0031).
+https://github.com/zkonduit/ezkl, version 23.0.5: halo2 with KZG over BN254. Its package states no licence, so it is
+never part of the default install (docs/adr/0031).
 """
 
 from __future__ import annotations

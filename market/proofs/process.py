@@ -17,7 +17,13 @@ from typing import Any
 from market.proofs.errors import ProverError
 
 MIB = 1 << 20
-_OUT_OF_MEMORY = ("MemoryError", "memory allocation of", "failed to map segment", "Cannot allocate memory", "out of memory")
+_OUT_OF_MEMORY = (
+    "MemoryError",
+    "memory allocation of",
+    "failed to map segment",
+    "Cannot allocate memory",
+    "out of memory",
+)
 
 
 @dataclass(frozen=True)

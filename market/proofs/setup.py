@@ -1,4 +1,4 @@
-"""From a model to a proof artefact: estimate, refuse or go on, powers of tau, keys, verifier, one proof to see it work."""
+"""From a model to a proof artefact: estimate, refuse or go on, powers of tau, keys, verifier, a first proof."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ def set_up(wish: SetupWish, out: Path, backend: EzklBackend, report: Report = la
         SrsError, ConfigError, ProverError: see there.
     """
     if out.exists() and any(out.iterdir()) and not (out / MANIFEST).exists():
-        raise ConfigError(f"{out} exists and holds no proof artefact; nothing was written.", hint="Name another folder.")
+        raise ConfigError(
+            f"{out} exists and holds no proof artefact; nothing was written.", hint="Name another folder."
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:

@@ -62,7 +62,9 @@ def _from_torch(path: Path, inputs: int | None) -> Any:
 
     if inputs is None:
         raise NotProvable(
-            "A TorchScript file does not say how long its input is.", hint="Say it with --inputs.", code="ModelUnreadable"
+            "A TorchScript file does not say how long its input is.",
+            hint="Say it with --inputs.",
+            code="ModelUnreadable",
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -105,9 +107,7 @@ def prepare(model: Any, form: InputForm) -> tuple[Any, int, int]:
         graph.input.remove(given[0])
         graph.input.insert(0, helper.make_tensor_value_info(INPUT, number, [1, inputs + 1]))
         for key, values in (("start", [0]), ("end", [inputs]), ("axis", [1]), ("shape", shape)):
-            graph.initializer.append(
-                helper.make_tensor(f"assay_{key}", onnx.TensorProto.INT64, [len(values)], values)
-            )
+            graph.initializer.append(helper.make_tensor(f"assay_{key}", onnx.TensorProto.INT64, [len(values)], values))
         cut = helper.make_node("Slice", [INPUT, "assay_start", "assay_end", "assay_axis"], ["assay_cut"])
         fit = helper.make_node("Reshape", ["assay_cut", "assay_shape"], [name])
         graph.node.insert(0, fit)

@@ -132,7 +132,7 @@ def test_a_proof_is_not_used_twice_or_for_another_job(scene: Scene, tiny: ProofA
     data, instances = scene.parts
     instances[4] = instances[-1] = second.tag  # the name alone is changed: the proof no longer holds
     twin.refuses("ProofRefused", pack(data, instances))
-    with pytest.raises(Revert, match="^ProofJobNotOpen"):
+    with pytest.raises(Revert, match=r"^ProofJobNotOpen"):
         scene.settle()
 
 
@@ -150,7 +150,7 @@ def test_a_proof_for_another_contract_is_refused(scene: Scene) -> None:
     identity = beside.jobIdOf(CLIENT.address, 0)
     assert identity != scene.job.id
     statement = (identity, scene.job.request.model_id, scene.job.request.input_root, 4)
-    with pytest.raises(Revert, match="^StatementMismatch"):
+    with pytest.raises(Revert, match=r"^StatementMismatch"):
         scene.world.verifier.verify(statement, pack_tokens(scene.proof.ids), scene.proof.data)
 
 
@@ -161,7 +161,7 @@ def test_a_seen_proof_is_worth_nothing_to_others(scene: Scene) -> None:
 def test_malformed_calldata_is_refused(scene: Scene) -> None:
     data, instances = scene.parts
     good = scene.proof.data
-    for bad in (b"", good[:31], good[:-1], good + bytes(32), pack(data[:-32], instances + [0]), bytes(len(good))):
+    for bad in (b"", good[:31], good[:-1], good + bytes(32), pack(data[:-32], [*instances, 0]), bytes(len(good))):
         scene.refuses("MalformedProof", bad)
     scene.refuses("ProofRefused", pack(data[:-32], instances))
     scene.refuses("ProofRefused", pack(data + bytes(32), instances))
@@ -207,8 +207,8 @@ def test_a_verifier_is_registered_only_for_the_model_that_names_it(
 ) -> None:
     proving.registry.publishModel(tiny.model.values(), tiny.name, "", sender=PROVIDER.address)
     foreign = proving.chain.run_deploy(DEPLOYER.address, other.creation)
-    with pytest.raises(Revert, match="^VerifierMismatch"):
+    with pytest.raises(Revert, match=r"^VerifierMismatch"):
         proving.verifier.register(tiny.model_id, foreign, tiny.program.values(), sender=PROVIDER.address)
     wider = EzklProgram(5, 3, 0)
-    with pytest.raises(Revert, match="^VerifierMismatch"):
+    with pytest.raises(Revert, match=r"^VerifierMismatch"):
         proving.verifier.register(tiny.model_id, foreign, wider.values(), sender=PROVIDER.address)

@@ -40,9 +40,7 @@ def test_a_proof_verifies_off_chain_and_a_bent_one_does_not(backend: EzklBackend
     assert proof.ids == backend.run(tiny.folder, [IDS])[0]
 
 
-def test_another_models_key_refuses_the_proof(
-    backend: EzklBackend, tiny: ProofArtefact, other: ProofArtefact
-) -> None:
+def test_another_models_key_refuses_the_proof(backend: EzklBackend, tiny: ProofArtefact, other: ProofArtefact) -> None:
     assert not backend.verify(other.folder, backend.prove(tiny.folder, IDS, JOB))
 
 
@@ -112,7 +110,7 @@ def test_powers_of_tau_are_the_file_that_was_named(tiny: ProofArtefact, tmp_path
         assert not (tmp_path / "powers").exists()
 
 
-def test_the_same_source_gives_the_same_model_id(lab, tiny: ProofArtefact) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def test_the_same_source_gives_the_same_model_id(lab, tiny: ProofArtefact) -> None:  # type: ignore[no-untyped-def]
     assert lab.make("again", 1).model_id == tiny.model_id
 
 
@@ -147,9 +145,7 @@ def test_a_client_needs_no_provers_files(tiny: ProofArtefact, tmp_path: Path) ->
         load_artefact(copy, proving=True)
 
 
-def test_what_takes_too_long_or_too_much_is_refused_with_its_estimate(
-    backend: EzklBackend, tmp_path: Path
-) -> None:
+def test_what_takes_too_long_or_too_much_is_refused_with_its_estimate(backend: EzklBackend, tmp_path: Path) -> None:
     wish = SetupWish(write_tiny(tmp_path / "m.onnx", 1), "m", SOLC, max_seconds=0.01)
     with pytest.raises(NotProvable) as caught:
         set_up(wish, tmp_path / "out", backend)

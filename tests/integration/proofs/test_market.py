@@ -206,7 +206,14 @@ def test_the_commands_do_it_all(
     save_account(keystore, shopping.world.account(CLIENT), "password", light=True)
     monkeypatch.setenv("ASSAY_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("ASSAY_PASSWORD", "password")
-    market = ["--rpc", shopping.world.anvil.rpc_url, "--deployment", str(shopping.manifest), "--keystore", str(keystore)]
+    market = [
+        "--rpc",
+        shopping.world.anvil.rpc_url,
+        "--deployment",
+        str(shopping.manifest),
+        "--keystore",
+        str(keystore),
+    ]
     run = CliRunner()
     bought = run.invoke(
         job_app,

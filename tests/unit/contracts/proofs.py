@@ -128,4 +128,3 @@ class ProofWorld(World):
 
     def proof_held(self) -> int:
         return int(self.vault.held(self.proofs.address, self.token.address))
-

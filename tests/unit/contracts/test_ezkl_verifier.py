@@ -1,5 +1,5 @@
-"""The adapter of ezkl's verifiers: who may register what, and which proofs it passes on. The verifier behind it is a toy
-that says yes to everything, so whatever is refused here the adapter refused itself."""
+"""The adapter of ezkl's verifiers: who may register what, and which proofs it passes on. The verifier behind it is a
+toy that says yes to everything, so whatever is refused here the adapter refused itself."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_an_instance_that_is_no_id_is_refused_however_its_low_bits_look(
     model_id = proving.offer()
     changed = [*INSTANCES]
     changed[place] = value
-    with pytest.raises(Revert, match="^NotAnId"):
+    with pytest.raises(Revert, match=r"^NotAnId"):
         _verify(proving, model_id, pack(PROOF, changed))
 
 
@@ -124,7 +124,7 @@ def _malformed() -> list[bytes]:
 @pytest.mark.parametrize("case", range(len(_malformed())))
 def test_a_malformed_proof_is_refused(proving: ProofWorld, case: int) -> None:
     model_id = proving.offer()
-    with pytest.raises(Revert, match="^MalformedProof"):
+    with pytest.raises(Revert, match=r"^MalformedProof"):
         _verify(proving, model_id, _malformed()[case])
 
 
@@ -148,7 +148,7 @@ def test_committed_weights_are_compared_with_the_proof(proving: ProofWorld) -> N
 def test_nothing_is_verified_for_a_model_without_a_verifier(proving: ProofWorld) -> None:
     model_id = proving.publish()
     assert proving.verifier.shapeOf(model_id) == (0, 0)
-    with pytest.raises(Revert, match="^NoVerifier"):
+    with pytest.raises(Revert, match=r"^NoVerifier"):
         _verify(proving, model_id)
 
 
@@ -166,12 +166,12 @@ def test_anybody_registers_but_only_the_verifier_that_the_model_names(proving: P
     assert proving.verifier.shapeOf(model_id) == (len(INPUT), len(OUTPUT))
     assert proving.verifier.verifierOf(model_id)[0] == proving.halo2.address
     other = proving.deploy("ToyHalo2Verifier")
-    with pytest.raises(Revert, match="^VerifierAlreadyRegistered"):
+    with pytest.raises(Revert, match=r"^VerifierAlreadyRegistered"):
         proving.verifier.register(model_id, other.address, PROGRAM.values(), sender=PROVIDER.address)
 
 
 def test_a_model_that_is_not_published_has_no_verifier(proving: ProofWorld) -> None:
-    with pytest.raises(Revert, match="^UnknownModel"):
+    with pytest.raises(Revert, match=r"^UnknownModel"):
         proving.verifier.register(ZERO32, proving.halo2.address, PROGRAM.values(), sender=PROVIDER.address)
 
 

@@ -3,6 +3,8 @@ tests/integration/proofs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -17,8 +19,13 @@ PROOF = bytes(64)
 OPEN, SETTLED, EXPIRED = 1, 2, 3
 
 
-def _refused(name: str, **values: Any) -> Any:
-    return pytest.raises(Revert, match=f"^{name}\\({'.*'.join(['', *(f'{k!r}: {v!r}' for k, v in values.items()), ''])}")
+@contextmanager
+def _refused(name: str, **values: Any) -> Iterator[None]:
+    """A revert with this error, and these of its values."""
+    with pytest.raises(Revert) as caught:
+        yield
+    assert caught.value.name == name
+    assert {key: caught.value.values[key] for key in values} == values
 
 
 def test_a_proof_settles_and_pays_in_one_transaction(proving: ProofWorld) -> None:
