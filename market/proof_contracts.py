@@ -29,7 +29,7 @@ class ProofJobState(IntEnum):
 
 @dataclass(frozen=True)
 class ProofJobView:
-    """A proof job as it stands. `escrow` in base units, `proof_deadline` in unix seconds; `output_hash` 0 before SETTLED."""
+    """A proof job as it stands: `escrow` in base units, `proof_deadline` in unix seconds, `output_hash` 0 if OPEN."""
 
     client: str
     state: ProofJobState

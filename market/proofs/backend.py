@@ -84,12 +84,14 @@ class Proof:
     Attributes:
         data: abi.encode(bytes proof, uint256[] instances).
         ids: the output that it shows, see `unsigned`.
-        seconds, peak_memory: what it took; wall seconds with the start of the process, bytes.
+        seconds, cpu_seconds, peak_memory: what it took; wall time with the start of the process, computing time of all
+            threads, bytes.
     """
 
     data: bytes
     ids: tuple[int, ...]
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     peak_memory: int = 0
 
 

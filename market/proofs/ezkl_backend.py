@@ -84,7 +84,7 @@ class EzklBackend:
         instances = [int(value) for value in done.answer["instances"]]
         data = encode(["bytes", "uint256[]"], [bytes.fromhex(done.answer["proof"].removeprefix("0x")), instances])
         outputs = tuple(id_of(value) for value in instances[-1 - artefact.program.outputs : -1])
-        return Proof(data, outputs, done.seconds, done.peak_memory)
+        return Proof(data, outputs, done.seconds, done.cpu_seconds, done.peak_memory)
 
     def verify(self, folder: Path, proof: Proof) -> bool:
         return self.verify_timed(folder, proof)[0]

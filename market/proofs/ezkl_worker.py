@@ -183,7 +183,8 @@ def main() -> None:
     import ezkl
 
     result = TASKS[task["task"]](ezkl, task)
-    result["peakMemory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    result |= {"peakMemory": used.ru_maxrss * 1024, "cpuSeconds": used.ru_utime + used.ru_stime}
     Path(task["answer"]).write_text(json.dumps(result), encoding="utf-8")
     # ezkl's threads outlive its calls and crash, now and then, an interpreter that takes itself apart around them
     os._exit(0)

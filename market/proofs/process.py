@@ -43,10 +43,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a worker answered, how long it took as seen from here (wall), and its peak of resident memory in bytes."""
+    """What a worker answered; how long it took as seen from here (wall), what it computed (seconds of all its threads),
+    and its peak of resident memory in bytes."""
 
     answer: dict[str, Any]
     seconds: float
+    cpu_seconds: float
     peak_memory: int
 
 
@@ -90,7 +92,7 @@ def run_limited(module: str, task: Mapping[str, Any], limits: Limits) -> Finishe
         if process.returncode != 0 or not answer.exists():
             raise _failure(process.returncode, words, limits)
         result = json.loads(answer.read_text(encoding="utf-8"))
-    return Finished(result, seconds, int(result.pop("peakMemory")))
+    return Finished(result, seconds, float(result.pop("cpuSeconds")), int(result.pop("peakMemory")))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -16,7 +16,7 @@ from market.proofs.errors import SrsError
 DEVELOPMENT, CEREMONY = "development-unsafe", "ceremony"
 UNSAFE = (
     "UNSAFE: these powers of tau were generated on this machine, which knows their secret: whoever has it can prove "
-    "any answer. For development only; name a ceremony's file with --srs and --srs-sha256 before money stands behind it."
+    "any answer. For development only; name a ceremony's file with --srs and --srs-sha256 before money depends on it."
 )
 
 

@@ -110,10 +110,6 @@ def test_powers_of_tau_are_the_file_that_was_named(tiny: ProofArtefact, tmp_path
         assert not (tmp_path / "powers").exists()
 
 
-def test_the_same_source_gives_the_same_model_id(lab, tiny: ProofArtefact) -> None:  # type: ignore[no-untyped-def]
-    assert lab.make("again", 1).model_id == tiny.model_id
-
-
 def test_a_changed_file_is_noticed(tiny: ProofArtefact, tmp_path: Path) -> None:
     for name in ("vk.key", "pk.key", "labels.json", "verifier.json"):
         copy = tmp_path / name

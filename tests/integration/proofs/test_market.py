@@ -19,15 +19,18 @@ from client.errors import BadRequest, PriceAboveCap
 from client.proofs import ProofClient, ProofNotMade
 from client.wallet import Wallet
 from market.anvil import Anvil
+from market.chain import Chain
 from market.errors import ConfigError, MarketError, WireError
 from market.keystore import save_account
 from market.proof_contracts import ProofJobState
-from market.proofs.artefact import ProofArtefact
+from market.proofs.artefact import SRS, ProofArtefact
 from market.proofs.backend import signed
 from market.proofs.cli import app as model_app
 from market.proofs.ezkl_backend import EzklBackend
 from market.proofs.process import Limits
 from market.proofs.registration import register
+from market.proofs.srs import CEREMONY, sha256_of
+from market.transactions import Transactions
 from provider.config import Prices
 from provider.proofs_cli import Proving, ProvingAgent, proving
 from tests.integration.chain.world import CLIENT, PROVIDERS, World, build
@@ -230,3 +233,37 @@ def test_the_commands_do_it_all(
         model_app, ["prove-setup", str(tiny.folder.parent / "tiny.onnx"), "--out", str(tmp_path / "x"), "--estimate"]
     )
     assert "CPU seconds" in estimated.stdout
+
+
+def test_the_same_source_and_powers_give_the_same_model_id(tiny: ProofArtefact, tmp_path: Path) -> None:
+    powers = tiny.folder / SRS
+    options = ["--labels", "a,b,c", "--srs", str(powers), "--srs-sha256", sha256_of(powers), "--json"]
+    source = str(tiny.folder.parent / "tiny.onnx")
+    made = CliRunner().invoke(model_app, ["prove-setup", source, "--out", str(tmp_path / "again"), *options])
+    assert made.exit_code == 0, made.output
+    manifest = json.loads(made.stdout)
+    assert manifest["modelId"] == "0x" + tiny.model_id.hex()
+    assert manifest["srs"]["kind"] == CEREMONY
+    assert "UNSAFE" not in made.stderr
+
+
+def test_powers_that_are_made_on_the_spot_are_called_unsafe_and_a_failed_set_up_leaves_nothing(
+    tiny: ProofArtefact, tmp_path: Path
+) -> None:
+    source = str(tiny.folder.parent / "tiny.onnx")
+    made = CliRunner().invoke(
+        model_app, ["prove-setup", source, "--out", str(tmp_path / "out"), "--solc", str(tmp_path / "no-compiler")]
+    )
+    assert isinstance(made.exception, ConfigError)
+    assert made.exception.code == "NoCompiler"
+    assert "UNSAFE" in made.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unsafe_powers_are_refused_on_a_real_chain(shopping: Shopping, tiny: ProofArtefact) -> None:
+    with Anvil.start(chain_id=8453) as anvil:
+        chain = Chain(anvil.rpc_url)
+        with Transactions(chain, anvil.accounts[0], ":memory:") as transactions, pytest.raises(ConfigError) as caught:
+            register(tiny, shopping.world.contracts, transactions)
+        assert caught.value.code == "UnsafeSrs"
+        assert transactions.pending() == 0
