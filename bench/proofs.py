@@ -40,7 +40,7 @@ TRIES = 5
 LIMITS = Limits(memory=12_288 * MIB, seconds=400)
 LABELS = tuple(str(digit) for digit in range(10))
 SIZES = ((16, 8, 2), (64, 14, 10), (64, 64, 10), (128, 128, 10), (256, 128, 10), (256, 512, 10), (256, 2048, 10))
-MAX_SECONDS = 60.0
+MAX_SECONDS = 30.0
 """Longer than that nobody waits for a class: such models are not set up."""
 
 
