@@ -103,6 +103,7 @@ def _proving(digits: ProofArtefact, backend: EzklBackend) -> list[Row]:
             bar="≤ 50",
             holds=milliseconds <= 50,
         ),
+        Row("prove_cpu_s", "computing time of that proof, both cores", round(min(p.cpu_seconds for p in proofs), 2), "s"),
         Row("prove_peak_memory", "largest resident memory of its prover", proofs[0].peak_memory // MIB, "MiB"),
         Row("prove_estimate", "what set-up had estimated, CPU seconds", float(estimated["cpuSeconds"]), "s"),
         Row("proof_bytes", "the proof with its instances, as calldata", len(proofs[0].data), "bytes"),

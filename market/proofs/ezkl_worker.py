@@ -61,6 +61,10 @@ def estimate(ezkl: Any, task: dict[str, Any]) -> dict[str, Any]:
     )
     settings["run_args"]["logrows"] = max(6, math.ceil(math.log2(needed + BLINDING_ROWS)))
     settings.pop("timestamp", None)
+    # listed in an order that changes from run to run, which the verifying key follows: one source, one key
+    for order in (settings["required_range_checks"], settings["required_lookups"]):
+        order.sort(key=json.dumps)
+    settings["einsum_params"]["equations"].sort(key=lambda equation: json.dumps(equation, sort_keys=True))
     path.write_text(json.dumps(settings, sort_keys=True), encoding="utf-8")
     return {
         "rows": needed,

@@ -105,7 +105,7 @@ def test_a_tampered_proof_is_refused_wherever_it_is_bent(scene: Scene) -> None:
 
 def test_a_tampered_output_is_refused_on_both_sides_of_the_comparison(scene: Scene) -> None:
     data, instances = scene.parts
-    claimed = [scene.proof.ids[0] + 2, *scene.proof.ids[1:]]
+    claimed = [unsigned(signed(scene.proof.ids[0]) + 1), *scene.proof.ids[1:]]
     scene.refuses("StatementMismatch", output=claimed)
     instances[5] += 1  # the first output, after four inputs and the tag
     scene.refuses("StatementMismatch", pack(data, instances))
@@ -137,7 +137,7 @@ def test_a_proof_is_not_used_twice_or_for_another_job(scene: Scene, tiny: ProofA
 
 
 def test_a_proof_for_another_chain_is_refused(scene: Scene, tiny: ProofArtefact) -> None:
-    elsewhere = ProofWorld(chain=RevmChain(list(artefacts().values()), chain_id=10))
+    elsewhere = ProofWorld(chain=RevmChain(list(artefacts().values()), chain_id=1337))
     install(elsewhere, tiny)
     job = post(elsewhere, tiny)
     assert job.id != scene.job.id
