@@ -106,6 +106,8 @@ struct ReplicaView {
 /// - OPEN, k or more commits but not all: whoever committed may reveal, which starts REVEALING. Nobody reveals: `settle`
 ///   once both windows are over → EXPIRED (the escrow goes back, each committer loses its miss fee).
 /// - REVEALING: `settle` as soon as all who committed revealed, else past the reveal deadline.
+/// - REVEALING, OPTIMISTIC and revealed: `settle` once the answer cannot be disputed any more; found guilty or withheld
+///   before → EXPIRED, the escrow goes back.
 /// - A bond of a replica that revealed: `releaseBond` by anyone, `disputeWindow` after settlement, or after the demand's
 ///   deadline where its output was demanded. One that did not publish what was demanded: `slashWithheld` by anyone.
 /// Nobody is slashed by vote: every bond of a replica that revealed, in the majority or not, stays locked through the
@@ -216,7 +218,8 @@ interface IJobs is ISubject {
 
     /// @notice Opens a job. jobId = keccak256(abi.encode(chainId, jobs, client, clientNonce[client])).
     /// Effect: Σ price(inputTokens, maxOutputTokens) of the quotes moves from the caller to this module as escrow.
-    /// Requirements: mode NONE (k = n = 1) or QUORUM (2 ≤ k ≤ n ≤ MAX_REPLICAS, 2k > n); windows in range; greedy or
+    /// Requirements: mode NONE (k = n = 1), QUORUM (2 ≤ k ≤ n ≤ MAX_REPLICAS, 2k > n) or OPTIMISTIC (k = n = 1, and the
+    /// arbiter can judge the model, the sampler and the lengths, else NotJudged); windows in range; greedy or
     /// seeded request; per quote: signed by its provider, unexpired, for this client, model, request, mode and token,
     /// inside its limits, used once per client, no provider twice, bond·(1 − challengerShare) ≥ price(maxInput,
     /// maxOutput), killFee ≤ price, price ≤ missFee ≤ bond; escrow ≤ maxEscrow. With `draw` = n there is exactly one
@@ -235,24 +238,26 @@ interface IJobs is ISubject {
     /// maxOutputTokens where finish is 2. After the reveal deadline, until somebody settles, only an output equal to
     /// the agreed one is taken, and earns the kill fee.
     function reveal(bytes32 jobId, Output calldata output, bytes32 salt) external;
-    /// @notice Moves the money and makes the job final. Anyone.
+    /// @notice Moves the money and makes the job final. Anyone. An OPTIMISTIC answer is paid once nobody can dispute it
+    /// any more: `disputeWindow` after its reveal, or after it was published; not while it is disputed or withheld.
     function settle(bytes32 jobId) external;
     /// @notice Takes the job back before the first commit; each assigned replica gets its kill fee. Only the client.
     function cancel(bytes32 jobId) external;
     /// @notice Returns the bond of a replica that revealed to its stake once the dispute window is over, or, where
     /// it is disputed and the arbiter let its deadline pass, once that is over. Anyone.
     function releaseBond(bytes32 jobId, address provider) external;
-    /// @notice Demands the output of a replica that was paid, for `demandFeeOf` it: once per replica, inside its
-    /// dispute window, by the client, or by anyone if the input was inline. The provider has `demandWindow` to publish it; from
+    /// @notice Demands the output of a replica that was paid, or will be (OPTIMISTIC), for `demandFeeOf` it: once per
+    /// replica, inside its dispute window, by the client, or by anyone if the input was inline. The provider has `demandWindow` to publish it; from
     /// then on the output can be disputed for a whole window.
     /// @param permit as in `post`
     function demandReveal(bytes32 jobId, address provider, bytes calldata permit) external;
-    /// @notice Answers a demand of the caller's output, until its deadline, and earns the fee.
+    /// @notice Answers a demand of the caller's output, until its deadline, and earns the fee. An OPTIMISTIC answer can
+    /// be published without a demand, so that anyone can check it before it is paid.
     /// @param ids the output's tokens: uint32 big-endian, last word padded with 0xff…
     function publishOutput(bytes32 jobId, bytes calldata ids) external;
-    /// @notice Slashes the bond of a replica that let a demand pass: the client is refunded what the replica was paid,
-    /// the demander gets its fee back and the challenger's share, the rest is burnt. Anyone. A disputed bond waits for
-    /// the arbiter or its deadline.
+    /// @notice Slashes the bond of a replica that let a demand pass: the client is refunded what the replica was paid (the
+    /// whole escrow where nothing was), the demander gets its fee back and the challengers' share, the rest is burnt.
+    /// Anyone. A disputed bond waits for the arbiter or its deadline.
     function slashWithheld(bytes32 jobId, address provider) external;
 
     function job(bytes32 jobId) external view returns (JobView memory);

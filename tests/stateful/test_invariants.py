@@ -66,7 +66,7 @@ def dispute(world: World, job: PostedJob, provider: str) -> None:
     evidence = encode(kinds, list(job.request.values()))
     jobs, who = world.jobs.address, STRANGER.address
     world.arbiter.dispute(jobs, job.id, provider, evidence, sender=who)
-    world.arbiter.decide(jobs, job.id, provider, True, sender=who)
+    world.arbiter.decide(jobs, job.id, provider, True, who, sender=who)
 
 
 def last(world: World, plan: Plan) -> PostedJob:

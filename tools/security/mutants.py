@@ -38,6 +38,9 @@ NEAREST = {
     "Vault": ("vault",),
     "Registry": ("registry",),
     "Jobs": ("jobs_settle", "jobs_reveal", "jobs_bonds", "jobs_commit", "jobs_cancel", "jobs_post"),
+    "Disputes": ("disputes_play", "disputes_open", "disputes_money", "disputes_subjects"),
+    "ClaimRules": ("disputes_open",),
+    "Verdicts": ("jobs_bonds", "jobs_optimistic", "disputes_subjects"),
     "Payout": ("jobs_settle", "jobs_bonds", "jobs_post"),
     "QuoteRules": ("jobs_post",),
     "JobRecords": ("jobs_views", "jobs_settle", "jobs_reveal"),
@@ -47,7 +50,7 @@ NEAREST = {
 #: compiles the plain sources, and so notices nothing
 NOT_RUN = "test_build.py"
 #: asked only about mutants that the others let pass
-LAST = ("tests/stateful/test_market.py",)
+LAST = ("tests/stateful/test_market.py", "tests/stateful/test_disputes.py")
 #: seconds of processor time for one round of tests; a mutant that loops for longer is caught
 CPU_SECONDS = 600
 

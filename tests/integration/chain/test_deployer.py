@@ -87,7 +87,7 @@ def test_deployment_killed_at_every_checkpoint_in_turn_makes_nothing_twice(
     """What died after "persisted" is broadcast by the next run's watcher, so "broadcast" has a sweep of its own."""
     manifest = tmp_path / "deployment.json"
     command = [sys.executable, "-m", "tests.integration.chain.deploy_crash", staging.rpc_url, manifest, *points]
-    done = subprocess.run(command, timeout=120, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, timeout=300, stdout=subprocess.PIPE, text=True, check=True)
     died = done.stdout.splitlines()
     expected = [name for name in points if name in OUTSIDE]
     for point in set(points) - set(OUTSIDE):

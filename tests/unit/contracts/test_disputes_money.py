@@ -243,3 +243,28 @@ def test_dispute_that_began_before_deprecation_ends_like_any_other(rooted: Game)
     rooted.close()
     assert world.credit(PROVIDER) == before + (ROOT_FEE + REQUEST_FEE) * 9 // 10
     assert world.held_by(world.disputes) == 0
+
+
+# --- floods
+
+
+def test_flood_of_requests_pays_for_its_replies_and_costs_nobody_else(rooted: Game) -> None:
+    """Others' requests fill no slot, close no window and make nobody's own dearer."""
+    world = rooted.world
+    for group in range(3):
+        rooted.ask(2, group, THIRD).answer(2, group)
+    rooted.ask(7, 0).ask(7, 1)
+    before = world.chain.gas_used
+    for index in range(2, 90):
+        if index != 31:  # outside
+            rooted.ask(7, index, THIRD).answer(7, index)
+    rooted.ask(7, 90)
+    assert world.chain.gas_used <= before + 200  # zero bytes in other hashes
+    paid = world.disputes.prepaidBy(rooted.id, THIRD.address)
+    assert paid == (3 + 87) * REQUEST_FEE
+    for index in (0, 1, 90):
+        rooted.answer(7, index)
+    world.chain.now = rooted.view["endAt"] + 1
+    earned = world.credit(PROVIDER)
+    rooted.close()
+    assert world.credit(PROVIDER) - earned == (ROOT_FEE + 93 * REQUEST_FEE) * 9 // 10

@@ -167,7 +167,7 @@ def test_provider_whose_bond_is_lost_is_pruned(world: World) -> None:
     prune(world, Q)
     evidence = encode([kind for _, _, kind in Request.members()], list(job.request.values()))
     world.arbiter.dispute(world.jobs.address, job.id, P, evidence, sender=STRANGER.address)
-    world.arbiter.decide(world.jobs.address, job.id, P, True, sender=STRANGER.address)
+    world.arbiter.decide(world.jobs.address, job.id, P, True, STRANGER.address, sender=STRANGER.address)
     assert world.vault.stakeOf(P)[:2] == (0, 0)
     mine(world, LIST_REST + 1)
     prune(world, P)
