@@ -13,7 +13,7 @@ from rich.console import Console
 
 from client import cli_question as asked
 from client.cli_options import Connection, connected
-from client.cli_proofs import classify_command
+from client.cli_proofs import classify_command, expire_command
 from client.demands import fee_of
 from client.errors import BadRequest
 from client.progress import Progress, Report
@@ -24,6 +24,7 @@ job_app = typer.Typer(no_args_is_help=True, add_completion=False, help="Post, li
 
 JobArgument = typer.Argument(help="Job id, or its first digits.", show_default=False)
 job_app.command("classify")(classify_command)
+job_app.command("expire-proof")(expire_command)
 YesOption = typer.Option(False, "--yes", "-y", help="Agree to the price without being asked.")
 
 

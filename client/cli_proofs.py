@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -12,7 +14,7 @@ import typer
 
 from client.cli_options import Connection, connected
 from client.errors import BadRequest
-from client.marketplace import open_marketplace
+from client.marketplace import Marketplace, open_marketplace
 from client.proofs import OfferedProof, ProofClient
 from client.wallet import Wallet
 from market.config import Home, queue_path
@@ -21,6 +23,7 @@ from market.keystore import load_account
 from market.money import parse_amount
 from market.proofs.artefact import load_artefact
 from market.proofs.backend import InputForm, ProvingBackend
+from market.types import parse_bytes32
 
 HTTP_SECONDS = 30.0
 
@@ -51,35 +54,12 @@ def classify_command(
     """
     connection.must_be_able_to_ask(yes=yes)
     model, values = load_artefact(artefact), _numbers(numbers)
-    config = connection.config
-    folder = config.data_dir or Home.of(os.environ).path
-    if config.rpc is None or config.deployment is None or config.keystore is None:
-        raise ConfigError(
-            "Which market, and with which key?",
-            hint="Start a network with `assay up`, or give --rpc, --deployment and --keystore.",
-        )
-    account = load_account(config.keystore, connection.password())
-    market = open_marketplace(config.rpc, config.deployment)
-    cap = None if max_price is None else parse_amount(max_price, market.token_info.decimals)
-    folder.mkdir(parents=True, exist_ok=True)
-    wallet = Wallet(market.chain, account, queue_path(folder, market.chain.chain_id, account.address))
-    try:
-        with httpx.Client(timeout=HTTP_SECONDS, trust_env=False) as http:
-            client = ProofClient(
-                market.chain,
-                market.deployment,
-                account,
-                wallet,
-                http=http,
-                now=market.clock.now,
-                backend=_backend() if model.program.form == InputForm.HASHED else None,
-            )
-            offered = client.negotiate(model, values, provider, max_price=cap, allow_unsafe=allow_unsafe)
-            _tell(connection, offered)
-            connection.confirm("Post this job?", yes=yes)
-            result = client.classify(offered, window=window)
-    finally:
-        wallet.close()
+    with _client(connection, hashes=model.program.form == InputForm.HASHED) as (client, market):
+        cap = None if max_price is None else parse_amount(max_price, market.token_info.decimals)
+        offered = client.negotiate(model, values, provider, max_price=cap, allow_unsafe=allow_unsafe)
+        _tell(connection, offered)
+        connection.confirm("Post this job?", yes=yes)
+        result = client.classify(offered, window=window, on_posted=lambda job_id: _posted(connection, job_id))
     if connection.as_json:
         connection.emit(result.to_json())
         return
@@ -87,6 +67,62 @@ def classify_command(
     connection.console.print(
         f"[dim]proved by {result.provider} in {result.transaction}, {result.seconds:.2f} s after the post, "
         f"{result.paid} base units[/]"
+    )
+
+
+@connected
+def expire_command(
+    connection: Connection,
+    job: str = typer.Argument(help="Id of a proof job, 0x and 64 hex digits.", show_default=False),
+) -> None:
+    """Take the escrow of a classify job back that was not proved until its deadline. Anyone may; the client gets it.
+
+    Example: assay job expire-proof 0x5c1e…
+    """
+    job_id = parse_bytes32("job", job)
+    with _client(connection, hashes=False) as (client, _):
+        refunded = client.expire(job_id)
+    if connection.as_json:
+        connection.emit({"job_id": "0x" + job_id.hex(), "refunded": str(refunded)})
+        return
+    typer.echo(f"{refunded} base units are the client's credit again")
+
+
+@contextmanager
+def _client(connection: Connection, *, hashes: bool) -> Iterator[tuple[ProofClient, Marketplace]]:
+    config = connection.config
+    if config.rpc is None or config.deployment is None or config.keystore is None:
+        raise ConfigError(
+            "Which market, and with which key?",
+            hint="Start a network with `assay up`, or give --rpc, --deployment and --keystore.",
+        )
+    account = load_account(config.keystore, connection.password())
+    market = open_marketplace(config.rpc, config.deployment)
+    folder = config.data_dir or Home.of(os.environ).path
+    folder.mkdir(parents=True, exist_ok=True)
+    wallet = Wallet(market.chain, account, queue_path(folder, market.chain.chain_id, account.address))
+    try:
+        with httpx.Client(timeout=HTTP_SECONDS, trust_env=False) as http:
+            yield (
+                ProofClient(
+                    market.chain,
+                    market.deployment,
+                    account,
+                    wallet,
+                    http=http,
+                    now=market.clock.now,
+                    backend=_backend() if hashes else None,
+                ),
+                market,
+            )
+    finally:
+        wallet.close()
+
+
+def _posted(connection: Connection, job_id: bytes) -> None:
+    connection.console.print(
+        f"[dim]job 0x{job_id.hex()} waits for its proof; until it is late: then `assay job expire-proof` takes the escrow "
+        "back[/]"
     )
 
 

@@ -213,11 +213,14 @@ class ProofClient:
 
     # ------------------------------------------------------------------------------------------------------ buying
 
-    def classify(self, offered: OfferedProof, *, window: int = 120) -> Classification:
+    def classify(
+        self, offered: OfferedProof, *, window: int = 120, on_posted: Callable[[bytes], None] = lambda _job_id: None
+    ) -> Classification:
         """Posts the job and waits for its proof, or until the escrow is back.
 
         Args:
             window: seconds in which the proof must be on chain.
+            on_posted: told the job's id once its escrow is on chain: whoever stops waiting can `expire` it later.
         Raises:
             ProofNotMade: nobody proved it in time; nothing was lost. ChainError, InsufficientFunds: see there.
         """
@@ -241,7 +244,18 @@ class ProofClient:
         started = time.monotonic()
         sent = self._wallet.send(contracts.proofs.post(params))
         posted = next(event for event in decode_logs(sent.logs) if event.name == "ProofJobPosted")
+        on_posted(posted.args["jobId"])
         return self._await(offered, posted.args["jobId"], sent.block_number, started)
+
+    def expire(self, job_id: bytes) -> int:
+        """Takes the escrow of a job back that was not proved in time. Returns base units, now the client's credit.
+
+        Raises:
+            ContractError: ProofNotDue, ProofJobNotOpen, UnknownProofJob; nothing was sent.
+        """
+        sent = self._wallet.send(self._contracts.proofs.expire(job_id))
+        event = next(event for event in decode_logs(sent.logs) if event.name == "ProofExpired")
+        return int(event.args["refunded"])
 
     def _await(self, offered: OfferedProof, job_id: bytes, block: int, started: float) -> Classification:
         proofs = self._contracts.proofs

@@ -17,10 +17,10 @@ from eth_account.signers.local import LocalAccount
 
 from market.chain import Chain, same_address
 from market.deployment import Contracts, Deployment
-from market.errors import AssayError, ChainError
+from market.errors import AssayError, ChainError, ContractError
 from market.events import Event, Follower, MemoryCursor, struct_of
 from market.hashing import unpack_tokens
-from market.proof_contracts import ProofJobState
+from market.proof_contracts import ProofJobState, ProofJobView
 from market.proofs.artefact import ProofArtefact
 from market.proofs.backend import InputForm, ProvingBackend
 from market.signing import sign
@@ -46,7 +46,7 @@ class PrivateInput:
 @dataclass
 class _Task:
     job_id: bytes
-    provider: str
+    block: int
     request: Request | None = None
     ids: tuple[int, ...] = ()
     done: bool = False
@@ -219,22 +219,30 @@ class ProofAgent:
         mine = self._transactions.address
         for event in self._follower.poll():
             if not isinstance(event, Event):
-                self._tasks.clear()  # a reorg: what still stands is read again from the chain by its state
+                gone = [task.job_id for task in self._tasks.values() if task.block > event.to_block]
+                for job_id in gone:  # whatever of them is on the new chain comes again
+                    del self._tasks[job_id]
                 continue
             if event.name == "ProofJobPosted" and same_address(event.args["provider"], mine):
                 job_id = event.args["jobId"]
-                self._tasks[job_id] = _Task(job_id, mine)
+                self._tasks[job_id] = _Task(job_id, event.block_number)
             elif event.name == "ProofRequested" and event.args["jobId"] in self._tasks:
                 task = self._tasks[event.args["jobId"]]
                 task.request = struct_of(Request, event.args["request"])
-                packed = event.args["input"]
-                task.ids = tuple(unpack_tokens(packed, task.request.input_tokens)) if packed else ()
+                task.ids = _ids(event.args["input"], task.request.input_tokens)
         self._follower.commit()
+
+    def _open_job(self, task: _Task) -> ProofJobView | None:
+        try:
+            job = self._contracts.proofs.job(task.job_id)
+        except ContractError:
+            return None  # a reorg took it
+        return job if job.state == ProofJobState.OPEN and self._now() <= job.proof_deadline else None
 
     def _work(self, task: _Task, request: Request) -> int:
         artefact = self._shop.artefacts.get(request.model_id)
-        job = self._contracts.proofs.job(task.job_id)
-        if artefact is None or job.state != ProofJobState.OPEN or self._now() > job.proof_deadline:
+        job = self._open_job(task)
+        if artefact is None or job is None:
             task.done = True
             return 0
         ids, blinding = task.ids, 0
@@ -245,7 +253,7 @@ class ProofAgent:
             ids, blinding = given.ids, given.blinding
         elif not ids:
             task.done = True
-            log.warning("proof_input_missing", job="0x" + task.job_id.hex())
+            log.warning("proof_input_unusable", job="0x" + task.job_id.hex())
             return 0
         task.done = True
         try:
@@ -260,3 +268,12 @@ class ProofAgent:
             return 0
         log.info("proved", job="0x" + task.job_id.hex(), seconds=round(proof.seconds, 2), paid=job.escrow)
         return 1
+
+
+def _ids(packed: bytes, count: int) -> tuple[int, ...]:
+    """The input as it stands on chain; none where it is private, or no list of ids (the contract takes the filler as an
+    id, no model does)."""
+    try:
+        return tuple(unpack_tokens(packed, count)) if packed else ()
+    except ValueError:
+        return ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -20,9 +21,11 @@ from client.proofs import ProofClient, ProofNotMade
 from client.wallet import Wallet
 from market.anvil import Anvil
 from market.chain import Chain
-from market.errors import ConfigError, MarketError, WireError
+from market.errors import ConfigError, ContractError, MarketError, WireError
+from market.events import decode_logs
+from market.hashing import ZERO32, leaf_hash
 from market.keystore import save_account
-from market.proof_contracts import ProofJobState
+from market.proof_contracts import ProofJobParams, ProofJobState
 from market.proofs.artefact import SRS, ProofArtefact
 from market.proofs.backend import signed
 from market.proofs.cli import app as model_app
@@ -30,6 +33,7 @@ from market.proofs.ezkl_backend import EzklBackend
 from market.proofs.process import Limits
 from market.proofs.registration import register
 from market.proofs.srs import CEREMONY, sha256_of
+from market.signing import sign
 from market.transactions import Transactions
 from provider.config import Prices
 from provider.proofs_cli import Proving, ProvingAgent, proving
@@ -168,6 +172,36 @@ def test_a_restarted_agent_proves_what_is_still_open(shopping: Shopping, tiny: P
     with proving(shopping.settings(tiny, provider=1)):
         thread.join(60)
     assert len(results) == 1
+
+
+def test_an_input_that_is_no_list_of_ids_stops_no_agent(shopping: Shopping, tiny: ProofArtefact) -> None:
+    """The filler as an id: the contract takes it, and an agent once read the same event for ever."""
+    world, packed = shopping.world, struct.pack(">8I", 2**32 - 1, 1, 2, 3, *[2**32 - 1] * 4)
+    with proving(shopping.settings(tiny, provider=1)) as agent:
+        offered = shopping.client.negotiate(tiny, VALUES, agent.url)
+        request = dataclasses.replace(offered.request, input_root=leaf_hash(packed))
+        account = world.account(PROVIDERS[1])
+        quote = dataclasses.replace(offered.quote, request_hash=ZERO32, nonce=1)
+        signature = sign(world.contracts.proofs.domain, quote, account)
+        params = ProofJobParams(BASE_FEE, 60, request, quote, signature, input=packed)
+        world.send(CLIENT, world.contracts.proofs.post(params))
+        assert shopping.client.classify(offered).paid == BASE_FEE
+
+
+def test_a_job_is_expired_by_command_only_after_its_deadline(
+    shopping: Shopping, tiny: ProofArtefact, private: ProofArtefact
+) -> None:
+    world = shopping.world
+    with proving(shopping.settings(private, provider=2)) as agent:
+        offered = shopping.client.negotiate(private, VALUES, agent.url)
+        params = ProofJobParams(BASE_FEE, 30, offered.request, offered.quote, offered.signature)
+        sent = world.send(CLIENT, world.contracts.proofs.post(params))  # its input is never delivered
+        job_id = next(e for e in decode_logs(sent.logs) if e.name == "ProofJobPosted").args["jobId"]
+        with pytest.raises(ContractError) as caught:
+            shopping.client.expire(job_id)
+        assert caught.value.code == "ProofNotDue"
+        world.anvil.increase_time(31)
+        assert shopping.client.expire(job_id) == BASE_FEE
 
 
 def test_what_the_quote_must_say_is_checked_before_money_moves(
