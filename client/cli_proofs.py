@@ -121,8 +121,7 @@ def _client(connection: Connection, *, hashes: bool) -> Iterator[tuple[ProofClie
 
 def _posted(connection: Connection, job_id: bytes) -> None:
     connection.console.print(
-        f"[dim]job 0x{job_id.hex()} waits for its proof; until it is late: then `assay job expire-proof` takes the escrow "
-        "back[/]"
+        f"[dim]job 0x{job_id.hex()} waits for its proof; once it is late, `assay job expire-proof` takes it back[/]"
     )
 
 

@@ -25,13 +25,14 @@ from market.deployment import Contracts, Deployment
 from market.errors import MarketError, WireError
 from market.events import Event, decode_logs
 from market.hashing import ZERO32, pack_stop_tokens, pack_tokens, tokens_root, unpack_tokens
-from market.proof_contracts import ProofJobParams, ProofJobState
+from market.proof_contracts import ProofJobParams
 from market.proofs.api import PrivateInputBody
 from market.proofs.artefact import ProofArtefact
 from market.proofs.backend import InputForm, ProvingBackend, signed, unsigned
 from market.settlement import Terms, price
 from market.signing import verify
 from market.types import Mode, Quote, Request, Sampler
+from market.views import ProofJobState
 
 FIELD_BITS = 248
 POLL_SECONDS = 0.05

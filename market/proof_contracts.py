@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any, cast
 
 from eth_utils.address import to_checksum_address
@@ -14,17 +13,9 @@ from market.hashing import pack_tokens
 from market.proofs.backend import EzklProgram
 from market.signing import Domain
 from market.types import ZERO_ADDRESS, Quote, Request
+from market.views import ProofJobState
 
 PROOFS_DOMAIN = "Assay Proofs"
-
-
-class ProofJobState(IntEnum):
-    """contracts/interfaces/IProofJobs.sol."""
-
-    NONE = 0
-    OPEN = 1
-    SETTLED = 2
-    EXPIRED = 3
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,13 @@ from market.deployment import Contracts, Deployment
 from market.errors import AssayError, ChainError, ContractError
 from market.events import Event, Follower, MemoryCursor, struct_of
 from market.hashing import unpack_tokens
-from market.proof_contracts import ProofJobState, ProofJobView
+from market.proof_contracts import ProofJobView
 from market.proofs.artefact import ProofArtefact
 from market.proofs.backend import InputForm, ProvingBackend
 from market.signing import sign
 from market.transactions import Transactions
 from market.types import ZERO_ADDRESS, Mode, Quote, Request
+from market.views import ProofJobState
 from provider.config import Prices
 from provider.errors import Refusal
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import secrets
 import struct
 import threading
 import time
@@ -25,7 +26,7 @@ from market.errors import ConfigError, ContractError, MarketError, WireError
 from market.events import decode_logs
 from market.hashing import ZERO32, leaf_hash
 from market.keystore import save_account
-from market.proof_contracts import ProofJobParams, ProofJobState
+from market.proof_contracts import ProofJobParams
 from market.proofs.artefact import SRS, ProofArtefact
 from market.proofs.backend import signed
 from market.proofs.cli import app as model_app
@@ -35,6 +36,8 @@ from market.proofs.registration import register
 from market.proofs.srs import CEREMONY, sha256_of
 from market.signing import sign
 from market.transactions import Transactions
+from market.types import ZERO_ADDRESS, Quote
+from market.views import ProofJobState
 from provider.config import Prices
 from provider.proofs_cli import Proving, ProvingAgent, proving
 from tests.integration.chain.world import CLIENT, PROVIDERS, World, build
@@ -42,6 +45,7 @@ from tests.integration.proofs.tiny import forward
 
 VALUES = [1, 2, 3, -4]
 BASE_FEE = 1_000
+STRANGER = PROVIDERS[2]
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,13 @@ class Shopping:
             prover=prover or Limits(),
         )
 
+    def requote(self, quote: Quote, provider: int) -> tuple[Quote, bytes]:
+        """The same for anybody and any request: for jobs that others post, since the client's key has one writer."""
+        made = dataclasses.replace(
+            quote, client=ZERO_ADDRESS, request_hash=ZERO32, nonce=secrets.randbits(64), valid_until=2**40
+        )
+        return made, sign(self.world.contracts.proofs.domain, made, self.world.account(PROVIDERS[provider]))
+
     def credit(self, index: int) -> int:
         return self.world.vault.credit(self.world.token.address, self.world.account(index).address)
 
@@ -76,6 +87,7 @@ def shopping(
     with Anvil.start() as anvil:
         world = build(anvil, folder)
         world.deposit(CLIENT)
+        world.deposit(STRANGER)
         with world.as_(PROVIDERS[0]) as transactions:
             for artefact in (tiny, private):
                 register(artefact, world.contracts, transactions)
@@ -180,11 +192,9 @@ def test_an_input_that_is_no_list_of_ids_stops_no_agent(shopping: Shopping, tiny
     with proving(shopping.settings(tiny, provider=1)) as agent:
         offered = shopping.client.negotiate(tiny, VALUES, agent.url)
         request = dataclasses.replace(offered.request, input_root=leaf_hash(packed))
-        account = world.account(PROVIDERS[1])
-        quote = dataclasses.replace(offered.quote, request_hash=ZERO32, nonce=1)
-        signature = sign(world.contracts.proofs.domain, quote, account)
+        quote, signature = shopping.requote(offered.quote, provider=1)
         params = ProofJobParams(BASE_FEE, 60, request, quote, signature, input=packed)
-        world.send(CLIENT, world.contracts.proofs.post(params))
+        world.send(STRANGER, world.contracts.proofs.post(params))
         assert shopping.client.classify(offered).paid == BASE_FEE
 
 
@@ -192,10 +202,11 @@ def test_a_job_is_expired_by_command_only_after_its_deadline(
     shopping: Shopping, tiny: ProofArtefact, private: ProofArtefact
 ) -> None:
     world = shopping.world
-    with proving(shopping.settings(private, provider=2)) as agent:
+    with proving(shopping.settings(private, provider=1)) as agent:
         offered = shopping.client.negotiate(private, VALUES, agent.url)
-        params = ProofJobParams(BASE_FEE, 30, offered.request, offered.quote, offered.signature)
-        sent = world.send(CLIENT, world.contracts.proofs.post(params))  # its input is never delivered
+        quote, signature = shopping.requote(offered.quote, provider=1)
+        params = ProofJobParams(BASE_FEE, 30, offered.request, quote, signature)
+        sent = world.send(STRANGER, world.contracts.proofs.post(params))  # its input is never delivered
         job_id = next(e for e in decode_logs(sent.logs) if e.name == "ProofJobPosted").args["jobId"]
         with pytest.raises(ContractError) as caught:
             shopping.client.expire(job_id)
