@@ -56,8 +56,8 @@ class CircuitOptions:
     weight_scale: int = 8
     form: InputForm = InputForm.PUBLIC
     weights: WeightForm = WeightForm.FIXED
-    decomposition_base: int = 128
-    decomposition_legs: int = 4
+    decomposition_base: int = 512
+    decomposition_legs: int = 3
     columns: int = 1
 
 

@@ -24,9 +24,12 @@ from market.proofs.process import MIB, Finished, Limits, run_limited
 WORKER = "market.proofs.ezkl_worker"
 FIELD = 21888242871839275222246405745257275088548364400416034343698204186575808495617
 
-# fitted to the table of docs/benchmarks.md: a circuit of 2^k rows costs a fixed part and one that grows with them
-_CPU_SECONDS, _CPU_SECONDS_A_ROW = 0.25, 0.00045
-_MEMORY, _MEMORY_A_ROW = 260 * MIB, 24_000
+# fitted to the table of docs/benchmarks.md: a circuit of 2^k rows costs a fixed part and one that grows with them, more
+# where it is wider
+_CPU_SECONDS, _CPU_SECONDS_A_ROW = 0.25, 0.00025
+_MEMORY, _MEMORY_A_ROW = 32 * MIB, 6_800
+_COLUMN_MORE = 0.75
+_HASHED = 2.0
 
 
 class EzklBackend:
@@ -57,12 +60,15 @@ class EzklBackend:
         """
         answer = self._task("estimate", folder=str(folder), options=asdict(options)).answer
         log_rows = int(answer["logRows"])
+        width = 1 + _COLUMN_MORE * (options.columns - 1)
+        if options.form == InputForm.HASHED:
+            width *= _HASHED
         estimate = Estimate(
             rows=answer["rows"],
             assignments=answer["assignments"],
             log_rows=log_rows,
-            cpu_seconds=round(_CPU_SECONDS + _CPU_SECONDS_A_ROW * 2**log_rows, 2),
-            memory=_MEMORY + _MEMORY_A_ROW * 2**log_rows,
+            cpu_seconds=round(_CPU_SECONDS + _CPU_SECONDS_A_ROW * width * 2**log_rows, 2),
+            memory=_MEMORY + int(_MEMORY_A_ROW * width * 2**log_rows),
         )
         return estimate, answer
 
