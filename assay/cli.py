@@ -37,7 +37,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "withdraw": ("client.cli", "withdraw_app", "Take your credit out of the vault."),
     "provider": ("provider.cli", "app", "Run a provider agent and look after its income."),
     "chain": ("assay.chain_cli", "app", "Deploy a market on a chain, verify one, known networks."),
-    "model": ("market.models.cli", "app", "Pack, show and verify model packs."),
+    "model": ("market.proofs.cli", "app", "Pack, show and verify model packs; set up proofs."),
 }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.common import Row, write_rows
 
-NAMES = ("gas", "job", "engine", "cuda", "adversity", "audit", "disputes")
+NAMES = ("gas", "job", "engine", "cuda", "adversity", "audit", "disputes", "proofs")
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from client import cli_question as asked
 from client.checking import Audit
 from client.cli_options import Connection, connected
+from client.cli_proofs import classify_command, expire_command
 from client.demands import fee_of
 from client.errors import BadRequest
 from client.progress import Progress, Report
@@ -39,6 +40,8 @@ AuditOption = typer.Option(
 DisputeOption = typer.Option(
     True, "--dispute/--no-dispute", help="Dispute on chain what an audit finds wrong; prompt and answer become public."
 )
+job_app.command("classify")(classify_command)
+job_app.command("expire-proof")(expire_command)
 YesOption = typer.Option(False, "--yes", "-y", help="Agree to the price without being asked.")
 
 

@@ -30,7 +30,18 @@ STEPS = (
     *("MixSum", "Mix", "QuantiseMix", "Activation", "Choice"),
 )
 """The judge runs them to compute an element again; its code names their addresses."""
-SHIPPED = ("Vault", "Registry", *STEPS, "Judge", "Disputes", *LIBRARIES, "Jobs", "TestToken")
+SHIPPED = (
+    "Vault",
+    "Registry",
+    *STEPS,
+    "Judge",
+    "Disputes",
+    *LIBRARIES,
+    "Jobs",
+    "EzklVerifier",
+    "ProofJobs",
+    "TestToken",
+)
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,13 @@ from market.errors import ChainError, ChainUnreachable, ConfigError, WrongChain
 from market.files import write_atomically
 from market.hashing import keccak256
 from market.networks import Network, Networks, Randomness
+from market.proof_contracts import EzklVerifier, ProofJobs
 from market.transactions import Sent, Transactions
 
 __all__ = ["CONTRACTS", "FORMAT", "Contracts", "Deployment", "DeploymentParameters", "Successor", "deploy"]
 
 FORMAT = 3
-CONTRACTS = ("vault", "registry", "judge", "disputes", "jobs", "token")
+CONTRACTS = ("vault", "registry", "judge", "disputes", "jobs", "verifier", "proofs", "token")
 _OLD = {1: "before parameters were written down", 2: "before there were disputes"}
 
 
@@ -51,8 +52,8 @@ class Deployment:
 
     Attributes:
         network: the chain's name (market.networks).
-        vault, registry, judge, disputes, jobs, token: checksummed addresses; `token` is the stake token, in which jobs
-            are paid.
+        vault, registry, judge, disputes, jobs, verifier, proofs, token: checksummed addresses; `token` is the stake
+            token, in which jobs are paid.
         libraries: name → checksummed address of each external library that the contracts are linked to.
         block: number of the block of the first contract; nothing of the market is older.
         code_hashes: name of a contract or library → 0x keccak256 of the runtime code.
@@ -68,6 +69,8 @@ class Deployment:
     judge: str
     disputes: str
     jobs: str
+    verifier: str
+    proofs: str
     token: str
     block: int
     code_hashes: dict[str, str]
@@ -205,6 +208,7 @@ class Deployment:
     def _check_wiring(self, chain: Chain) -> None:
         vault, registry, jobs = Vault(chain, self.vault), Registry(chain, self.registry), Jobs(chain, self.jobs)
         disputes = Arbiter(chain, self.disputes)
+        verifier, proofs = EzklVerifier(chain, self.verifier), ProofJobs(chain, self.proofs)
         if not vault.is_sealed():
             raise ChainError(
                 "The vault is not sealed: its modules could still change; nothing was sent.",
@@ -213,13 +217,16 @@ class Deployment:
                 address=self.vault,
             )
         wiring = {
-            "jobs and disputes are the vault's only modules": vault.modules() == modules(self.plan),
+            "jobs, disputes and proofs are the vault's only modules": vault.modules() == modules(self.plan),
             "disputes are the arbiter of jobs": jobs.arbiter() == self.disputes,
             "disputes use the vault": disputes.address_of("vault") == self.vault,
             "disputes are judged by the judge": disputes.address_of("judge") == self.judge,
             "the jobs contract uses the vault": jobs.vault() == self.vault,
             "the vault's stake token is the manifest's": vault.stake_token() == self.token,
             "the jobs contract draws from the registry": jobs.registry() == self.registry,
+            "proofs use the vault": proofs.vault() == self.vault,
+            "proofs are checked by the verifier": proofs.verifier() == self.verifier,
+            "the verifier reads models from the registry": verifier.registry() == self.registry,
             "the registry weighs stake in the vault": registry.vault() == self.vault,
         }
         for what, holds in wiring.items():
@@ -339,6 +346,8 @@ def finished(chain: Chain, plan: Plan, network: Network, block: int) -> Deployme
         judge=addresses["judge"],
         disputes=addresses["disputes"],
         jobs=addresses["jobs"],
+        verifier=addresses["verifier"],
+        proofs=addresses["proofs"],
         token=addresses["token"],
     )
     deployment.check(chain)
@@ -354,6 +363,8 @@ class Contracts:
     jobs: Jobs
     token: Token
     arbiter: Arbiter
+    verifier: EzklVerifier
+    proofs: ProofJobs
 
     @classmethod
     def of(cls, chain: Chain, deployment: Deployment) -> Self:
@@ -363,6 +374,8 @@ class Contracts:
             Jobs(chain, deployment.jobs),
             Token(chain, deployment.token),
             Arbiter(chain, deployment.disputes),
+            EzklVerifier(chain, deployment.verifier),
+            ProofJobs(chain, deployment.proofs),
         )
 
 

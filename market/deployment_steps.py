@@ -193,13 +193,21 @@ def steps(parameters: DeploymentParameters) -> tuple[Step, ...]:
             derived=lambda plan: {"stakeToken": ("address", plan.token)},
             domain=("Assay Jobs", "1"),
         ),
+        Creation("verifier", "EzklVerifier", lambda plan: (plan.made["registry"],)),
+        Creation(
+            "proofs",
+            "ProofJobs",
+            lambda plan: (plan.made["vault"], plan.made["verifier"]),
+            derived=lambda plan: {"stakeToken": ("address", plan.token)},
+            domain=("Assay Proofs", "1"),
+        ),
         Instruction("seal", "Vault", "seal", "vault", lambda plan: (modules(plan),), gas=200_000),
     )
 
 
 def modules(plan: Plan) -> list[str]:
     """What the vault is sealed with: whoever may hold users' money."""
-    return [plan.made["jobs"], plan.made["disputes"]]
+    return [plan.made["jobs"], plan.made["disputes"], plan.made["proofs"]]
 
 
 def creations(parameters: DeploymentParameters) -> tuple[Creation, ...]:

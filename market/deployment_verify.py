@@ -101,6 +101,10 @@ def _wiring(deployment: Deployment, contracts: Contracts) -> list[Check]:
         _asked("vault of disputes", deployment.vault, lambda: arbiter.address_of("vault"), "WrongWiring"),
         _asked("stake token of disputes", token, lambda: arbiter.address_of("stakeToken"), "WrongWiring"),
         _asked("judge of disputes", deployment.judge, lambda: arbiter.address_of("judge"), "WrongWiring"),
+        _asked("vault of proofs", deployment.vault, contracts.proofs.vault, "WrongWiring"),
+        _asked("stake token of proofs", token, contracts.proofs.stake_token, "WrongWiring"),
+        _asked("verifier of proofs", deployment.verifier, contracts.proofs.verifier, "WrongWiring"),
+        _asked("registry of the verifier", deployment.registry, contracts.verifier.registry, "WrongWiring"),
         _asked("vault of the registry", deployment.vault, contracts.registry.vault, "WrongWiring"),
     ]
 

@@ -7,6 +7,7 @@ whose placeholders are its arguments.
 from __future__ import annotations
 
 from market.dispute_messages import DISPUTE_MESSAGES
+from market.proof_messages import PROOF_MESSAGES
 
 ASK_AGAIN = "Read the state again; somebody may have acted in between."
 _OPERATOR = "This is a mistake in the deployment; tell its operator."
@@ -256,6 +257,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
     ),
     "StringTooLong": ("The string {str} is longer than 31 bytes.", "Shorten it."),
     **DISPUTE_MESSAGES,
+    **PROOF_MESSAGES,
 }
 
 PANICS: dict[int, str] = {

@@ -17,12 +17,12 @@ from market.artefacts import Entry, shipped
 from market.errors import ContractError
 from market.revert_messages import ASK_AGAIN, MESSAGES, PANICS
 from market.types import Mode
-from market.views import BondState, JobState, ReplicaState
+from market.views import BondState, JobState, ProofJobState, ReplicaState
 
 _ERROR_STRING = bytes.fromhex("08c379a0")  # Error(string): require with a text
 _PANIC = bytes.fromhex("4e487b71")  # Panic(uint256): https://docs.soliditylang.org/en/latest/control-structures.html
 _ENUMS: dict[str, type[enum.IntEnum]] = {
-    f"enum {kind.__name__}": kind for kind in (Mode, JobState, ReplicaState, BondState)
+    f"enum {kind.__name__}": kind for kind in (Mode, JobState, ReplicaState, BondState, ProofJobState)
 }
 
 

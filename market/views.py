@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any
 
 from market.hashing import ZERO32
@@ -14,6 +15,15 @@ from market.types import ZERO_ADDRESS, Mode, Quote, Request, WireStruct
 
 WEIGHTS = 1 << 16
 """The weight of an entry of the drawable list that is always taken when its place is picked."""
+
+
+class ProofJobState(IntEnum):
+    """contracts/interfaces/IProofJobs.sol."""
+
+    NONE = 0
+    OPEN = 1
+    SETTLED = 2
+    EXPIRED = 3
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from market.errors import ConfigError
 from market.keystore import create_account, load_account, read_address, read_password
 from market.money import format_amount, parse_amount
 from market.transactions import Transactions
-from provider import cli_operations, config_file
+from provider import cli_operations, config_file, proofs_cli
 from provider.cli_common import DEFAULT_CONFIG, Config, Json, PasswordFile, address_of, connect, password
 from provider.config import Prices, ProviderConfig, Terms
 from provider.income import Action, Income
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from provider.agent import Agent
 
 app = typer.Typer(no_args_is_help=True, help="Run a provider agent and look after its income.")
-for command in (cli_operations.drain, cli_operations.resume, cli_operations.earnings):
+for command in (cli_operations.drain, cli_operations.resume, cli_operations.earnings, proofs_cli.prove):
     app.command()(command)
 
 

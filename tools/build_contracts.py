@@ -29,6 +29,8 @@ SHIPPED = {
     "contracts/Disputes.sol": "Disputes",
     **{f"contracts/libraries/{name}.sol": name for name in LIBRARIES},
     "contracts/Jobs.sol": "Jobs",
+    "contracts/EzklVerifier.sol": "EzklVerifier",
+    "contracts/ProofJobs.sol": "ProofJobs",
     "contracts/test/TestToken.sol": "TestToken",
 }
 """TestToken is the development chain's money: `assay up` and the demo deploy it."""

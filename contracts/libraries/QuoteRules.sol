@@ -85,6 +85,15 @@ library QuoteRules {
         address token,
         uint256 shareBps
     ) internal view returns (uint256 price) {
+        checkSubject(quote, request, mode, requestHash, token);
+        return checkAmounts(quote, request, shareBps);
+    }
+
+    /// @notice Checks that `quote` sells exactly this job to the caller.
+    function checkSubject(Quote calldata quote, Request calldata request, Mode mode, bytes32 requestHash, address token)
+        internal
+        view
+    {
         address provider = quote.provider;
         // INVARIANT: a quote binds only until its expiry, and only for what it names
         if (block.timestamp > quote.validUntil) {
@@ -105,7 +114,6 @@ library QuoteRules {
         if (request.maxOutputTokens > quote.maxOutputTokens) {
             revert IJobs.QuoteLimit(provider, "maxOutputTokens", quote.maxOutputTokens, request.maxOutputTokens);
         }
-        return checkAmounts(quote, request, shareBps);
     }
 
     function checkAmounts(Quote calldata quote, Request calldata request, uint256 shareBps)

@@ -40,4 +40,21 @@ library TokensRoot {
         }
         return level[0];
     }
+
+    /// @notice The same root of ids that are in memory, eight a word.
+    function rootOfWords(uint256[] memory words) internal pure returns (bytes32) {
+        if (words.length == 0) return 0;
+        uint256 width = 1;
+        while (width < words.length) width <<= 1;
+        bytes32[] memory level = new bytes32[](width);
+        for (uint256 i; i < words.length; ++i) {
+            level[i] = keccak256(abi.encodePacked(bytes1(0), words[i]));
+        }
+        for (; width > 1; width >>= 1) {
+            for (uint256 i; i < width; i += 2) {
+                level[i / 2] = keccak256(abi.encode(level[i], level[i + 1]));
+            }
+        }
+        return level[0];
+    }
 }

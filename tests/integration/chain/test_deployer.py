@@ -267,7 +267,7 @@ def test_cost_of_every_step_is_what_it_then_takes(staging: Anvil, tmp_path: Path
 
 def test_cost_of_a_resumed_deployment_is_that_of_the_rest(staging: Anvil, tmp_path: Path) -> None:
     manifest = tmp_path / "deployment.json"
-    stop_after(staging, manifest, "jobs")
+    stop_after(staging, manifest, "proofs")
     rest = cost(staging.rpc_url, staging, manifest)
     assert [(step.name, step.simulated) for step in rest.steps] == [("seal", True)]
     assert rest.needs == rest.steps[0].limit * rest.fees.max_fee

@@ -32,7 +32,7 @@ def test_deployment_reports_each_step_and_checks_out(anvil: Anvil, tmp_path: Pat
     assert steps == [f"{step.name} {step.label}" for step in deployment_steps(DeploymentParameters())]
     assert (steps[0], steps[-2], steps[-1]) == (
         "token TestToken.constructor",
-        "jobs Jobs.constructor",
+        "proofs ProofJobs.constructor",
         "seal Vault.seal",
     )
     assert world.deployment.block == 1

@@ -11,6 +11,7 @@ import pytest
 
 from tests.unit.contracts.artefacts import artefacts
 from tests.unit.contracts.disputes import DisputeWorld, Game
+from tests.unit.contracts.proofs import ProofWorld
 from tests.unit.contracts.revm import RevmChain
 from tests.unit.contracts.world import World
 
@@ -47,6 +48,19 @@ def arena(deployed_disputes: DisputeWorld) -> Iterator[DisputeWorld]:
     assert isinstance(deployed_disputes.chain, RevmChain)
     with deployed_disputes.chain.undone():
         yield deployed_disputes
+
+
+@pytest.fixture(scope="session")
+def deployed_proofs(deployed: World) -> ProofWorld:
+    return ProofWorld(chain=RevmChain(list(artefacts().values()), deployed.chain.coverage))
+
+
+@pytest.fixture
+def proving(deployed_proofs: ProofWorld) -> Iterator[ProofWorld]:
+    """A market with proof jobs."""
+    assert isinstance(deployed_proofs.chain, RevmChain)
+    with deployed_proofs.chain.undone():
+        yield deployed_proofs
 
 
 @pytest.fixture

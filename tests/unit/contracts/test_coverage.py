@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.unit.contracts.world import World
 
 MARKET = ("Vault", "Registry", "Jobs")
-SHIPPED = (*MARKET, "Disputes", "Judge")
+SHIPPED = (*MARKET, "Disputes", "Judge", "EzklVerifier", "ProofJobs")
 UNREACHABLE = {
     "AddressEmptyCode": "OpenZeppelin's Multicall: it calls itself, and has code",
     "FailedCall": "OpenZeppelin's Multicall: every refusal of ours has data",

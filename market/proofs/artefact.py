@@ -1,0 +1,150 @@
+"""A proof artefact: a folder with circuit, keys and verifier of one model, and a manifest that is checked.
+
+manifest.json is not hashed: each of its fields is recomputed or checked. What a modelId binds is the verifier's code
+(weightsRoot), the shape of a proof (programRoot), how ids are read (tablesRoot) and the labels (templateHash).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from market.errors import ConfigError
+from market.files import write_atomically
+from market.hashing import ZERO32, keccak256
+from market.proofs.backend import EzklProgram, InputForm
+from market.proofs.errors import ArtefactError
+from market.proofs.srs import DEVELOPMENT, sha256_of
+from market.types import Model
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+VERIFIER, ENCODING, LABELS, SRS = "verifier.json", "encoding.json", "labels.json", "powers.srs"
+PROVER_FILES = ("circuit.onnx", "circuit.ezkl", "pk.key")
+"""What proving takes, and checking does not; with fixed weights all of it may be shown to anybody."""
+CHECK_FILES = ("settings.json", "vk.key", "verifier.sol", VERIFIER, ENCODING, LABELS, SRS)
+
+
+@dataclass(frozen=True)
+class ProofArtefact:
+    """A folder whose files are what its manifest says, and whose roots make its modelId.
+
+    Attributes:
+        labels: names of the outputs, where it has them.
+        input_scale, output_scale: fraction bits: a value is id / 2^scale.
+        creation: the verifier's creation code.
+    """
+
+    folder: Path
+    name: str
+    model: Model
+    program: EzklProgram
+    labels: tuple[str, ...]
+    input_scale: int
+    output_scale: int
+    srs_kind: str
+    creation: bytes
+    manifest: Mapping[str, Any]
+
+    @property
+    def model_id(self) -> bytes:
+        return self.model.model_id
+
+    @property
+    def is_unsafe(self) -> bool:
+        """Whether somebody may know the secret of its powers of tau."""
+        return self.srs_kind == DEVELOPMENT
+
+    @property
+    def can_prove(self) -> bool:
+        return all((self.folder / name).is_file() for name in PROVER_FILES)
+
+
+def write_manifest(folder: Path, fields: Mapping[str, Any]) -> None:
+    """Writes the manifest with sizes and hashes of the files that lie there."""
+    files = {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)}
+        for name in (*CHECK_FILES, *PROVER_FILES)
+    }
+    document = {"format": FORMAT, **fields, "files": files}
+    write_atomically(folder / MANIFEST, json.dumps(document, indent=1).encode() + b"\n", mode=0o644)
+
+
+def roots_of(folder: Path, program: EzklProgram, runtime: bytes) -> Model:
+    """The model that an artefact proves; its hash is the modelId."""
+    return Model(
+        weights_root=keccak256(runtime),
+        program_root=program.hash_struct(),
+        tables_root=keccak256((folder / ENCODING).read_bytes()),
+        tokenizer_hash=ZERO32,
+        template_hash=keccak256((folder / LABELS).read_bytes()),
+    )
+
+
+def load_artefact(folder: Path, *, proving: bool = False) -> ProofArtefact:
+    """Reads and checks an artefact.
+
+    Args:
+        proving: the prover's files must be there too.
+    Raises:
+        ConfigError: there is none. ArtefactError: codes ArtefactChanged, ModelIdMismatch, ArtefactMalformed.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ConfigError(
+            f"There is no proof artefact in {folder}.", hint="Make one with `assay model prove-setup`."
+        ) from None
+    try:
+        if manifest["format"] != FORMAT:
+            raise ArtefactError(f"{folder} is of format {manifest['format']}.", code="ArtefactMalformed")
+        _check_files(folder, manifest["files"], proving=proving)
+        artefact = _read(folder, manifest)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtefactError(f"The artefact in {folder} is malformed: {error!r}.", code="ArtefactMalformed") from None
+    stated = manifest["modelId"]
+    if "0x" + artefact.model_id.hex() != stated:
+        raise ArtefactError(
+            f"The artefact in {folder} says {stated}, its parts make 0x{artefact.model_id.hex()}.",
+            hint="Set it up again.",
+            code="ModelIdMismatch",
+        )
+    return artefact
+
+
+def _check_files(folder: Path, files: Mapping[str, Any], *, proving: bool) -> None:
+    for name in (*CHECK_FILES, *PROVER_FILES):
+        path = folder / name
+        if not path.is_file():
+            if name in PROVER_FILES and not proving:
+                continue
+            raise ArtefactError(f"{path} is missing.", hint="Set the artefact up again.", code="ArtefactChanged")
+        if sha256_of(path) != files[name]["sha256"]:
+            raise ArtefactError(f"{path} was changed.", hint="Set the artefact up again.", code="ArtefactChanged")
+
+
+def _read(folder: Path, manifest: Mapping[str, Any]) -> ProofArtefact:
+    code = json.loads((folder / VERIFIER).read_text(encoding="utf-8"))
+    encoding = json.loads((folder / ENCODING).read_text(encoding="utf-8"))
+    program = EzklProgram(
+        int(manifest["inputs"]),
+        int(manifest["outputs"]),
+        InputForm[str(manifest["inputForm"]).upper()],
+        bytes.fromhex(manifest["weightsCommitment"].removeprefix("0x")),
+    )
+    runtime = bytes.fromhex(code["runtime"])
+    return ProofArtefact(
+        folder=folder,
+        name=str(manifest["name"]),
+        model=roots_of(folder, program, runtime),
+        program=program,
+        labels=tuple(json.loads((folder / LABELS).read_text(encoding="utf-8"))),
+        input_scale=int(encoding["inputScale"]),
+        output_scale=int(encoding["outputScale"]),
+        srs_kind=str(manifest["srs"]["kind"]),
+        creation=bytes.fromhex(code["creation"]),
+        manifest=manifest,
+    )

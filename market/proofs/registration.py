@@ -1,0 +1,52 @@
+"""Bringing an artefact onto a chain: the model published, its verifier deployed and registered. Anybody may."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from market.chain import CREATE, DEVELOPMENT_CHAIN_IDS, Call
+from market.deployment import Contracts, created_at
+from market.errors import ConfigError, ContractError
+from market.proofs.artefact import ProofArtefact
+from market.transactions import Transactions
+
+
+@dataclass(frozen=True)
+class Registered:
+    """Address of the model's verifier, and what was sent for it."""
+
+    verifier: str
+    sent: tuple[str, ...]
+
+
+def register(
+    artefact: ProofArtefact, contracts: Contracts, transactions: Transactions, *, allow_unsafe: bool = False
+) -> Registered:
+    """Sends what is missing; a second call sends nothing.
+
+    Raises:
+        ConfigError: code UnsafeSrs, on a real chain, of powers of tau that somebody may know the secret of.
+        ChainError, ContractError: VerifierMismatch where the artefact is not its modelId's.
+    """
+    if artefact.is_unsafe and not allow_unsafe and transactions.chain.chain_id not in DEVELOPMENT_CHAIN_IDS:
+        raise ConfigError(
+            "This artefact's powers of tau were made on a machine that may know their secret, and whoever knows it can "
+            "prove any answer; nothing was sent.",
+            hint="Set it up again with a ceremony's file (--srs), or insist with --allow-unsafe.",
+            code="UnsafeSrs",
+        )
+    sent = []
+    try:
+        contracts.registry.model(artefact.model_id)
+    except ContractError as error:
+        if error.code != "UnknownModel":
+            raise
+        transactions.send(contracts.registry.publish_model(artefact.model, artefact.name))
+        sent.append("publishModel")
+    verifier = contracts.verifier.verifier_of(artefact.model_id)
+    if verifier is None:
+        made = transactions.send(Call(CREATE, artefact.creation, "Halo2Verifier"))
+        verifier = created_at(made)
+        transactions.send(contracts.verifier.register(artefact.model_id, verifier, artefact.program))
+        sent += ["Halo2Verifier", "register"]
+    return Registered(verifier, tuple(sent))

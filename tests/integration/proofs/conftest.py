@@ -1,0 +1,97 @@
+"""Real artefacts of a tiny network, made once: public, private (hashed), and two of one committed circuit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from market.proofs.artefact import SRS, ProofArtefact
+from market.proofs.backend import CircuitOptions, InputForm, WeightForm
+from market.proofs.ezkl_backend import EzklBackend
+from market.proofs.setup import SetupWish, set_up
+from market.proofs.srs import Ceremony, sha256_of
+from tests.conftest import ROOT
+from tests.integration.proofs.tiny import write_tiny
+from tests.unit.contracts.artefacts import artefacts
+from tests.unit.contracts.proofs import ProofWorld
+from tests.unit.contracts.revm import RevmChain
+
+pytest.importorskip("ezkl", reason="the extra `proof` is not installed")
+pytest.importorskip("onnx", reason="the extra `proof` is not installed")
+
+SOLC = ROOT / "tools" / "solc"
+
+
+class Lab:
+    """Sets artefacts up. The first one's powers of tau serve the others as if a ceremony had made them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.backend = EzklBackend()
+        self._ceremony: Ceremony | None = None
+
+    def make(self, name: str, seed: int, options: CircuitOptions | None = None) -> ProofArtefact:
+        wish = SetupWish(
+            source=write_tiny(self.folder / f"{name}.onnx", seed),
+            name=name,
+            solc=SOLC,
+            options=options or CircuitOptions(),
+            ceremony=self._ceremony,
+            labels=("a", "b", "c"),
+            licence="Apache-2.0",
+        )
+        made = set_up(wish, self.folder / name, self.backend)
+        if self._ceremony is None:
+            powers = made.folder / SRS
+            self._ceremony = Ceremony(powers, sha256_of(powers))
+        return made
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    return Lab(tmp_path_factory.mktemp("proofs"))
+
+
+@pytest.fixture(scope="session")
+def backend(lab: Lab) -> EzklBackend:
+    return lab.backend
+
+
+@pytest.fixture(scope="session")
+def tiny(lab: Lab) -> ProofArtefact:
+    """Public input, weights in the key, powers of tau made here."""
+    return lab.make("tiny", 1)
+
+
+@pytest.fixture(scope="session")
+def other(lab: Lab, tiny: ProofArtefact) -> ProofArtefact:
+    """The same network with other weights."""
+    return lab.make("other", 2)
+
+
+@pytest.fixture(scope="session")
+def private(lab: Lab, tiny: ProofArtefact) -> ProofArtefact:
+    """Its input is hashed."""
+    return lab.make("private", 1, CircuitOptions(form=InputForm.HASHED))
+
+
+@pytest.fixture(scope="session")
+def committed(lab: Lab, tiny: ProofArtefact) -> tuple[ProofArtefact, ProofArtefact]:
+    """Two models with secret weights: one key fits both, only the commitments differ."""
+    options = CircuitOptions(weights=WeightForm.COMMITTED)
+    return lab.make("committed", 1, options), lab.make("committed-other", 2, options)
+
+
+@pytest.fixture(scope="session")
+def _deployed() -> ProofWorld:
+    return ProofWorld(chain=RevmChain(list(artefacts().values())))
+
+
+@pytest.fixture
+def proving(_deployed: ProofWorld) -> Iterator[ProofWorld]:
+    """A market in process."""
+    assert isinstance(_deployed.chain, RevmChain)
+    with _deployed.chain.undone():
+        yield _deployed

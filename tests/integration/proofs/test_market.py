@@ -1,0 +1,315 @@
+"""A proof job as its parties live it: anvil, an agent with its HTTP server, a client, the commands."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import secrets
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from client.errors import BadRequest, PriceAboveCap
+from client.proofs import ProofClient, ProofNotMade
+from client.wallet import Wallet
+from market.anvil import Anvil
+from market.chain import Chain
+from market.errors import ConfigError, ContractError, MarketError, WireError
+from market.events import decode_logs
+from market.hashing import ZERO32, leaf_hash
+from market.keystore import save_account
+from market.proof_contracts import ProofJobParams
+from market.proofs.artefact import SRS, ProofArtefact
+from market.proofs.backend import signed
+from market.proofs.cli import app as model_app
+from market.proofs.ezkl_backend import EzklBackend
+from market.proofs.process import Limits
+from market.proofs.registration import register
+from market.proofs.srs import CEREMONY, sha256_of
+from market.signing import sign
+from market.transactions import Transactions
+from market.types import ZERO_ADDRESS, Quote
+from market.views import ProofJobState
+from provider.config import Prices
+from provider.proofs_cli import Proving, ProvingAgent, proving
+from tests.integration.chain.world import CLIENT, PROVIDERS, World, build
+from tests.integration.proofs.tiny import forward
+
+VALUES = [1, 2, 3, -4]
+BASE_FEE = 1_000
+STRANGER = PROVIDERS[2]
+
+
+@dataclass(frozen=True)
+class Shopping:
+    """A client with money beside a chain on which the tiny models are registered."""
+
+    world: World
+    client: ProofClient
+    manifest: Path
+    folder: Path
+
+    def settings(self, *artefacts: ProofArtefact, prover: Limits | None = None, provider: int = 0) -> Proving:
+        return Proving(
+            rpc_url=self.world.anvil.rpc_url,
+            deployment=self.manifest,
+            account=self.world.account(PROVIDERS[provider]),
+            artefacts=tuple(artefact.folder for artefact in artefacts),
+            queue=":memory:",
+            prices=Prices(base_fee=BASE_FEE),
+            prover=prover or Limits(),
+        )
+
+    def requote(self, quote: Quote, provider: int) -> tuple[Quote, bytes]:
+        """The same for anybody and any request: for jobs that others post, since the client's key has one writer."""
+        made = dataclasses.replace(
+            quote, client=ZERO_ADDRESS, request_hash=ZERO32, nonce=secrets.randbits(64), valid_until=2**40
+        )
+        return made, sign(self.world.contracts.proofs.domain, made, self.world.account(PROVIDERS[provider]))
+
+    def credit(self, index: int) -> int:
+        return self.world.vault.credit(self.world.token.address, self.world.account(index).address)
+
+
+@pytest.fixture(scope="session")
+def shopping(
+    tmp_path_factory: pytest.TempPathFactory, tiny: ProofArtefact, private: ProofArtefact, backend: EzklBackend
+) -> Iterator[Shopping]:
+    folder = tmp_path_factory.mktemp("shopping")
+    with Anvil.start() as anvil:
+        world = build(anvil, folder)
+        world.deposit(CLIENT)
+        world.deposit(STRANGER)
+        with world.as_(PROVIDERS[0]) as transactions:
+            for artefact in (tiny, private):
+                register(artefact, world.contracts, transactions)
+            assert register(tiny, world.contracts, transactions).sent == ()
+        manifest = folder / "market.json"
+        world.deployment.save(manifest)
+        wallet = Wallet(world.chain, world.account(CLIENT), folder / "client.sqlite", linger=0.1)
+        with httpx.Client(timeout=20, trust_env=False) as http:
+            client = ProofClient(
+                world.chain,
+                world.deployment,
+                world.account(CLIENT),
+                wallet,
+                http=http,
+                now=lambda: world.chain.head().timestamp,
+                backend=backend,
+            )
+            yield Shopping(world, client, manifest, folder)
+        wallet.close()
+
+
+@pytest.fixture(scope="module")
+def agent(shopping: Shopping, tiny: ProofArtefact, private: ProofArtefact) -> Iterator[ProvingAgent]:
+    with proving(shopping.settings(tiny, private)) as running:
+        yield running
+
+
+def test_a_client_buys_a_proved_answer(shopping: Shopping, agent: ProvingAgent, tiny: ProofArtefact) -> None:
+    earned = shopping.credit(PROVIDERS[0])
+    result = shopping.client.classify(shopping.client.negotiate(tiny, VALUES, agent.url))
+    expected = list(forward(1, VALUES))
+    assert list(result.scores) == pytest.approx(expected, abs=0.05)
+    assert result.label == "abc"[expected.index(max(expected))]
+    assert result.paid == BASE_FEE
+    assert shopping.credit(PROVIDERS[0]) == earned + BASE_FEE
+    assert [signed(token) for token in result.ids] == [round(s * 2**tiny.output_scale) for s in result.scores]
+    assert shopping.world.contracts.proofs.job(result.job_id).state == ProofJobState.SETTLED
+
+
+def test_a_private_input_is_bought_without_being_shown(
+    shopping: Shopping, agent: ProvingAgent, private: ProofArtefact
+) -> None:
+    offered = shopping.client.negotiate(private, VALUES, agent.url)
+    result = shopping.client.classify(offered)
+    assert list(result.scores) == pytest.approx(list(forward(1, VALUES)), abs=0.05)
+    logs = shopping.world.chain.logs([shopping.world.deployment.proofs], 0, shopping.world.chain.head().number)
+    mine = [log for log in logs if log["topics"][1] == "0x" + result.job_id.hex()]
+    shown = b"".join(token.to_bytes(4) for token in offered.ids).hex()
+    assert mine
+    assert not any(shown in log["data"] for log in mine)
+
+
+def test_a_private_input_that_does_not_fit_its_hash_is_refused(
+    shopping: Shopping, agent: ProvingAgent, private: ProofArtefact
+) -> None:
+    offered = shopping.client.negotiate(private, VALUES, agent.url)
+    wrong = dataclasses.replace(offered, blinding=offered.blinding ^ 1)
+    with pytest.raises(WireError, match="hashes to") as caught:
+        shopping.client.classify(wrong)
+    assert caught.value.code == "HASH_MISMATCH"
+
+
+def test_a_killed_prover_costs_nobody_anything_and_the_job_expires(shopping: Shopping, tiny: ProofArtefact) -> None:
+    """Its agent goes on: the next job, with more time, is proved."""
+    held = shopping.credit(CLIENT)
+    with proving(shopping.settings(tiny, prover=Limits(seconds=0.05), provider=1)) as agent:
+        offered = shopping.client.negotiate(tiny, VALUES, agent.url)
+        told: list[Any] = []
+
+        def buy() -> None:
+            try:
+                shopping.client.classify(offered, window=60)
+            except MarketError as error:
+                told.append(error)
+
+        thread = threading.Thread(target=buy)
+        thread.start()
+        time.sleep(2)  # the prover was stopped by then
+        assert thread.is_alive()
+        shopping.world.anvil.increase_time(61)
+        thread.join(30)
+    assert [type(error) for error in told] == [ProofNotMade]
+    assert "nothing was lost" in str(told[0])
+    assert shopping.credit(CLIENT) == held
+
+
+def test_a_restarted_agent_proves_what_is_still_open(shopping: Shopping, tiny: ProofArtefact) -> None:
+    with proving(shopping.settings(tiny, prover=Limits(seconds=0.05), provider=1)) as agent:
+        offered = shopping.client.negotiate(tiny, VALUES, agent.url)
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(shopping.client.classify(offered)))
+    thread.start()
+    time.sleep(0.5)  # posted while nobody proves
+    with proving(shopping.settings(tiny, provider=1)):
+        thread.join(60)
+    assert len(results) == 1
+
+
+def test_an_input_that_is_no_list_of_ids_stops_no_agent(shopping: Shopping, tiny: ProofArtefact) -> None:
+    """The filler as an id: the contract takes it, and an agent once read the same event for ever."""
+    world, packed = shopping.world, struct.pack(">8I", 2**32 - 1, 1, 2, 3, *[2**32 - 1] * 4)
+    with proving(shopping.settings(tiny, provider=1)) as agent:
+        offered = shopping.client.negotiate(tiny, VALUES, agent.url)
+        request = dataclasses.replace(offered.request, input_root=leaf_hash(packed))
+        quote, signature = shopping.requote(offered.quote, provider=1)
+        params = ProofJobParams(BASE_FEE, 60, request, quote, signature, input=packed)
+        world.send(STRANGER, world.contracts.proofs.post(params))
+        assert shopping.client.classify(offered).paid == BASE_FEE
+
+
+def test_a_job_is_expired_by_command_only_after_its_deadline(
+    shopping: Shopping, tiny: ProofArtefact, private: ProofArtefact
+) -> None:
+    world = shopping.world
+    with proving(shopping.settings(private, provider=1)) as agent:
+        offered = shopping.client.negotiate(private, VALUES, agent.url)
+        quote, signature = shopping.requote(offered.quote, provider=1)
+        params = ProofJobParams(BASE_FEE, 30, offered.request, quote, signature)
+        sent = world.send(STRANGER, world.contracts.proofs.post(params))  # its input is never delivered
+        job_id = next(e for e in decode_logs(sent.logs) if e.name == "ProofJobPosted").args["jobId"]
+        with pytest.raises(ContractError) as caught:
+            shopping.client.expire(job_id)
+        assert caught.value.code == "ProofNotDue"
+        world.anvil.increase_time(31)
+        assert shopping.client.expire(job_id) == BASE_FEE
+
+
+def test_what_the_quote_must_say_is_checked_before_money_moves(
+    shopping: Shopping, agent: ProvingAgent, tiny: ProofArtefact, other: ProofArtefact
+) -> None:
+    with pytest.raises(PriceAboveCap):
+        shopping.client.negotiate(tiny, VALUES, agent.url, max_price=BASE_FEE - 1)
+    with pytest.raises(BadRequest):
+        shopping.client.negotiate(tiny, VALUES[:3], agent.url)
+    with pytest.raises(MarketError, match="No verifier of model"):
+        shopping.client.negotiate(other, VALUES, agent.url)
+    with pytest.raises(WireError, match="cannot be reached"):
+        shopping.client.negotiate(tiny, VALUES, "http://127.0.0.1:9")
+    with pytest.raises(ConfigError, match="No verifier"):
+        ProvingAgent(shopping.settings(other))
+
+
+def test_the_agent_refuses_what_it_does_not_sell(shopping: Shopping, agent: ProvingAgent, tiny: ProofArtefact) -> None:
+    client = shopping.world.account(CLIENT).address
+    model_id = "0x" + tiny.model_id.hex()
+    for body, code in (
+        ({"modelId": model_id, "client": client, "mode": 1}, "MODE_NOT_OFFERED"),
+        ({"modelId": "0x" + "00" * 32, "client": client, "mode": 3}, "UNKNOWN_MODEL"),
+        ({"modelId": model_id, "client": client, "mode": 3, "more": 1}, "MALFORMED"),
+    ):
+        answer = httpx.post(f"{agent.url}/v1/quotes", json=body, trust_env=False)
+        assert answer.json()["error"]["code"] == code
+    models = httpx.get(f"{agent.url}/v1/models", trust_env=False).json()["models"]
+    assert {model["inputForm"] for model in models} == {"public", "hashed"}
+    assert httpx.get(f"{agent.url}/healthz", trust_env=False).json()["status"] == "ok"
+
+
+def test_the_commands_do_it_all(
+    shopping: Shopping, agent: ProvingAgent, tiny: ProofArtefact, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from client.cli_job import job_app
+
+    keystore = tmp_path / "key.json"
+    save_account(keystore, shopping.world.account(CLIENT), "password", light=True)
+    monkeypatch.setenv("ASSAY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ASSAY_PASSWORD", "password")
+    market = [
+        "--rpc",
+        shopping.world.anvil.rpc_url,
+        "--deployment",
+        str(shopping.manifest),
+        "--keystore",
+        str(keystore),
+    ]
+    run = CliRunner()
+    bought = run.invoke(
+        job_app,
+        ["classify", "1,2,3,-4", "--artefact", str(tiny.folder), "--provider", agent.url, "--yes", "--json", *market],
+        catch_exceptions=False,
+    )
+    assert bought.exit_code == 0, bought.output
+    assert json.loads(bought.stdout.splitlines()[-1])["paid"] == str(BASE_FEE)
+    shown = run.invoke(model_app, ["prove-show", str(tiny.folder), "--json"], catch_exceptions=False)
+    assert json.loads(shown.stdout)["modelId"] == "0x" + tiny.model_id.hex()
+    again = run.invoke(model_app, ["prove-register", str(tiny.folder), "--json", *market], catch_exceptions=False)
+    assert json.loads(again.stdout)["sent"] == []
+    estimated = run.invoke(
+        model_app, ["prove-setup", str(tiny.folder.parent / "tiny.onnx"), "--out", str(tmp_path / "x"), "--estimate"]
+    )
+    assert "CPU seconds" in estimated.stdout
+
+
+def test_the_same_source_and_powers_give_the_same_model_id(tiny: ProofArtefact, tmp_path: Path) -> None:
+    powers = tiny.folder / SRS
+    options = ["--labels", "a,b,c", "--srs", str(powers), "--srs-sha256", sha256_of(powers), "--json"]
+    source = str(tiny.folder.parent / "tiny.onnx")
+    made = CliRunner().invoke(model_app, ["prove-setup", source, "--out", str(tmp_path / "again"), *options])
+    assert made.exit_code == 0, made.output
+    manifest = json.loads(made.stdout)
+    assert manifest["modelId"] == "0x" + tiny.model_id.hex()
+    assert manifest["srs"]["kind"] == CEREMONY
+    assert "UNSAFE" not in made.stderr
+
+
+def test_powers_that_are_made_on_the_spot_are_called_unsafe_and_a_failed_set_up_leaves_nothing(
+    tiny: ProofArtefact, tmp_path: Path
+) -> None:
+    source = str(tiny.folder.parent / "tiny.onnx")
+    made = CliRunner().invoke(
+        model_app, ["prove-setup", source, "--out", str(tmp_path / "out"), "--solc", str(tmp_path / "no-compiler")]
+    )
+    assert isinstance(made.exception, ConfigError)
+    assert made.exception.code == "NoCompiler"
+    assert "UNSAFE" in made.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unsafe_powers_are_refused_on_a_real_chain(shopping: Shopping, tiny: ProofArtefact) -> None:
+    with Anvil.start(chain_id=8453) as anvil:
+        chain = Chain(anvil.rpc_url)
+        account = anvil.accounts[0]
+        with Transactions(chain, account, ":memory:") as transactions, pytest.raises(ConfigError) as caught:
+            register(tiny, shopping.world.contracts, transactions)
+        assert caught.value.code == "UnsafeSrs"
+        assert chain.transaction_count(account.address) == 0
