@@ -8,12 +8,13 @@ openings of a right trace: a step costs the same whether it finds something or n
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,7 @@ from market.verification.descent import Descent
 from market.verification.geometry import Operation, Place, number_of
 from market.verification.inputs import Inputs
 from market.verification.model_trees import ModelTrees
+from market.verification.products import Products
 from market.verification.structs import Accusation, Claim, Opening, Shape
 from market.verification.trace import Trace
 from provider.config import Terms
@@ -48,6 +50,7 @@ PROMPT, OUTPUT = 128, 64
 BOND = 50 * 10**6
 LIES = {"stubborn": ("stubborn",), "misprint": ("misprint", "--lie", "17:DOWN")}
 ROUNDS = 7  # of inference, for the overhead
+RUNS = 3  # of inference and of a trace, for their ratio
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,27 @@ class Game:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Took:
+    """Seconds, or a ratio of seconds, by the clock on the wall and by the processors'."""
+
+    wall: float
+    cpu: float
+
+    @classmethod
+    def best(cls, runs: Sequence[Took]) -> Took:
+        return cls(min(run.wall for run in runs), min(run.cpu for run in runs))
+
+    def over(self, other: Took) -> Took:
+        return Took(self.wall / other.wall, self.cpu / other.cpu)
+
+
 def run() -> list[Row]:
     """Plays both liars and measures traces, steps and the cost of being disputable."""
     pack = load_pack(PACK)
     engine = load_engine(pack, threads=1)
     ids, output = prompt_of(pack, engine)
-    inference, trace_seconds, trace = trace_times(pack, engine, ids, output)
+    inference, traced, trace = trace_times(pack, engine, ids, output)
     games: dict[str, Game] = {}
     step_gas: dict[str, int] = {}
     overhead = 0.0
@@ -89,11 +107,11 @@ def run() -> list[Row]:
                     step_gas = steps(client.marketplace.chain, client, pack, evidence, trace)
                     overhead = online_overhead(client, engine, ids)
     deepest = trace.geometry.node_of(Place(trace.geometry.groups - 1, Operation.LOGITS, OUTPUT - 1, 0)).depth
-    return rows(games, step_gas, trace_seconds / inference, deepest, overhead)
+    return rows(games, step_gas, traced.over(inference), deepest, overhead)
 
 
 def rows(
-    games: dict[str, Game], step_gas: dict[str, int], trace_vs_inference: float, deepest: int, overhead: float
+    games: dict[str, Game], step_gas: dict[str, int], trace_vs_inference: Took, deepest: int, overhead: float
 ) -> list[Row]:
     most = max(game.transactions for game in games.values())
     gas = max(game.gas for game in games.values())
@@ -130,11 +148,17 @@ def rows(
         ),
         Row(
             "trace_vs_inference",
-            f"processor time of a trace against the inference ({PROMPT} + {OUTPUT} tokens)",
-            trace_vs_inference,
+            f"wall time of a trace against the inference ({PROMPT} + {OUTPUT} tokens), both on all processors",
+            trace_vs_inference.wall,
             "×",
             bar="≤ 3",
-            holds=trace_vs_inference <= 3,
+            holds=trace_vs_inference.wall <= 3,
+        ),
+        Row(
+            "trace_vs_inference_cpu",
+            "the same by processor time, the inference on one thread",
+            trace_vs_inference.cpu,
+            "×",
         ),
         Row(
             "rounds_vs_binary",
@@ -167,18 +191,23 @@ def prompt_of(pack: Pack, engine: Engine) -> tuple[list[int], tuple[int, ...]]:
     raise SystemExit("no prompt found")
 
 
-def trace_times(pack: Pack, engine: Engine, ids: list[int], output: tuple[int, ...]) -> tuple[float, float, Trace]:
-    """Processor seconds of the inference and of a trace, the better of two each; and the trace."""
-    traces = [Trace(pack.model, Shape.of(pack.program), ids, output) for _ in range(2)]
-    inference = min(cpu_seconds(lambda: engine.generate(ids, OUTPUT, ())) for _ in range(2))
-    trace = min(cpu_seconds(trace.root) for trace in traces)
-    return inference, trace, traces[-1]
+def trace_times(pack: Pack, engine: Engine, ids: list[int], output: tuple[int, ...]) -> tuple[Took, Took, Trace]:
+    """Of the inference and of a trace, the best of some runs; and the trace. The wall's clock counts for an engine on
+    all processors, which a trace has too; the processors' for one thread, which waits for nobody by spinning.
+    """
+    both = load_engine(pack, threads=len(os.sched_getaffinity(0)))
+    products = Products.proved(pack.model)
+    traces = [Trace(pack.model, Shape.of(pack.program), ids, output, products=products) for _ in range(RUNS)]
+    alone = Took.best([took(lambda: engine.generate(ids, OUTPUT, ())) for _ in range(RUNS)])
+    together = Took.best([took(lambda: both.generate(ids, OUTPUT, ())) for _ in range(RUNS)])
+    built = [took(trace.root) for trace in traces]
+    return Took(together.wall, alone.cpu), Took.best(built), traces[-1]
 
 
-def cpu_seconds(work: Callable[[], object]) -> float:
-    started = time.process_time()
+def took(work: Callable[[], object]) -> Took:
+    wall, cpu = time.perf_counter(), time.process_time()
     work()
-    return time.process_time() - started
+    return Took(time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def bought(client: Client, ids: list[int]) -> Evidence:
@@ -279,7 +308,7 @@ def online_overhead(client: Client, engine: Engine, ids: list[int]) -> float:
 
     def measured(beside: bool) -> float:
         (looking.set if beside else looking.clear)()
-        return cpu_seconds(lambda: engine.generate(ids, OUTPUT, ()))
+        return took(lambda: engine.generate(ids, OUTPUT, ())).cpu
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
