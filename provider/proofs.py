@@ -104,7 +104,7 @@ class ProofDesk:
         """A signed quote of mode PROOF.
 
         Raises:
-            Refusal: MODE_NOT_OFFERED, UNKNOWN_MODEL, ShapeMismatch.
+            Refusal: MODE_NOT_OFFERED, UnknownModel, ShapeMismatch.
         """
         if mode != Mode.PROOF:
             raise Refusal("MODE_NOT_OFFERED", f"This provider sells proofs (mode {int(Mode.PROOF)}), not mode {mode}.")
@@ -136,7 +136,7 @@ class ProofDesk:
         """Keeps a private input until its job is proved.
 
         Raises:
-            Refusal: UNKNOWN_MODEL, ShapeMismatch, HASH_MISMATCH, or NOT_PRIVATE where the input goes on chain.
+            Refusal: UnknownModel, ShapeMismatch, HashMismatch, or NOT_PRIVATE where the input goes on chain.
         """
         artefact = self._artefact(request.model_id)
         self._check_shape(artefact, request)
@@ -145,7 +145,7 @@ class ProofDesk:
         root = self._backend.input_root(artefact.folder, ids, blinding=blinding)
         if root != request.input_root:
             raise Refusal(
-                "HASH_MISMATCH",
+                "HashMismatch",
                 f"The input should hash to 0x{request.input_root.hex()} but hashes to 0x{root.hex()}.",
                 hint="Send exactly what the request was made of.",
             )
@@ -154,7 +154,7 @@ class ProofDesk:
     def _artefact(self, model_id: bytes) -> ProofArtefact:
         found = self.shop.artefacts.get(model_id)
         if found is None:
-            raise Refusal("UNKNOWN_MODEL", f"This provider does not prove model 0x{model_id.hex()}.", status=404)
+            raise Refusal("UnknownModel", f"This provider does not prove model 0x{model_id.hex()}.", status=404)
         return found
 
     @staticmethod

@@ -80,7 +80,7 @@ def create_proofs_api(desk: ProofDesk) -> FastAPI:
     def requests(request_hash: str, body: PrivateInputBody) -> JSONResponse:
         promised = parse_bytes32("requestHash", request_hash)
         if promised != body.request.request_hash:
-            raise WireError("The path names another request than the body.", code="HASH_MISMATCH")
+            raise WireError("The path names another request than the body.", code="HashMismatch")
         desk.accept(body.request, body.ids, int.from_bytes(body.blinding))
         return _answer(HealthBody(status="ok"))
 

@@ -15,7 +15,7 @@ import pytest
 from ape.api import AccountAPI
 from ape.contracts import ContractInstance
 
-from market.artefacts import LIBRARIES
+from market.artefacts import LIBRARIES, STEPS
 from market.code import Code
 from market.hashing import ZERO32, keccak256, pack_stop_tokens, tokens_root
 from market.settlement import JobState, Terms, price
@@ -65,8 +65,8 @@ def compiled(project: Any) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def libraries(project: Any, accounts: Any, compiled: None) -> dict[str, str]:
-    """Name → address. ape knows no Jobs before it knows the libraries; then it compiles with them."""
-    deployed = {name: accounts[0].deploy(getattr(project, name)) for name in LIBRARIES}
+    """Name → address. ape knows no Jobs and no Judge before it knows the libraries; then it compiles with them."""
+    deployed = {name: accounts[0].deploy(getattr(project, name)) for name in (*STEPS, *LIBRARIES)}
     ape.compilers.solidity.add_library(*deployed.values(), project=project)
     project.load_contracts(use_cache=False)
     return {name: library.address for name, library in deployed.items()}

@@ -207,7 +207,7 @@ def test_constants_of_a_deployment_are_read(calm_world: World) -> None:
     assert world.vault.cap(world.token.address) >= world.vault.total(world.token.address) > 0
     assert world.vault.is_sealed()
     assert not world.vault.is_deprecated()
-    assert world.vault.modules() == [world.jobs.address, world.deployment.disputes]
+    assert world.vault.modules() == [world.jobs.address, world.deployment.disputes, world.deployment.proofs]
     assert (world.token.symbol(), world.token.decimals()) == ("tUSD", 6)
 
 

@@ -147,7 +147,7 @@ def test_a_private_input_that_does_not_fit_its_hash_is_refused(
     wrong = dataclasses.replace(offered, blinding=offered.blinding ^ 1)
     with pytest.raises(WireError, match="hashes to") as caught:
         shopping.client.classify(wrong)
-    assert caught.value.code == "HASH_MISMATCH"
+    assert caught.value.code == "HashMismatch"
 
 
 def test_a_killed_prover_costs_nobody_anything_and_the_job_expires(shopping: Shopping, tiny: ProofArtefact) -> None:
@@ -235,7 +235,7 @@ def test_the_agent_refuses_what_it_does_not_sell(shopping: Shopping, agent: Prov
     model_id = "0x" + tiny.model_id.hex()
     for body, code in (
         ({"modelId": model_id, "client": client, "mode": 1}, "MODE_NOT_OFFERED"),
-        ({"modelId": "0x" + "00" * 32, "client": client, "mode": 3}, "UNKNOWN_MODEL"),
+        ({"modelId": "0x" + "00" * 32, "client": client, "mode": 3}, "UnknownModel"),
         ({"modelId": model_id, "client": client, "mode": 3, "more": 1}, "MALFORMED"),
     ):
         answer = httpx.post(f"{agent.url}/v1/quotes", json=body, trust_env=False)

@@ -317,7 +317,8 @@ def assert_guilty_at_once(game: Game) -> None:
     ("changes", "holds"),
     [
         ({}, True),
-        ({"sampler": 1, "seed": keccak256(b"seed"), "temperature_q16": 65_536}, True),
+        ({"sampler": 1, "top_p_q16": 65_536, "seed": keccak256(b"seed"), "temperature_q16": 65_536}, True),
+        ({"sampler": 1, "seed": keccak256(b"seed"), "temperature_q16": 65_536}, False),
         ({"sampler": 1, "top_p_q16": 65_536}, True),
         ({"sampler": 1, "top_p_q16": 65_535}, False),
         ({"sampler": 1, "top_k": 1}, False),
