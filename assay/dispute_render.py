@@ -13,9 +13,9 @@ from client.render import money
 from client.results import TokenInfo
 from market.dispute_play import Prospects
 from market.dispute_resolution import Resolution, move_name
-from market.disputes import ROOT, Asked, Dispute, Verdict
+from market.disputes import Asked, Dispute, Verdict
 from market.verification.challenger import Challenger, Move
-from market.verification.geometry import Node
+from market.verification.geometry import ROOT, Node
 from market.verification.words import node_words
 
 _VERDICTS = {"GUILTY": "red", "NOT_GUILTY": "green", "EXPIRED": "yellow"}

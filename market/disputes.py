@@ -18,11 +18,9 @@ from pydantic.alias_generators import to_camel
 from market.chain import Chain
 from market.events import MARKS_KEPT, Event, Follower, MemoryCursor, Rewind
 from market.hashing import ZERO32, keccak256, unpack_tokens
-from market.verification.geometry import Node
+from market.verification.geometry import ROOT, Node
 from market.verification.structs import Claim
 from market.verification.tree import fold
-
-ROOT = Node(0, 0)
 
 
 class DisputeState(enum.IntEnum):

@@ -13,9 +13,10 @@ import structlog
 
 from market.chain import Call, same_address
 from market.dispute_contracts import Disputes
-from market.disputes import ROOT, Asked, Dispute, DisputeBook
+from market.disputes import Asked, Dispute, DisputeBook
 from market.errors import AssayError, ContractError
 from market.hashing import keccak256
+from market.verification.geometry import ROOT
 from market.verification.structs import Claim
 from market.verification.trace import Trace
 from provider.node import AGAIN, IDLE, Next

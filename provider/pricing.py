@@ -68,7 +68,7 @@ class Situation:
 
 def has_step(request: Request) -> bool:
     """Whether two logits show a wrong token (ClaimRules.hasStep): only such answers can be judged."""
-    whole = request.top_k == 0 and request.top_p_q16 in (0, ONE_Q16)
+    whole = request.top_k == 0 and request.top_p_q16 == ONE_Q16
     return request.sampler == Sampler.GREEDY or (request.sampler == Sampler.SEEDED_BY_REQUEST and whole)
 
 

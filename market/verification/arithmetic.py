@@ -10,10 +10,9 @@ from collections.abc import Sequence
 
 from market.inference.reference import ACTIVATION_LIMIT, CACHE_LIMIT
 from market.inference.reference_sampling import draw, gumbel, token_hash
+from market.inference.sampling import ONE_Q16
+from market.types import Sampler
 from market.verification.structs import Claim
-
-GREEDY, SEEDED = 0, 1
-ALL = 65536  # top_p_q16 that leaves everything
 
 
 def rsr(x: int, shift: int) -> int:
@@ -67,14 +66,17 @@ class Exponential:
 
 def has_output_step(claim: Claim, vocabulary: int) -> bool:
     """Whether two logits tell a wrong token under the claim's sampler."""
-    if claim.sampler == GREEDY or (claim.sampler == SEEDED and claim.temperature_q16 == 0):
+    if claim.sampler == Sampler.GREEDY:
         return True
-    return claim.sampler == SEEDED and claim.top_p_q16 == ALL and (claim.top_k == 0 or claim.top_k >= vocabulary)
+    if claim.sampler != Sampler.SEEDED_BY_REQUEST:
+        return False
+    whole = claim.top_p_q16 == ONE_Q16 and (claim.top_k == 0 or claim.top_k >= vocabulary)
+    return whole or claim.temperature_q16 == 0
 
 
 def key(claim: Claim, logit: int, token: int, position: int) -> int:
     """What the id of an output position has to be largest in, under a sampler with a step."""
-    if claim.sampler == GREEDY or claim.temperature_q16 == 0:
+    if claim.sampler == Sampler.GREEDY or claim.temperature_q16 == 0:
         return logit
     start = draw(claim.seed, position) % 2**64
     return (logit << 20) + claim.temperature_q16 * gumbel(token_hash(start, token))

@@ -19,7 +19,7 @@ from market.verification.accusation import Accuser, accuse_token
 from market.verification.arithmetic import has_output_step
 from market.verification.descent import Agrees as SameRoot
 from market.verification.descent import Descent, Leaf, Outside, RevealError
-from market.verification.geometry import LOGITS_CHUNK, Geometry, Node, Operation, Place
+from market.verification.geometry import LOGITS_CHUNK, ROOT, Geometry, Node, Operation, Place
 from market.verification.leaves import decode
 from market.verification.model_trees import ModelTrees
 from market.verification.step import OpeningError, Step
@@ -27,8 +27,6 @@ from market.verification.structs import Accusation, Claim, OutputAccusation
 from market.verification.trace import Trace
 from market.verification.tree import empty
 from market.verification.words import node_words, place_words
-
-ROOT = Node(0, 0)
 
 
 class AskedNode(Protocol):

@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from market.verification.geometry import Node, Place
+from market.verification.geometry import ROOT, Node, Place
 from market.verification.structs import Opening
 from market.verification.trace import Trace
 from market.verification.tree import fold
-
-ROOT = Node(0, 0)
 
 
 class RevealError(ValueError):

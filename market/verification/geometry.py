@@ -88,6 +88,9 @@ class Node(NamedTuple):
         return Node(self.depth - levels, self.index >> levels)
 
 
+ROOT = Node(0, 0)
+
+
 class Place(NamedTuple):
     """A leaf: its section's group and operation, its row and its slot."""
 

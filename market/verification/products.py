@@ -18,11 +18,11 @@ from market.inference.errors import SelfTestError
 from market.inference.model import AnyArray, Int64Array, IntegerModel, Linear, Tables
 from market.inference.native import library as native
 from market.inference.native import selftest
+from market.inference.reference import ACTIVATION_LIMIT
 from market.verification.exact import Exponential, narrowed, shift_round
 
 ROWS = 4096  # rows of a matrix at once, where they are widened to float32 or the result is narrowed
 RIGHT_SHIFT_MAX = 62  # of an honest trace; the kernels take no other
-ACTIVATION_LIMIT = 32639
 TESTED_ROWS, TESTED_WIDTH = 19, 512  # rows of activations; rows of a matrix at either end
 SPLIT = 64  # fewer rows of a matrix than these are not worth a thread of their own
 

@@ -15,7 +15,7 @@ from market.settlement import minimum_bond, price
 from market.types import Mode, Sampler
 from provider.config import Gas, Limits, Prices, Terms
 from provider.errors import Refusal
-from provider.pricing import Ask
+from provider.pricing import Ask, has_step
 from tests.unit.provider import samples
 
 ASK = Ask(client=samples.CLIENT, mode=Mode.QUORUM, request=samples.request())
@@ -100,6 +100,21 @@ def test_quote_for_another_model_is_refused() -> None:
 def test_quote_for_a_mode_that_is_not_sold_is_refused() -> None:
     error = refusal(replace(ASK, mode=Mode.PROOF))
     assert (error.code, error.details) == ("MODE_NOT_OFFERED", {"mode": 3, "offered": [1]})
+
+
+@pytest.mark.parametrize(
+    ("fields", "judged"),
+    [
+        ({}, True),
+        ({"sampler": 1, "top_p_q16": 65_536}, True),
+        ({"sampler": 1, "top_p_q16": 0}, False),
+        ({"sampler": 1, "top_p_q16": 65_535}, False),
+        ({"sampler": 1, "top_p_q16": 65_536, "top_k": 1}, False),
+        ({"sampler": 2, "top_p_q16": 65_536}, False),
+    ],
+)
+def test_only_samplers_that_the_contract_judges_are_sold_as_optimistic(fields: dict[str, Any], judged: bool) -> None:
+    assert has_step(samples.request(**fields)) is judged
 
 
 @pytest.mark.parametrize(

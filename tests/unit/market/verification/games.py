@@ -9,13 +9,13 @@ from typing import Any
 
 from pydantic.alias_generators import to_camel
 
-from market.disputes import ROOT, Dispute, dispute_id_of, opened, with_event
+from market.disputes import Dispute, dispute_id_of, opened, with_event
 from market.events import Event
 from market.hashing import keccak256, pack_tokens, tokens_root
 from market.inference.model import IntegerModel
 from market.models.pack import Pack
 from market.verification.challenger import Challenger, Move, RequestNode, SayMissed, Wait
-from market.verification.geometry import Node
+from market.verification.geometry import ROOT, Node
 from market.verification.layer import Hook
 from market.verification.model_trees import ModelTrees
 from market.verification.step import Step
