@@ -22,7 +22,7 @@ from market.events import Event, Follower, MemoryCursor, struct_of
 from market.hashing import unpack_tokens
 from market.proof_contracts import ProofJobView
 from market.proofs.artefact import ProofArtefact
-from market.proofs.backend import InputForm, ProvingBackend
+from market.proofs.backend import InputForm, Proof, ProvingBackend
 from market.signing import sign
 from market.transactions import Transactions
 from market.types import ZERO_ADDRESS, Mode, Quote, Request
@@ -50,6 +50,7 @@ class _Task:
     block: int
     request: Request | None = None
     ids: tuple[int, ...] = ()
+    proof: Proof | None = None  # made, and not yet on chain
     done: bool = False
 
 
@@ -258,11 +259,15 @@ class ProofAgent:
             return 0
         task.done = True
         try:
-            proof = self._backend.prove(artefact.folder, ids, task.job_id, blinding=blinding)
+            proof = task.proof = task.proof or self._backend.prove(artefact.folder, ids, task.job_id, blinding=blinding)
             call = self._contracts.proofs.settle(task.job_id, request, proof.ids, proof.data)
             self._transactions.send(call, key=f"prove-{task.job_id.hex()}")
-        except ChainError as error:
+        except ContractError as error:
             log.warning("proof_refused", job="0x" + task.job_id.hex(), code=error.code, error=str(error))
+            return 0
+        except ChainError as error:
+            task.done = False  # the chain is away, not against us: the same proof is sent at the next look
+            log.warning("proof_not_sent", job="0x" + task.job_id.hex(), code=error.code, error=str(error))
             return 0
         except AssayError as error:
             log.warning("proof_failed", job="0x" + task.job_id.hex(), code=error.code, error=str(error))

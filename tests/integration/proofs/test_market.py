@@ -22,7 +22,7 @@ from client.proofs import ProofClient, ProofNotMade
 from client.wallet import Wallet
 from market.anvil import Anvil
 from market.chain import Chain
-from market.errors import ConfigError, ContractError, MarketError, WireError
+from market.errors import ChainUnreachable, ConfigError, ContractError, MarketError, WireError
 from market.events import decode_logs
 from market.hashing import ZERO32, leaf_hash
 from market.keystore import save_account
@@ -184,6 +184,32 @@ def test_a_restarted_agent_proves_what_is_still_open(shopping: Shopping, tiny: P
     with proving(shopping.settings(tiny, provider=1)):
         thread.join(60)
     assert len(results) == 1
+
+
+def test_a_proof_is_sent_again_after_the_chain_was_away(
+    shopping: Shopping, tiny: ProofArtefact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made once: the time until the deadline is short."""
+    with proving(shopping.settings(tiny, provider=1)) as agent:
+        send, prove = agent._transactions.send, agent._agent._backend.prove
+        tried: list[str] = []
+        made: list[object] = []
+
+        def away_at_first(call: Any, *, key: str) -> Any:
+            tried.append(key)
+            if len(tried) == 1:
+                raise ChainUnreachable("The endpoint is away.")
+            return send(call, key=key)
+
+        def counted(*arguments: Any, **more: Any) -> Any:
+            made.append(prove(*arguments, **more))
+            return made[-1]
+
+        monkeypatch.setattr(agent._transactions, "send", away_at_first)
+        monkeypatch.setattr(agent._agent._backend, "prove", counted)
+        offered = shopping.client.negotiate(tiny, VALUES, agent.url)
+        assert shopping.client.classify(offered, window=60).paid == BASE_FEE
+    assert (len(tried), len(made)) == (2, 1)
 
 
 def test_an_input_that_is_no_list_of_ids_stops_no_agent(shopping: Shopping, tiny: ProofArtefact) -> None:
