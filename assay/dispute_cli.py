@@ -320,8 +320,7 @@ def accept_command(
     loaded = load_pack(pack)
     with connection.open(with_key=True) as client:
         place = client.marketplace
-        roots, program, tables = loaded.roots, loaded.program, loaded.model.tables
-        missing = acceptances(place.chain, place.deployment.judge, roots, program, tables)
+        missing = acceptances(place.chain, place.deployment.judge, loaded)
         if missing and client.wallet is not None:
             gas = sum(place.chain.estimate_gas(call, client.wallet.account.address) for call in missing)
             connection.confirm(f"Let the judge learn the model's {_names(missing)} for about {gas:,} gas?", yes=yes)

@@ -257,7 +257,7 @@ class LocalNetwork:
             )
             deployment = deploy(chain, transactions, parameters=parameters, on_step=self._count_gas)
             for pack in map(load_pack, self.plan.packs):
-                for call in acceptances(chain, deployment.judge, pack.roots, pack.program, pack.model.tables):
+                for call in acceptances(chain, deployment.judge, pack):
                     self._count_gas(call.label, transactions.send(call))
         finally:
             transactions.close()

@@ -16,7 +16,7 @@ from market.contracts import BlockTag, Contract
 from market.hashing import pack_tokens
 from market.types import Model, Output, Request
 from market.verification.geometry import Node
-from market.verification.structs import Accusation, Claim, OutputAccusation
+from market.verification.structs import Accusation, Claim, LayerFormat, OutputAccusation, Shape
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,14 @@ class Judge(Contract):
 
     def accepts_tables(self, tables_root: bytes) -> bool:
         return bool(self._read("acceptsTables", tables_root))
+
+    def accept_program(self, shape: Shape, layers: Sequence[LayerFormat]) -> Call:
+        """Anyone, once: the judge computes the program's root and remembers it."""
+        return self._write("acceptProgram", shape.values(), [layer.values() for layer in layers])
+
+    def accept_tables(self, tables_root: bytes, path: Sequence[bytes]) -> Call:
+        """Anyone, once. path: siblings of the node above leaves 0 and 1, lowest first."""
+        return self._write("acceptTables", tables_root, list(path))
 
     def is_wrong_call(self, claim: Claim, root: bytes, accusation: Accusation) -> Call:
         """`is_wrong` as a call, for measuring its gas."""

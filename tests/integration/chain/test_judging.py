@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 from market.contracts import Contract
+from market.dispute_contracts import Judge
 from market.errors import ContractError
-from market.judging import Acceptances, acceptances
+from market.judging import acceptances
 from market.models.pack import load_pack
 from market.types import Request
+from market.verification.model_trees import ModelTrees
+from market.verification.structs import Shape
 from tests.integration.chain.world import CLIENT, World
 
 
@@ -36,20 +39,19 @@ def test_model_is_shown_to_the_judge_once_by_anybody(world: World, tiny_pack: Pa
         seed=bytes(32),
         nonce=bytes(32),
     )
-    calls = acceptances(world.chain, judge, pack.roots, pack.program, pack.model.tables)
+    calls = acceptances(world.chain, judge, pack)
     assert [call.label for call in calls] == ["Judge.acceptProgram", "Judge.acceptTables"]
     for call in calls:
         assert not arbiter.view("canJudge", pack.roots.values(), asked.values())
         world.send(CLIENT, call)
     assert arbiter.view("canJudge", pack.roots.values(), asked.values())
-    assert acceptances(world.chain, judge, pack.roots, pack.program, pack.model.tables) == []
+    assert acceptances(world.chain, judge, pack) == []
 
 
 def test_tables_of_another_root_are_refused(world: World, tiny_pack: Path) -> None:
     pack = load_pack(tiny_pack)
-    shown = Acceptances(world.chain, world.deployment.judge)
-    _, call = shown.missing(pack.roots, pack.program, pack.model.tables)
-    other = type(call)(call.to, call.data.replace(pack.roots.tables_root, bytes(32)), call.label)
+    path = ModelTrees(pack.model, Shape.of(pack.program)).tables_path()
+    other = Judge(world.chain, world.deployment.judge).accept_tables(bytes(32), path)
     with pytest.raises(ContractError) as refused:
         world.send(CLIENT, other)
     assert refused.value.code == "TablesMismatch"

@@ -102,7 +102,7 @@ class Arena:
 def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
     market = Market(tmp_path_factory.mktemp("market"), reply_window=60)
     pack = market.pack
-    for call in acceptances(market.chain, market.deployment.judge, pack.roots, pack.program, pack.model.tables):
+    for call in acceptances(market.chain, market.deployment.judge, pack):
         market.guardian.send(call)
     yield market
     market.close()
