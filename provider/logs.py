@@ -9,12 +9,14 @@ from typing import TextIO
 import structlog
 
 
-def configure(stream: TextIO = sys.stderr, level: int = logging.INFO, *, style: str = "json") -> None:
+def configure(stream: TextIO | None = None, level: int = logging.INFO, *, style: str = "json") -> None:
     """Sends structlog's and the standard library's records to `stream`.
 
     Args:
+        stream: where to; None is standard error as it is now, not as it was when this module was imported.
         style: "json", one object a line, or "console".
     """
+    stream = stream or sys.stderr
     renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
     if style == "console":  # plain tracebacks: rich ones would show local variables, prompts and keys among them
         plain = structlog.dev.plain_traceback

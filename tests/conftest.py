@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx._utils
 import pytest
 import requests.compat
 import requests.utils
+import structlog
 
 from market.models.fetch import ensure_pack
 from market.models.tiny import write_tiny_pack
@@ -45,6 +48,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         parts = item.path.relative_to(ROOT / "tests").parts
         group = item.path.parent if parts[0] in SHARED else item.path
         item.add_marker(pytest.mark.xdist_group(str(group)))
+
+
+@pytest.fixture(autouse=True)
+def logs_of_its_own() -> Iterator[None]:
+    """Takes back what a test configured: a command run in this process logs to a stream that ends with its test."""
+    loggers = [logging.getLogger(name) for name in (None, "provider", "market")]
+    levels = [logger.level for logger in loggers]
+    yield
+    root = loggers[0]  # pytest's own handlers stay
+    root.handlers[:] = [h for h in root.handlers if not isinstance(h.formatter, structlog.stdlib.ProcessorFormatter)]
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
