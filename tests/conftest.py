@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import urllib.request
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
+import httpx._transports.default
 import httpx._utils
 import pytest
 import requests.compat
@@ -15,6 +17,7 @@ import structlog
 
 from market.models.fetch import ensure_pack
 from market.models.tiny import write_tiny_pack
+from tests import warm
 
 SHARED = ("ape", "e2e", "integration")
 """Folders whose files share a network or a chain: two workers would build two of each."""
@@ -35,7 +38,15 @@ def _read_proxies_once() -> None:
                 setattr(module, name, proxies.copy)
 
 
+def _read_certificates_once() -> None:
+    """Every client of httpx, that is every `httpx.post`, reads the certificates of all authorities: 30 ms."""
+    module = httpx._transports.default
+    module.create_ssl_context = cache(module.create_ssl_context)
+
+
 _read_proxies_once()
+_read_certificates_once()
+warm.install()
 
 
 @pytest.hookimpl(tryfirst=True)

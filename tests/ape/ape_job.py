@@ -13,7 +13,8 @@ from typing import Any
 import ape
 import pytest
 from ape.api import AccountAPI
-from ape.contracts import ContractInstance
+from ape.contracts import ContractContainer, ContractInstance
+from ethpm_types import ContractType
 
 from market.artefacts import LIBRARIES, STEPS
 from market.code import Code
@@ -58,18 +59,27 @@ def salt_of(provider: AccountAPI) -> bytes:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled(project: Any) -> None:
-    """Compiles all sources at once: what ape compiles after a change, alone, comes out in another order."""
-    project.load_contracts(use_cache=False)
+def libraries(project: Any, accounts: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Name → address, of libraries deployed with the shipped code: a test compares what ape compiles with it.
 
-
-@pytest.fixture(scope="session", autouse=True)
-def libraries(project: Any, accounts: Any, compiled: None) -> dict[str, str]:
-    """Name → address. ape knows no Jobs and no Judge before it knows the libraries; then it compiles with them."""
-    deployed = {name: accounts[0].deploy(getattr(project, name)) for name in (*STEPS, *LIBRARIES)}
-    ape.compilers.solidity.add_library(*deployed.values(), project=project)
+    ape knows no Jobs and no Judge before it knows the libraries; then it compiles all sources, once and at once: what
+    it compiles after a change, alone, comes out in another order.
+    """
+    deployed = {name: accounts[0].deploy(shipped(name)) for name in (*STEPS, *LIBRARIES)}
+    nowhere = ape.Project(tmp_path_factory.mktemp("empty"))  # in its own project ape compiles each library again, alone
+    for library in deployed.values():
+        ape.compilers.solidity.add_library(library, project=nowhere)
     project.load_contracts(use_cache=False)
     return {name: library.address for name, library in deployed.items()}
+
+
+def shipped(name: str) -> ContractContainer:
+    """A contract as ape knows one, of market/abi."""
+    artefact = json.loads((ABI / f"{name}.json").read_text(encoding="utf-8"))
+    code = {"deploymentBytecode": artefact["bytecode"], "runtimeBytecode": artefact["deployedBytecode"]}
+    kept = {key: artefact[key] for key in ("abi", "contractName")}
+    kept |= {key: {"bytecode": value} for key, value in code.items()}
+    return ContractContainer(ContractType.model_validate(kept | {"sourceId": artefact["sourceName"]}))
 
 
 @pytest.fixture

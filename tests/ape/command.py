@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.gas.anvil import ANVIL
 from tools.compiler import ROOT, link_compiler
 
-LIMIT_SECONDS = 300
+LIMIT_SECONDS = 900
 
 
 def run_ape(folder: Path, *arguments: str, host: str = "") -> subprocess.CompletedProcess[str]:
