@@ -47,11 +47,10 @@ class AnvilChain(Chain):
         if not static:
             receipt = self._send(call)
             self.gas_used = int(receipt["gasUsed"], 16)
-            events = [
-                self.event(log["address"], [_bytes(t) for t in log["topics"]], _bytes(log["data"]))
-                for log in receipt["logs"]
-            ]
-            self.logs = [event for event in events if event is not None]
+            logs = receipt["logs"]
+            self.emitted(
+                lambda: ((log["address"], [_bytes(t) for t in log["topics"]], _bytes(log["data"])) for log in logs)
+            )
         return _bytes(answer)
 
     def _send(self, call: dict[str, str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from tests.stateful.pair import HOSTILE
 from tests.unit.contracts.test_coverage import MARKET, UNREACHABLE
 from tests.unit.contracts.world import World
 
-ROUNDS_MIN, ROUNDS_MAX = 2, 12
+EXAMPLES, ROUNDS_MIN, ROUNDS_MAX = 50, 3, 24
 
 
 def missed(world: World) -> set[str]:
@@ -22,12 +22,12 @@ def missed(world: World) -> set[str]:
 
 
 def test_market_beside_its_model_reaches_every_function_and_every_error() -> None:
-    """At least two rounds, and more where a rare error has not come up yet."""
+    """At least three rounds, and more where a rare error has not come up yet."""
     world = World(hostile_tokens=HOSTILE)
     for start in range(ROUNDS_MAX):
         if start >= ROUNDS_MIN and not missed(world):
             break
-        run_machine(world, examples=100, steps=20, start=start)
+        run_machine(world, examples=EXAMPLES, steps=20, start=start)
     assert missed(world) == set()
 
 

@@ -54,6 +54,7 @@ TWINS = (
         "libraries/Payout",
         "result.missFees - result.missShare * revealed",
         "0",
+        slow=True,
     ),
     Twin(
         "miss fee not taken",
@@ -114,6 +115,7 @@ TWINS = (
         "Jobs",
         "if (record.agreedBy == 0) revert TooLate(jobId, block.timestamp, record.revealEnd());",
         "",
+        slow=True,
     ),
     Twin(
         "bond let go in its window",
@@ -121,6 +123,7 @@ TWINS = (
         "libraries/JobRecords",
         "return start + disputeWindow;",
         "return start;",
+        slow=True,
     ),
     Twin("job settles twice", SETTLEMENTS, "libraries/Settlements", "        job.state = state;\n", ""),
     Twin(
@@ -129,6 +132,7 @@ TWINS = (
         "libraries/Settlements",
         "bool lapsed = _needSettleable(job, jobId);",
         "bool lapsed; if (job.finalAt == 0) revert IJobs.UnknownJob(jobId);",
+        slow=True,
     ),
     Twin(
         "anybody cancels",
@@ -156,7 +160,7 @@ TWINS = (
         "if (equal + 1 < record.quorum) return;",
         slow=True,
     ),
-    Twin("quorum of half", JOBS, "libraries/QuoteRules", "2 * quorum > replicas", "2 * quorum >= replicas"),
+    Twin("quorum of half", JOBS, "libraries/QuoteRules", "2 * quorum > replicas", "2 * quorum >= replicas", slow=True),
     Twin(
         "commitment without a bond",
         JOBS,
@@ -209,6 +213,7 @@ TWINS = (
         "Vault",
         "if (block.timestamp < exit.readyAt)",
         "if (block.timestamp + 1 days < exit.readyAt)",
+        slow=True,
     ),
     Twin(
         "deposit into a deprecated vault",
@@ -247,6 +252,7 @@ TWINS = (
         "libraries/Settlements",
         "if (!job.drawing.failed) burnt",
         "if (false) burnt",
+        slow=True,
     ),
     Twin(
         "failed draw is not free",
@@ -355,6 +361,7 @@ TWINS = (
         "Registry",
         "if (since > wanted.drawBlock) return address(0);",
         "",
+        slow=True,
     ),
     Twin(
         "lost bond counts as stake",
@@ -370,6 +377,7 @@ TWINS = (
         "libraries/Verdicts",
         "        IVault(rules.vault).forfeit(replica.provider, replica.terms.bond);\n",
         "",
+        slow=True,
     ),
     Twin(
         "returned bond makes a stake younger",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
+import eth_utils
 from eth_abi import decode, encode
-from eth_utils import to_checksum_address
 
 from market.code import Code
 from market.hashing import keccak256
@@ -18,7 +19,12 @@ from tools.compiler import Artefact
 CHAIN_ID = 31337
 START = 1_700_000_000
 GAS_LIMIT = 60_000_000
+to_checksum_address = lru_cache(maxsize=1 << 14)(eth_utils.to_checksum_address)  # the same few, in every answer
 _PLAIN = {"Error": ["string"], "Panic": ["uint256"]}
+
+
+Log = tuple[str, Sequence[bytes], bytes]
+"""Address, topics and data."""
 
 
 class Revert(Exception):
@@ -59,6 +65,28 @@ def _signature(entry: dict[str, Any]) -> str:
     return f"{entry['name']}({','.join(abi_type(part) for part in entry['inputs'])})"
 
 
+@dataclass(frozen=True)
+class _Shape:
+    """What an ABI entry comes to: its selector, and the types of its arguments and results."""
+
+    selector: bytes
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+_shapes: dict[int, tuple[dict[str, Any], _Shape]] = {}
+
+
+def _shape(entry: dict[str, Any]) -> _Shape:
+    """Worked out once for each entry, which is kept: its id stays its own."""
+    known = _shapes.get(id(entry))
+    if known is None:
+        inputs, outputs = (tuple(abi_type(part) for part in entry.get(end, ())) for end in ("inputs", "outputs"))
+        known = entry, _Shape(keccak256(_signature(entry).encode())[:4], inputs, outputs)
+        _shapes[id(entry)] = known
+    return known[1]
+
+
 def _named(entry: dict[str, Any], value: Any) -> Any:
     """A decoded value with addresses checksummed and tuples turned into dictionaries by member name."""
     kind: str = entry["type"]
@@ -96,8 +124,8 @@ class Contract:
 
 
 def encode_call(entry: dict[str, Any], arguments: Sequence[Any]) -> bytes:
-    kinds = [abi_type(part) for part in entry["inputs"]]
-    return keccak256(_signature(entry).encode())[:4] + encode(kinds, list(arguments))
+    shape = _shape(entry)
+    return shape.selector + encode(shape.inputs, list(arguments))
 
 
 class Chain(ABC):
@@ -107,7 +135,8 @@ class Chain(ABC):
 
     def __init__(self, artefacts: Sequence[Artefact], coverage: Coverage | None = None) -> None:
         self.coverage = coverage or Coverage()
-        self.logs: list[Event] = []
+        self._logs: list[Event] = []
+        self._undecoded: Callable[[], Iterable[Log]] | None = None
         self.gas_used = 0
         entries = [entry for artefact in artefacts for entry in artefact["abi"]]
         plain = [
@@ -116,6 +145,19 @@ class Chain(ABC):
         ]
         self._errors = {keccak256(_signature(e).encode())[:4]: e for e in [*entries, *plain] if e["type"] == "error"}
         self._events = {keccak256(_signature(e).encode()): e for e in entries if e["type"] == "event"}
+
+    @property
+    def logs(self) -> list[Event]:
+        """Of the last transaction that succeeded. Decoded when asked for: of most transactions nobody does."""
+        if self._undecoded is not None:
+            events = [self.event(*log) for log in self._undecoded()]
+            self._logs = [event for event in events if event is not None]
+            self._undecoded = None
+        return self._logs
+
+    def emitted(self, read: Callable[[], Iterable[Log]]) -> None:
+        """Says where the logs of a transaction are."""
+        self._undecoded = read
 
     @property
     @abstractmethod
@@ -132,7 +174,7 @@ class Chain(ABC):
 
     @abstractmethod
     def run_call(self, sender: str, to: str, data: bytes, static: bool) -> bytes:
-        """Sends or calls, sets `logs` and `gas_used`; raises what `reverted` makes. Returns the call's data."""
+        """Sends or calls; tells `emitted` and `gas_used`, raises what `reverted` makes. Returns the call's data."""
 
     def deploy(
         self, artefact: Artefact, *arguments: Any, sender: str, libraries: Mapping[str, str] | None = None
@@ -158,7 +200,7 @@ class Chain(ABC):
         self.coverage.functions[contract.name, entry["name"]] += 1
         data = encode_call(entry, arguments)
         answer = self.run_call(sender or "0x" + "aa" * 20, contract.address, data, static)
-        values = decode([abi_type(part) for part in entry["outputs"]], answer)
+        values = decode(_shape(entry).outputs, answer)
         named = [_named(part, value) for part, value in zip(entry["outputs"], values, strict=True)]
         return named[0] if len(named) == 1 else tuple(named)
 
@@ -168,7 +210,7 @@ class Chain(ABC):
         if entry is None:
             return Revert("", {"data": data, "message": message})
         self.coverage.errors[entry["name"]] += 1
-        values = decode([abi_type(part) for part in entry["inputs"]], data[4:])
+        values = decode(_shape(entry).inputs, data[4:])
         named = zip(entry["inputs"], values, strict=True)
         return Revert(entry["name"], {part["name"]: _named(part, value) for part, value in named})
 

@@ -78,8 +78,8 @@ class RevmChain(Chain):
         assert result is not None
         self.gas_used = result.gas_used
         if not static:
-            events = [self.event(log.address, [bytes(t) for t in log.data[0]], log.data[1]) for log in result.logs]
-            self.logs = [event for event in events if event is not None]
+            logs = result.logs
+            self.emitted(lambda: ((log.address, [bytes(t) for t in log.data[0]], log.data[1]) for log in logs))
         return answer
 
     @contextmanager
