@@ -32,8 +32,8 @@ test: setup-dev ## all default tests, one per core; WORKERS= for one at a time
 	@$(RUN) -m pytest $(WORKERS)
 
 .PHONY: test-slow
-test-slow: setup-dev ## long sweeps: deep state machine, big vectors
-	@$(RUN) -m pytest -m slow
+test-slow: setup-dev ## long sweeps: deep state machine, big vectors; an hour on two cores, ASSAY_DEPTH=4 for four
+	@$(RUN) -m pytest $(WORKERS) -m slow
 
 .PHONY: test-security
 test-security: setup-security ## slither, halmos, branch coverage and mutants of the contracts: an hour

@@ -57,6 +57,8 @@ class NetworkPlan:
         dispute_window: seconds a revealed bond stays locked; reply_window: to give a reply in a dispute.
         max_bond: most that an agent locks in a job it is drawn for, base units; 0 = they work for quotes only.
         queue: jobs that an agent takes on at a time.
+        keep: write the chain down every second, so that it goes on after a stop. That is all of its past, tens of
+            megabytes after some jobs: a network that is gone with its process does without.
         substitutes: index of a provider → command that runs instead of the agent, with the same arguments (tests and
             the demo put adversaries there).
     """
@@ -77,6 +79,7 @@ class NetworkPlan:
     settle_grace: int = 15
     draw_grace: int = 20
     queue: int = 8
+    keep: bool = False
     substitutes: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -164,7 +167,8 @@ class LocalNetwork:
         if not password_file.exists():
             write_atomically(password_file, secrets.token_urlsafe(24).encode() + b"\n", mode=0o600)
         self._say("chain")
-        self._anvil = Anvil.start(port=self.plan.port, block_time=self.plan.block_time, state=directory / "chain.json")
+        state = directory / "chain.json" if self.plan.keep else None
+        self._anvil = Anvil.start(port=self.plan.port, block_time=self.plan.block_time, state=state)
         chain = Chain(self._anvil.rpc_url)
         accounts = self._anvil.accounts
         self._say("contracts")

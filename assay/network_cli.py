@@ -86,6 +86,7 @@ def up_command(
             providers=providers,
             block_time=block_time or None,
             port=port or _last_port(folder),
+            keep=True,
         )
         if foreground:
             raise typer.Exit(supervise(plan))

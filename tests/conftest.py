@@ -51,11 +51,13 @@ warm.install()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tells workers what to keep together: a folder where its files share processes, else a file.
+    """Tells workers what to keep together: a folder where its files share processes, else a file; or what a test says.
 
     First of its kind: xdist's own hook writes the groups into the ids, and must find them.
     """
     for item in items:
+        if item.get_closest_marker("xdist_group") is not None:
+            continue
         parts = item.path.relative_to(ROOT / "tests").parts
         group = item.path.parent if parts[0] in SHARED else item.path
         item.add_marker(pytest.mark.xdist_group(str(group)))

@@ -19,7 +19,7 @@ from market.chain import Chain
 from market.deployment import Contracts, Deployment
 from market.events import Event, decode_logs
 
-WAIT_SECONDS = 60
+WAIT_SECONDS = 120
 
 
 @dataclasses.dataclass
@@ -38,7 +38,7 @@ class Market:
         return cls(network, info, Contracts.of(Chain(info.rpc_url), deployment))
 
     def client(self) -> Client:
-        return connect(self.network, self.info, RfqPolicy(timeout=10.0, grace=2.0))
+        return connect(self.network, self.info, RfqPolicy(timeout=20.0, grace=2.0))
 
     def replace(self, index: int, program: tuple[str, ...] | None) -> None:
         self.info = self.network.replace(index, program)

@@ -159,4 +159,4 @@ def sell_an_answer(site: Site, manifest: Path, tiny_pack: Path) -> None:
     jobs = Jobs(Chain(site.anvil.rpc_url), Deployment.load(manifest).jobs)
     assert jobs.job(jobs.job_id_of(client, 0)).state is JobState.SETTLED
     agent.send_signal(signal.SIGTERM)
-    assert agent.wait(30) == 0
+    assert agent.wait(60) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.depth import DEPTH, alone
 from tests.stateful.dispute_machine import run_dispute_machine
 from tests.unit.contracts.disputes import DisputeWorld
 
@@ -22,6 +23,6 @@ def test_disputes_beside_their_model() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", range(1, 9))
+@pytest.mark.parametrize("start", alone("disputes", range(1, 9)))
 def test_disputes_beside_their_model_for_a_long_time(start: int) -> None:
-    run_dispute_machine(DisputeWorld(), examples=300, steps=80, start=start)
+    run_dispute_machine(DisputeWorld(), examples=300, steps=40 * DEPTH, start=start)

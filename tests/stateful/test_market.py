@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.depth import DEPTH, alone
 from tests.stateful.machine import run_machine
 from tests.stateful.pair import HOSTILE
 from tests.unit.contracts.test_coverage import MARKET, UNREACHABLE
@@ -32,6 +33,6 @@ def test_market_beside_its_model_reaches_every_function_and_every_error() -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", range(1_000, 1_008))
+@pytest.mark.parametrize("start", alone("market", range(1_000, 1_008)))
 def test_market_beside_its_model_for_a_long_time(start: int) -> None:
-    run_machine(World(hostile_tokens=HOSTILE), examples=400, steps=100, start=start)
+    run_machine(World(hostile_tokens=HOSTILE), examples=200 * DEPTH, steps=100, start=start)

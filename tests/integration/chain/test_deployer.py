@@ -144,13 +144,13 @@ def test_deployment_that_a_reorganisation_takes_back_is_made_again(staging: Anvi
 
     thread = threading.Thread(target=deploy, daemon=True)
     thread.start()
-    assert waiting.wait(20)
+    assert waiting.wait(60)
     staging.reorg(4)  # all but the token: the seal, too, whose confirmations are awaited
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while thread.is_alive() and time.monotonic() < deadline:
         staging.mine()
         time.sleep(0.3)
-    thread.join(1)
+    thread.join(10)
     assert result
     deployment = assert_whole(staging, manifest)
     chain = Chain(staging.rpc_url)

@@ -332,7 +332,7 @@ def test_logs_in_any_order_and_repeated_come_out_once_in_the_chains_order(
 
 async def test_waker_wakes_at_a_new_block(anvil: Anvil) -> None:
     async with HeadWaker(anvil.ws_url) as waker:
-        assert await waker.wait(5)  # connected
+        assert await waker.wait(30)  # connected
         assert not await waker.wait(0.1)
         asyncio.get_running_loop().call_later(0.1, anvil.mine)
         assert await waker.wait(60)  # True is a block, never the time-out
@@ -341,7 +341,7 @@ async def test_waker_wakes_at_a_new_block(anvil: Anvil) -> None:
 
 async def test_waker_that_was_woken_before_the_wait_returns_at_once(anvil: Anvil) -> None:
     async with HeadWaker(anvil.ws_url) as waker:
-        assert await waker.wait(5)
+        assert await waker.wait(30)
         anvil.mine(3)
         await asyncio.sleep(0.2)
         assert await waker.wait(0.01)
@@ -350,15 +350,15 @@ async def test_waker_that_was_woken_before_the_wait_returns_at_once(anvil: Anvil
 
 async def test_waker_survives_the_chain_being_restarted(anvil: Anvil) -> None:
     async with HeadWaker(anvil.ws_url) as waker:
-        assert await waker.wait(5)
+        assert await waker.wait(30)
         await asyncio.to_thread(anvil.stop)
         assert not await waker.wait(0.3)
         assert not waker.connected
         again = await asyncio.to_thread(Anvil.start, anvil.port)
         try:
-            assert await waker.wait(5)  # a new connection counts: blocks may have been missed
+            assert await waker.wait(30)  # a new connection counts: blocks may have been missed
             again.mine()
-            assert await waker.wait(5)
+            assert await waker.wait(30)
         finally:
             again.stop()
 

@@ -20,6 +20,9 @@ from tests.integration.chain.test_transactions import received, sender, transfer
 from tests.integration.chain.world import DEPLOYER, World
 from tests.rpc_proxy import Fault, FaultProxy, answers, only, rate_limited, stuck_at
 
+TIMEOUT = 2.0
+"""Seconds that an endpoint may be silent: more than a question waits for the processor on a machine of any load."""
+
 
 @pytest.fixture
 def second(anvil: Anvil) -> Iterator[FaultProxy]:
@@ -28,7 +31,7 @@ def second(anvil: Anvil) -> Iterator[FaultProxy]:
 
 
 def both(first: FaultProxy, second: FaultProxy, **options: object) -> Chain:
-    options = {"attempts": 2, "timeout": 1.0, "scout_every": 0.2, "rest_first": 0.1, **options}
+    options = {"attempts": 2, "timeout": TIMEOUT, "scout_every": 0.2, "rest_first": 0.1, **options}
     return Chain([first.rpc_url, second.rpc_url], **options)  # type: ignore[arg-type]
 
 
@@ -66,7 +69,7 @@ def test_first_endpoint_that_fails_is_left_for_the_second(
     proxy.fault = lambda _: fault
     started = time.monotonic()
     assert chain.head().number == 3
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 10
     assert second.asked["eth_getBlockByNumber"] == 1
 
 
@@ -97,14 +100,15 @@ def test_question_never_waits_for_an_endpoint_that_is_only_tried_again(
     chain = both(proxy, second)
     proxy.fault = lambda _: Fault(silent=True)
     chain.head()
-    slowest = 0.0
-    for _ in range(60):
+    slowest, questions = 0.0, 0
+    while questions < 60 or proxy.asked["eth_chainId"] <= 2:  # until it was looked at meanwhile
         started = time.monotonic()
         chain.head()
         slowest = max(slowest, time.monotonic() - started)
+        questions += 1
+        assert questions < 2_000, "nobody tries it again"
         time.sleep(0.02)
-    assert proxy.asked["eth_chainId"] > 2  # it was looked at meanwhile
-    assert slowest < 0.9  # the time-out is 1 s
+    assert slowest < 0.9 * TIMEOUT
 
 
 def test_endpoint_of_another_chain_is_never_asked_anything_else(proxy: FaultProxy) -> None:

@@ -126,10 +126,10 @@ def _out(proxy: FaultProxy, taken: threading.Event, seconds: float) -> None:
 
 async def test_waker_whose_endpoint_was_out_wakes_again(world: World, proxy: FaultProxy) -> None:
     async with HeadWaker(proxy.ws_url) as waker:
-        assert await waker.wait(10)
+        assert await waker.wait(30)
         proxy.down()
         assert not await waker.wait(0.3)
         proxy.up()
-        assert await waker.wait(10)  # the new connection counts
+        assert await waker.wait(30)  # the new connection counts
         world.send(DEPLOYER, world.token.mint(world.account(9).address, 1))
-        assert await waker.wait(10)
+        assert await waker.wait(30)

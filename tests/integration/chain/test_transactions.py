@@ -45,7 +45,7 @@ def received(chain: Chain) -> int:
     return chain.balance("0x" + "77" * 20)
 
 
-def until(condition: object, seconds: float = 20.0) -> None:
+def until(condition: object, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -177,7 +177,7 @@ def test_send_during_a_gas_spike_is_refused_and_nothing_is_lost(anvil: Anvil, ch
 def test_stuck_transaction_is_replaced_by_a_dearer_one(anvil: Anvil, chain: Chain, tmp_path: Path) -> None:
     anvil.set_automine(False)
     with sender(chain, tmp_path, timing=RAISING) as transactions, ThreadPoolExecutor(1) as pool:
-        future = pool.submit(transactions.send, transfer(), timeout=20.0)
+        future = pool.submit(transactions.send, transfer(), timeout=60.0)
         until(lambda: len(_offers(anvil)) == 1)
         first = _offers(anvil)[0]
         until(lambda: _offers(anvil)[0][0] > first[0])
@@ -234,7 +234,7 @@ def test_stuck_transaction_is_adopted_by_the_next_sender(anvil: Anvil, chain: Ch
 def test_transaction_dropped_from_the_pool_is_broadcast_again(anvil: Anvil, chain: Chain, tmp_path: Path) -> None:
     anvil.set_automine(False)
     with sender(chain, tmp_path) as transactions, ThreadPoolExecutor(3) as pool:
-        futures = [pool.submit(transactions.send, transfer(), timeout=20.0) for _ in range(3)]
+        futures = [pool.submit(transactions.send, transfer(), timeout=60.0) for _ in range(3)]
         until(lambda: len(_offers(anvil)) == 3)
         for by_nonce in anvil.rpc("txpool_content")["pending"].values():
             anvil.drop_transaction(by_nonce["1"]["hash"])
@@ -274,7 +274,7 @@ def test_nonce_taken_by_another_program_is_told(anvil: Anvil, chain: Chain, tmp_
     anvil.set_automine(False)
     timing = Timing(poll_max=0.02, rebroadcast_after=60, replace_after=60, lost_after=0.2)
     with sender(chain, tmp_path, timing=timing) as transactions, ThreadPoolExecutor(1) as pool:
-        future = pool.submit(transactions.send, transfer(), timeout=20.0, key="mine")
+        future = pool.submit(transactions.send, transfer(), timeout=60.0, key="mine")
         until(lambda: len(_offers(anvil)) == 1)
         fields = {"chainId": 31337, "nonce": 0, "to": "0x" + "88" * 20, "value": 1, "gas": 21_000, "type": 2}
         foreign = anvil.accounts[SENDER].sign_transaction(
@@ -297,7 +297,7 @@ def test_nonce_that_a_reorg_gave_back_is_filled_and_those_behind_it_go_on(
     anvil.set_automine(False)
     timing = Timing(poll_max=0.02, rebroadcast_after=0.2, lost_after=0.2, gap_after=0.3, watch_interval=0.05)
     with sender(chain, tmp_path, timing=timing) as transactions, ThreadPoolExecutor(1) as pool:
-        future = pool.submit(transactions.send, transfer(), timeout=20.0, key="mine")
+        future = pool.submit(transactions.send, transfer(), timeout=60.0, key="mine")
         until(lambda: len(_offers(anvil)) == 1)
         [(own_max, own_priority)] = _offers(anvil)
         fields = {"chainId": 31337, "nonce": 0, "to": "0x" + "88" * 20, "value": 1, "gas": 21_000, "type": 2}
@@ -427,7 +427,7 @@ def test_closed_queue_tells_its_waiters(anvil: Anvil, chain: Chain, tmp_path: Pa
     anvil.set_automine(False)
     transactions = sender(chain, tmp_path)
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(transactions.send, transfer(), timeout=20.0)
+        future = pool.submit(transactions.send, transfer(), timeout=60.0)
         until(lambda: transactions.pending() == 1)
         transactions.close()
         with pytest.raises(ChainError) as closed:

@@ -42,7 +42,7 @@ PASSWORD = "correct horse battery"
 TOKENS = 10**12
 STAKE = 10**9
 DISPUTE_WINDOW = 60
-STEP = 20.0  # seconds any one thing may take on a busy machine
+STEP = 60.0  # seconds any one thing may take on a busy machine
 
 
 def until(condition: Callable[[], Any], seconds: float = STEP) -> Any:
@@ -234,7 +234,7 @@ class LocalAgent:
     def stop(self) -> None:
         if not self.ended:
             self._stop()
-        self._thread.join(10)
+        self._thread.join(STEP)
         assert not self._thread.is_alive()
         if self._failure is not None:
             raise self._failure

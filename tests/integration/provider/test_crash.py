@@ -38,7 +38,7 @@ def test_agent_killed_in_the_middle_of_a_job_goes_on_after_restart(market: Marke
     try:
         doomed.ready()
         job, _ = market.start_job(doomed.url, commit_window=600, reveal_window=600)
-        assert doomed.process.wait(20) == -signal.SIGKILL
+        assert doomed.process.wait(60) == -signal.SIGKILL
         before = _row(doomed.config.journal_path, job)
         assert before.stage == STAGES[point] or (point, before.stage) == ("inference", Stage.SEEN)
         assert (before.salt is None) == (point == "inference")

@@ -156,7 +156,7 @@ def test_agent_killed_around_the_draw_makes_it_once_and_does_its_job(
     try:
         doomed.ready()
         job, _ = post(market, "killed while drawing", alone=True, bond=bond)
-        assert doomed.process.wait(30) == -signal.SIGKILL
+        assert doomed.process.wait(60) == -signal.SIGKILL
     finally:
         doomed.close()
     state = market.job(job).state

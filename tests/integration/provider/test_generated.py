@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from schemathesis import Case, GenerationMode
 
 from market.types import Mode
+from tests.depth import DEPTH
 from tests.integration.provider.market import LocalAgent, Market
 
-QUICK, DEEP = 12, 400  # inputs for each operation and mode
+QUICK, DEEP = 12, 150 * DEPTH  # inputs for each operation and mode
 OPERATIONS = {
     ("POST", "/v1/quotes"),
     ("PUT", "/v1/requests/{request_hash}"),
@@ -132,7 +133,7 @@ def test_no_changed_value_makes_the_agent_fail(market: Market, agent: LocalAgent
 
 @pytest.mark.slow
 def test_no_changed_value_makes_the_agent_fail_in_the_long_run(market: Market, agent: LocalAgent) -> None:
-    mutate(market, agent, 3_000)
+    mutate(market, agent, 1_500 * DEPTH)
 
 
 @pytest.mark.parametrize(

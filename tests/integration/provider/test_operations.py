@@ -167,7 +167,7 @@ def test_drained_agent_refuses_work_keeps_its_promises_and_ends(market: Market, 
         until(lambda: market.settled(job))
         assert market.output(program.url, job).status_code == 200
         market.anvil.increase_time(DISPUTE_WINDOW + 60)
-        assert program.process.wait(30) == 0
+        assert program.process.wait(60) == 0
         (replica,) = market.contracts.jobs.replicas(job)
         assert market.job(job).state is JobState.SETTLED
         assert market.contracts.vault.staked(account.address) == STAKE

@@ -92,4 +92,4 @@ def test_holder_that_never_writes_its_id_is_an_error_not_an_idle_directory(tmp_p
         started = time.monotonic()
         with pytest.raises(ConfigError, match="does not say which"):
             holder(tmp_path)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 20

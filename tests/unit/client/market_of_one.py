@@ -142,7 +142,7 @@ async def negotiate(
         now=lambda: NOW,
         is_used=lambda digest: digest in used,
         random=lambda n: keccak256(b"random")[:n],
-        policy=RfqPolicy(timeout=0.5),
+        policy=RfqPolicy(timeout=1.5),
     )
     options = dataclasses.replace(JobOptions(max_output_tokens=8), **changes)
     return await negotiator.negotiate(Prompt.of("the cat"), options, StepClock(), silent)

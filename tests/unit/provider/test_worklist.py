@@ -32,7 +32,7 @@ class Stepper:
         self.overlapped |= job_id in self.busy
         self.busy.add(job_id)
         self.steps.append(job_id)
-        self.gate.wait(5)
+        self.gate.wait(30)
         self.busy.discard(job_id)
         play = self.plays.pop(0) if self.plays else IDLE
         if isinstance(play, Exception):
@@ -41,7 +41,7 @@ class Stepper:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline, "never happened"
         await asyncio.sleep(0.005)
