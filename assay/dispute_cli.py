@@ -291,7 +291,7 @@ def answer_command(connection: Connection, dispute: str = DisputeArgument, yes: 
             table.player.book,
             Disputes(place.chain, place.deployment.disputes),
             table.player.traces,
-            lambda call, key: given.append(table.wallet.send(call, key).gas_used),
+            lambda call, key, _waits: given.append(table.wallet.send(call, key).gas_used),
             now=place.clock.now,
             seen=lambda: place.chain.head().timestamp,
             only=dispute_id,

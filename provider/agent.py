@@ -27,6 +27,7 @@ from market.dispute_contracts import Disputes
 from market.disputes import DisputeBook
 from market.errors import AssayError
 from market.events import Follower, HeadWaker
+from market.fees import FeeAboveCap
 from market.models.pack import Pack
 from market.transaction_history import TransactionHistory
 from market.transactions import Transactions
@@ -120,7 +121,7 @@ class Agent:
                 await asyncio.sleep(0.005)
             for job_id in [*(row.job_id for row in self.journal.open_jobs()), *self.draws.open()]:
                 self.worklist.kick(job_id)
-            onboarded = on_thread(self.onboard)
+            onboarded = asyncio.create_task(self._onboarded(), name="onboarding")
             ends: list[asyncio.Future[Any]] = [stopped, *parts]
             await asyncio.wait([onboarded, *ends], return_when=asyncio.FIRST_COMPLETED)
             if onboarded.done():
@@ -133,6 +134,16 @@ class Agent:
                         part.result()  # raises what ended it
         finally:
             await self._wind_down(parts, stopped)
+
+    async def _onboarded(self) -> None:
+        """Returns once the chain is in line with the configuration. Gas that is too dear for that ends no agent: open
+        jobs and disputes are looked after all the while."""
+        while True:
+            try:
+                return await on_thread(self.onboard)
+            except FeeAboveCap as error:
+                log.warning("announcement_waits", code=error.code, error=error.message)
+                await asyncio.sleep(OFFERS_AGAIN)
 
     async def _attend(self) -> None:
         """Looks for the owner's instructions twice a second and brings the offers in line with them; returns once a
