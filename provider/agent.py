@@ -28,6 +28,7 @@ from market.disputes import DisputeBook
 from market.errors import AssayError
 from market.events import Follower, HeadWaker
 from market.fees import FeeAboveCap
+from market.judging import acceptances
 from market.models.pack import Pack
 from market.transaction_history import TransactionHistory
 from market.transactions import Transactions
@@ -45,6 +46,7 @@ from provider.executor import EngineExecutor, Executor, ExecutorFactory
 from provider.income import Income
 from provider.instructions import Attendant, InstructionBook
 from provider.journal import Journal
+from provider.judged import Judged
 from provider.metrics import Books, Metrics, create_metrics_app
 from provider.node import Next, Node
 from provider.onboard import Onboarding, Report, stake_problem
@@ -61,6 +63,7 @@ SideFactory = Callable[[Chain, Jobs, Vault, Transactions, float], ChainSide]
 TracesFactory = Callable[[Iterable[Pack]], Traced]
 
 OFFERS_AGAIN = 10.0  # seconds until offers that could not be brought in line are tried again
+JUDGE_AGAIN = 60.0  # until the judge is asked again about models that it did not know
 SETTLE_DOWN = 3.0  # seconds a stopping agent gives its last steps
 
 
@@ -89,7 +92,7 @@ class Agent:
     resources: ExitStack
     drain: Drain
     draws: Draws
-    postponed: Callable[[], bool]
+    offers_again: Callable[[], float | None]  # seconds until what could not be offered is tried again
     metrics_url: str | None
     metrics_server: Server | None
     metrics_listener: socket.socket | None
@@ -157,12 +160,14 @@ class Agent:
             self.attendant.serve()
             undone = self.drain.active and self.drain.left_draws_in is None  # drained anew before anybody looked
             changed = undone or self.drain.active != applied
-            if (changed or self.postponed()) and time.monotonic() > look_again:
+            again = self.offers_again()
+            if (changed or again is not None) and time.monotonic() > look_again:
                 look_again = time.monotonic() + OFFERS_AGAIN
                 wanted = self.drain.active
                 self.onboard()
                 applied = wanted
-                look_again = time.monotonic() + OFFERS_AGAIN if self.postponed() else 0.0
+                again = self.offers_again()
+                look_again = 0.0 if again is None else time.monotonic() + again
             if self.drain.leaves and self._has_nothing_left():
                 self.drain.gone()
                 drained = True
@@ -241,7 +246,8 @@ def build(
         transactions = stack.enter_context(Transactions(chain, account, queue))
 
         side = side_factory(chain, contracts.jobs, contracts.vault, transactions, config.timing.transaction_seconds)
-        onboarding = Onboarding(chain, contracts, transactions, config, report)
+        judged = Judged(lambda pack: acceptances(chain, deployment.judge, pack))
+        onboarding = Onboarding(chain, contracts, transactions, config, report, judged)
         onboarding.check_gas()
         endpoint = config.endpoint or url
 
@@ -264,7 +270,7 @@ def build(
             onboarding.offer(catalogue)  # after the stake: it decides who may be drawn
             side.look()  # the first quote counts on what was just staked
 
-        shop = _shop(config, account.address, deployment, contracts, catalogue)
+        shop = _shop(config, account.address, deployment, contracts, catalogue, judged)
         worklist: Worklist  # the executor wakes it, and it steps the node that feeds the executor
         executor: Executor
 
@@ -324,6 +330,11 @@ def build(
             looked=lambda: dispute_worklist.kick(CHORE),
         )
 
+        def offers_again() -> float | None:
+            if drain.active or not (judged.waits or onboarding.postponed):
+                return None
+            return OFFERS_AGAIN if onboarding.postponed else JUDGE_AGAIN
+
         def obstacles() -> list[str]:
             return unready(watcher, side, shop, drain)
 
@@ -366,7 +377,7 @@ def build(
             resources=stack.pop_all(),
             drain=drain,
             draws=draws,
-            postponed=lambda: bool(onboarding.postponed) and not drain.active,
+            offers_again=offers_again,
             metrics_url=metrics_url,
             metrics_server=metrics_server,
             metrics_listener=metrics_listener,
@@ -390,7 +401,12 @@ def unready(watcher: Watcher, side: ChainSide, shop: Shop, drain: Drain | None =
 
 
 def _shop(
-    config: ProviderConfig, provider: str, deployment: Deployment, contracts: Contracts, catalogue: Catalogue
+    config: ProviderConfig,
+    provider: str,
+    deployment: Deployment,
+    contracts: Contracts,
+    catalogue: Catalogue,
+    judged: Judged,
 ) -> Shop:
     return Shop(
         provider=provider,
@@ -403,6 +419,7 @@ def _shop(
         gas=config.gas,
         limits=config.limits,
         max_bond=config.max_bond,
+        is_judged=judged.is_known,
     )
 
 
