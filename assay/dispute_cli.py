@@ -27,14 +27,14 @@ from client.disputing import book_of, evidence_for, load_packs, player_of
 from client.errors import BadRequest
 from client.render import page
 from client.wallet import Wallet
-from market.chain import Call, same_address
+from market.chain import same_address
 from market.dispute_contracts import Disputes
 from market.dispute_evidence import Evidence
 from market.dispute_play import NotDisputable, Player, Prospects
 from market.dispute_resolution import Resolution, move_name, prospects_of, resolve, step
 from market.disputes import Dispute, Verdict
 from market.errors import ConfigError, ContractError
-from market.judging import acceptances
+from market.judging import acceptances, names_of
 from market.models.pack import load_pack
 from market.receipts import ReceiptDocument
 from market.verification.challenger import Agrees, Move, Over, Wait
@@ -291,7 +291,7 @@ def answer_command(connection: Connection, dispute: str = DisputeArgument, yes: 
             table.player.book,
             Disputes(place.chain, place.deployment.disputes),
             table.player.traces,
-            lambda call, key: given.append(table.wallet.send(call, key).gas_used),
+            lambda call, key, _waits: given.append(table.wallet.send(call, key).gas_used),
             now=place.clock.now,
             seen=lambda: place.chain.head().timestamp,
             only=dispute_id,
@@ -323,13 +323,13 @@ def accept_command(
         missing = acceptances(place.chain, place.deployment.judge, loaded)
         if missing and client.wallet is not None:
             gas = sum(place.chain.estimate_gas(call, client.wallet.account.address) for call in missing)
-            connection.confirm(f"Let the judge learn the model's {_names(missing)} for about {gas:,} gas?", yes=yes)
+            connection.confirm(f"Let the judge learn the model's {names_of(missing)} for about {gas:,} gas?", yes=yes)
             for call in missing:
                 client.wallet.send(call, f"{call.label}:{loaded.model_id.hex()}")
     if connection.as_json:
         connection.emit({"model_id": "0x" + loaded.model_id.hex(), "accepted": [call.label for call in missing]})
     else:
-        page().print(f"accepted: {_names(missing)}" if missing else "The judge knows this model.")
+        page().print(f"accepted: {names_of(missing)}" if missing else "The judge knows this model.")
 
 
 # ------------------------------------------------------------------------------------------------------------- parts
@@ -446,7 +446,3 @@ def finish(connection: Connection, table: Table, result: Resolution) -> None:
         connection.emit(result.to_json())
     else:
         show_resolution(page(), result, table.client.marketplace.token_info)
-
-
-def _names(missing: list[Call]) -> str:
-    return " and ".join(call.label.rpartition(".accept")[2].lower() for call in missing)

@@ -195,13 +195,39 @@ def check_endpoints(
     return findings, states
 
 
+def check_judge(provider: Path) -> list[Finding]:
+    """For each model that a provider's file sells as OPTIMISTIC: whether the market's judge knows it."""
+    from market.chain import Chain
+    from market.deployment import Deployment
+    from market.judging import acceptances, names_of
+    from market.models.pack import load_pack
+    from market.types import Mode
+    from provider.config import ProviderConfig
+
+    what, findings = "selling mode optimistic", []
+    try:
+        config = ProviderConfig.load(provider)
+        if Mode.OPTIMISTIC not in config.offered_modes:
+            return []
+        deployment = Deployment.load(config.deployment)
+        chain = Chain(config.rpc_url, expected_chain_id=deployment.chain_id, timeout=3.0)
+        for path in config.packs:
+            pack = load_pack(path)
+            missing = acceptances(chain, deployment.judge, pack)
+            found = f"knows {pack.name}" if not missing else f"does not know {names_of(missing)} of {pack.name}"
+            findings.append(Finding("judge", not missing, found, what, f"assay dispute accept {path} (anyone, once)"))
+    except AssayError as error:
+        findings.append(Finding("judge", False, error.message, what, error.hint))
+    return findings
+
+
 @app.command()
 def doctor(
     pack: Path = typer.Option(Path("build/models/smollm2-135m-instruct"), help="A model pack to check."),
     provider: Path | None = typer.Option(
         None,
         "--provider",
-        help="A provider's file, whose RPC endpoints are checked instead.",
+        help="A provider's file: its RPC endpoints are checked instead, and whether the judge knows its models.",
         show_default=False,
     ),
     as_json: bool = typer.Option(False, "--json", help="One JSON document on standard output."),
@@ -233,7 +259,8 @@ def doctor(
         lambda: check_network(default_directory()),
     ]
     endpoints, states = check_endpoints(provider, os.environ)
-    findings = [*(check() for check in checks), *endpoints]
+    judge = [] if provider is None else check_judge(provider)
+    findings = [*(check() for check in checks), *endpoints, *judge]
     healthy = all(finding.ok for finding in findings)
     if as_json:
         document = {

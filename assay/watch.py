@@ -19,7 +19,8 @@ from market.audit import AuditPolicy, is_audited
 from market.chain import Chain, same_address
 from market.contracts import Jobs, Registry
 from market.dispute_evidence import Evidence, evidence_of
-from market.dispute_play import OPEN_GAS, PROOF_GAS, REQUEST_GAS, Player, rewarded
+from market.dispute_gas import moves, opening
+from market.dispute_play import Player, rewarded
 from market.disputes import Dispute, DisputeState
 from market.errors import AssayError, ContractError, MarketError, WireError
 from market.events import Follower
@@ -192,7 +193,7 @@ class Watch:
         if not reward:
             self._change(audit, "safe")
             return
-        why = self._obstacle(evidence, reward)
+        why = self._obstacle(evidence, reward, is_open=found is not None)
         if why:
             if self._told.get((audit.job_id, audit.provider)) != why:
                 self._told[audit.job_id, audit.provider] = why
@@ -214,12 +215,12 @@ class Watch:
                 audit = replace(audit, reward=audit.reward + won)
         self._change(audit, "disputed", evidence.dispute_id)
 
-    def _obstacle(self, evidence: Evidence, reward: int) -> str:
-        """Why a dispute is not opened; "" where it pays."""
-        gas = OPEN_GAS
+    def _obstacle(self, evidence: Evidence, reward: int, *, is_open: bool) -> str:
+        """Why a dispute is not opened, or one that is open not joined; "" where it pays."""
+        gas = 0 if is_open else opening(len(evidence.input_ids) + len(evidence.output_ids))
         if evidence.forbidden(self._player.traces.pack(evidence.claim()).limits.vocabulary) is None:
             challenger = self._player.challenger(evidence.claim(), evidence.input_ids, evidence.output_ids)
-            gas += (challenger.geometry.rounds() + 1) * REQUEST_GAS + PROOF_GAS
+            gas += moves(challenger.geometry.rounds() + 1)
         wei = gas * self._chain.head().base_fee
         left = self._rules.budget - self._store.spent_since(self._now() - DAY)
         if wei > left:

@@ -441,6 +441,10 @@ class Jobs(Contract):
         """Seconds a revealed bond stays locked after settlement."""
         return cast(int, self._read("disputeWindow"))
 
+    def dispute_deadline(self) -> int:
+        """Seconds after the dispute window in which a verdict about a disputed bond is still taken."""
+        return cast(int, self._read("DISPUTE_DEADLINE"))
+
     def challenger_share_bps(self) -> int:
         """Share of a slashed bond that goes to the challenger, in 1/10 000."""
         return cast(int, self._read("challengerShareBps"))

@@ -17,6 +17,7 @@ from market.chain import Call, Chain
 from market.contracts import Jobs, Token, Vault
 from market.dispute_contracts import Disputes
 from market.dispute_evidence import Evidence
+from market.dispute_gas import moves
 from market.disputes import Dispute, DisputeBook, Verdict
 from market.errors import ChainError, MarketError
 from market.events import decode_logs
@@ -36,8 +37,6 @@ from market.verification.traces import Traces
 from market.views import BondState
 
 PERMIT_SECONDS = 600
-OPEN_GAS, REQUEST_GAS, PROOF_GAS = 700_000, 220_000, 650_000
-"""What moves take at most, for looking ahead (bench/disputes.py measures them). The next move's gas is estimated."""
 
 
 class NotDisputable(MarketError):
@@ -178,8 +177,8 @@ class Player:
         """
         gas = self._chain.estimate_gas(call, self.address)
         price = self._chain.head().base_fee
-        left = moves_left * REQUEST_GAS + (PROOF_GAS if moves_left else 0)
-        return Prospects(prepaid, gas, gas * price, left, moves_left * self.rules.request_fee, reward)
+        left = moves_left * self.rules.request_fee
+        return Prospects(prepaid, gas, gas * price, moves(moves_left), left, reward)
 
     # ------------------------------------------------------------------------------------------------------- moving
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median_low
 
 from market.chain import Chain
@@ -37,6 +37,10 @@ class FeePolicy:
 
     ceiling: int = 300 * GWEI
     min_priority_fee: int = GWEI // 10
+
+    def up_to(self, ceiling: int) -> FeePolicy:
+        """With this ceiling, where it is the higher one."""
+        return replace(self, ceiling=max(self.ceiling, ceiling))
 
     def suggest(self, chain: Chain) -> Fees:
         """Fees for a transaction sent now: room for the base fee to double, median tip of recent blocks.

@@ -5,11 +5,18 @@ Only then is it sold as OPTIMISTIC, and only then can an answer by it be dispute
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from market.chain import Call, Chain
 from market.dispute_contracts import Judge
 from market.models.pack import Pack
 from market.verification.model_trees import ModelTrees
 from market.verification.structs import LayerFormat, Shape
+
+
+def names_of(missing: Sequence[Call]) -> str:
+    """What the judge lacks, in words: of the calls that `acceptances` gave."""
+    return " and ".join(call.label.rpartition(".accept")[2].lower() for call in missing)
 
 
 def acceptances(chain: Chain, judge: str, pack: Pack) -> list[Call]:

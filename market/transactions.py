@@ -111,6 +111,7 @@ class Transactions:
         self._clock = clock
         self._fees = fees or FeePolicy()
         self._checkpoint = checkpoint
+        self._ceilings: dict[int, int] = {}  # rows for which more than the usual may be paid
         self._nonce_lock = threading.Lock()
         self._lock_file: FileLock | None = None
         if str(queue) != MEMORY:
@@ -140,7 +141,7 @@ class Transactions:
 
     # ------------------------------------------------------------------------------------------------------ send
 
-    def send(self, call: Call, *, timeout: float = 120.0, key: str | None = None) -> Sent:
+    def send(self, call: Call, *, timeout: float = 120.0, key: str | None = None, ceiling: int | None = None) -> Sent:
         """Simulates, sends and waits for the receipt.
 
         Args:
@@ -148,6 +149,8 @@ class Transactions:
             key: idempotency key. While a transaction with this key is pending or mined, nothing new is sent: its
                 result is awaited and returned. One that reverted or was lost frees its key. Without a key, a
                 process that died in the middle cannot know whether what it sent still happens.
+            ceiling: wei per gas that may be paid for this one, where that is more than usual; also for one that was
+                sent with this key before and is stuck. Kept in memory: whoever starts again says it again.
 
         Raises:
             ContractError: it would revert (nothing was sent), or it reverted in a block (the gas is gone).
@@ -158,6 +161,7 @@ class Transactions:
         """
         self._watch.check()
         row = self._sent_before(key)
+        fees = self._fees if ceiling is None else self._fees.up_to(ceiling)
         if row is None:
             try:
                 estimate = self.chain.estimate_gas(call, self.address)
@@ -165,8 +169,12 @@ class Transactions:
                 error.hint = error.hint if "othing" in str(error) else f"Nothing was sent. {error.hint}".strip()
                 raise
             gas = estimate * GAS_MARGIN[0] // GAS_MARGIN[1] + GAS_RESERVE
-            row = self._submit(call, gas, self._fees.suggest(self.chain), key)
-        return self._result(self._watch.wait(row.id, timeout), timeout)
+            row = self._submit(call, gas, fees.suggest(self.chain), key)
+        self._ceilings[row.id] = fees.ceiling
+        ended = self._watch.wait(row.id, timeout)
+        if ended.state is not State.PENDING:
+            self._ceilings.pop(row.id, None)
+        return self._result(ended, timeout)
 
     def pending(self) -> int:
         """How many transactions are not in a block yet."""
@@ -287,12 +295,12 @@ class Transactions:
 
     def _replace(self, row: Row) -> Attempt | None:
         """A dearer attempt at a stuck nonce, persisted; None where the ceiling is reached."""
-        last = row.attempts[-1]
+        last, policy = row.attempts[-1], self._fees.up_to(self._ceilings.get(row.id, 0))
         try:
-            now = self._fees.suggest(self.chain)
+            now = policy.suggest(self.chain)
         except AssayError:
             now = last.fees
-        fees = self._fees.replacement(last.fees, now)
+        fees = policy.replacement(last.fees, now)
         if fees is None:
             return None
         attempt = self._sign(row.call, row.nonce, row.gas, fees)

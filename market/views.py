@@ -84,12 +84,24 @@ class ReplicaView:
     def is_demanded(self) -> bool:
         return self.demander != ZERO_ADDRESS
 
+    @property
+    def is_held(self) -> bool:
+        """Whether the bond is still there, disputed or not."""
+        return self.bond_state in (BondState.LOCKED, BondState.DISPUTED)
+
     def dispute_end(self, job: JobView, dispute_window: int) -> int:
         """Last second (unix) in which the bond of a replica that revealed can be disputed; the job is final. An
         optimistic one is so only once that time is over."""
         if job.mode is Mode.OPTIMISTIC:
             return job.final_at
         return (self.demand_deadline or job.final_at) + dispute_window
+
+    def bond_free_at(self, job: JobView, dispute_window: int, dispute_deadline: int) -> int:
+        """First second (unix) in which anybody may release the bond of a replica that revealed, where no verdict comes
+        first; the job is final. A dispute about it holds the bond for `dispute_deadline` seconds more, unless the job
+        is an optimistic one: that was not settled before."""
+        disputed = self.bond_state is BondState.DISPUTED and job.mode is not Mode.OPTIMISTIC
+        return self.dispute_end(job, dispute_window) + (dispute_deadline if disputed else 0) + 1
 
     def charge(self, job: JobView) -> int:
         """Base units that the receipt of its answer states: what was paid, or what an optimistic one will be."""

@@ -27,6 +27,8 @@ from market.dispute_contracts import Disputes
 from market.disputes import DisputeBook
 from market.errors import AssayError
 from market.events import Follower, HeadWaker
+from market.fees import FeeAboveCap
+from market.judging import acceptances
 from market.models.pack import Pack
 from market.transaction_history import TransactionHistory
 from market.transactions import Transactions
@@ -44,6 +46,7 @@ from provider.executor import EngineExecutor, Executor, ExecutorFactory
 from provider.income import Income
 from provider.instructions import Attendant, InstructionBook
 from provider.journal import Journal
+from provider.judged import Judged
 from provider.metrics import Books, Metrics, create_metrics_app
 from provider.node import Next, Node
 from provider.onboard import Onboarding, Report, stake_problem
@@ -60,6 +63,7 @@ SideFactory = Callable[[Chain, Jobs, Vault, Transactions, float], ChainSide]
 TracesFactory = Callable[[Iterable[Pack]], Traced]
 
 OFFERS_AGAIN = 10.0  # seconds until offers that could not be brought in line are tried again
+JUDGE_AGAIN = 60.0  # until the judge is asked again about models that it did not know
 SETTLE_DOWN = 3.0  # seconds a stopping agent gives its last steps
 
 
@@ -88,7 +92,7 @@ class Agent:
     resources: ExitStack
     drain: Drain
     draws: Draws
-    postponed: Callable[[], bool]
+    offers_again: Callable[[], float | None]  # seconds until what could not be offered is tried again
     metrics_url: str | None
     metrics_server: Server | None
     metrics_listener: socket.socket | None
@@ -120,7 +124,7 @@ class Agent:
                 await asyncio.sleep(0.005)
             for job_id in [*(row.job_id for row in self.journal.open_jobs()), *self.draws.open()]:
                 self.worklist.kick(job_id)
-            onboarded = on_thread(self.onboard)
+            onboarded = asyncio.create_task(self._onboarded(), name="onboarding")
             ends: list[asyncio.Future[Any]] = [stopped, *parts]
             await asyncio.wait([onboarded, *ends], return_when=asyncio.FIRST_COMPLETED)
             if onboarded.done():
@@ -134,6 +138,16 @@ class Agent:
         finally:
             await self._wind_down(parts, stopped)
 
+    async def _onboarded(self) -> None:
+        """Returns once the chain is in line with the configuration. Gas that is too dear for that ends no agent: open
+        jobs and disputes are looked after all the while."""
+        while True:
+            try:
+                return await on_thread(self.onboard)
+            except FeeAboveCap as error:
+                log.warning("announcement_waits", code=error.code, error=error.message)
+                await asyncio.sleep(OFFERS_AGAIN)
+
     async def _attend(self) -> None:
         """Looks for the owner's instructions twice a second and brings the offers in line with them; returns once a
         drain that ends the agent is done."""
@@ -146,12 +160,14 @@ class Agent:
             self.attendant.serve()
             undone = self.drain.active and self.drain.left_draws_in is None  # drained anew before anybody looked
             changed = undone or self.drain.active != applied
-            if (changed or self.postponed()) and time.monotonic() > look_again:
+            again = self.offers_again()
+            if (changed or again is not None) and time.monotonic() > look_again:
                 look_again = time.monotonic() + OFFERS_AGAIN
                 wanted = self.drain.active
                 self.onboard()
                 applied = wanted
-                look_again = time.monotonic() + OFFERS_AGAIN if self.postponed() else 0.0
+                again = self.offers_again()
+                look_again = 0.0 if again is None else time.monotonic() + again
             if self.drain.leaves and self._has_nothing_left():
                 self.drain.gone()
                 drained = True
@@ -230,7 +246,8 @@ def build(
         transactions = stack.enter_context(Transactions(chain, account, queue))
 
         side = side_factory(chain, contracts.jobs, contracts.vault, transactions, config.timing.transaction_seconds)
-        onboarding = Onboarding(chain, contracts, transactions, config, report)
+        judged = Judged(lambda pack: acceptances(chain, deployment.judge, pack))
+        onboarding = Onboarding(chain, contracts, transactions, config, report, judged)
         onboarding.check_gas()
         endpoint = config.endpoint or url
 
@@ -253,7 +270,7 @@ def build(
             onboarding.offer(catalogue)  # after the stake: it decides who may be drawn
             side.look()  # the first quote counts on what was just staked
 
-        shop = _shop(config, account.address, deployment, contracts, catalogue)
+        shop = _shop(config, account.address, deployment, contracts, catalogue, judged)
         worklist: Worklist  # the executor wakes it, and it steps the node that feeds the executor
         executor: Executor
 
@@ -313,6 +330,11 @@ def build(
             looked=lambda: dispute_worklist.kick(CHORE),
         )
 
+        def offers_again() -> float | None:
+            if drain.active or not (judged.waits or onboarding.postponed):
+                return None
+            return OFFERS_AGAIN if onboarding.postponed else JUDGE_AGAIN
+
         def obstacles() -> list[str]:
             return unready(watcher, side, shop, drain)
 
@@ -355,7 +377,7 @@ def build(
             resources=stack.pop_all(),
             drain=drain,
             draws=draws,
-            postponed=lambda: bool(onboarding.postponed) and not drain.active,
+            offers_again=offers_again,
             metrics_url=metrics_url,
             metrics_server=metrics_server,
             metrics_listener=metrics_listener,
@@ -379,7 +401,12 @@ def unready(watcher: Watcher, side: ChainSide, shop: Shop, drain: Drain | None =
 
 
 def _shop(
-    config: ProviderConfig, provider: str, deployment: Deployment, contracts: Contracts, catalogue: Catalogue
+    config: ProviderConfig,
+    provider: str,
+    deployment: Deployment,
+    contracts: Contracts,
+    catalogue: Catalogue,
+    judged: Judged,
 ) -> Shop:
     return Shop(
         provider=provider,
@@ -392,6 +419,7 @@ def _shop(
         gas=config.gas,
         limits=config.limits,
         max_bond=config.max_bond,
+        is_judged=judged.is_known,
     )
 
 

@@ -85,8 +85,6 @@ def create_api(
     metrics = metrics or Metrics()
     for kind, told in ((AssayError, _assay_error), (HTTPException, _http_error), (RequestValidationError, _malformed)):
         api.add_exception_handler(kind, _answers(told, metrics.refused))
-    models = ModelsBody(models=[_model(served, shop) for served in catalogue.values()])
-
     # handlers without `async` run on worker threads: the desk blocks for its journal and for the chain
 
     @api.post("/v1/quotes", response_model=SignedQuoteBody)
@@ -132,7 +130,7 @@ def create_api(
 
     @api.get("/v1/models", response_model=ModelsBody)
     async def list_models() -> Response:
-        return _answer(models)
+        return _answer(ModelsBody(models=[_model(served, shop) for served in catalogue.values()]))
 
     @api.get("/v1/models/{model_id}/tokenizer.json", response_class=Response)
     async def tokenizer(model_id: str) -> Response:
@@ -174,7 +172,7 @@ def _model(served: Served, shop: Shop) -> ModelBody:
             kill_fee_bps=terms.kill_fee_bps,
             miss_fee_bps=terms.miss_fee_bps,
         ),
-        modes=[int(mode) for mode in shop.modes],
+        modes=[int(mode) for mode in shop.modes_of(product)],
     )
 
 

@@ -16,6 +16,9 @@ from market.transactions import Transactions
 from market.types import Output
 from market.views import JobState, JobView, ReplicaView
 
+URGENT_CEILING = 10 * FeePolicy().ceiling
+"""Wei per gas for what a bond hangs on, when little time is left."""
+
 
 @dataclass(frozen=True)
 class Outlook:
@@ -59,6 +62,7 @@ class ChainSide:
         self.address = transactions.address
         self.domain: Domain = jobs.domain
         self.dispute_window = jobs.dispute_window()
+        self.dispute_deadline = jobs.dispute_deadline()
         self._known: Outlook | None = None
         self.look()
 
@@ -112,9 +116,16 @@ class ChainSide:
         """Wei per gas at the newest head seen; no RPC call."""
         return self.outlook.fee_per_gas
 
-    def send(self, call: Call, key: str) -> None:
-        """Sends any call, and returns once it is mined."""
-        self._transactions.send(call, timeout=self._timeout, key=key)
+    def send(self, call: Call, key: str, waits: int | None = None) -> None:
+        """Sends any call, and returns once it is mined.
+
+        Args:
+            waits: seconds for which it may wait for cheaper gas; at 0 it is sent for up to URGENT_CEILING. None: it
+                may wait for ever.
+        """
+        ceiling = URGENT_CEILING if waits == 0 else None
+        timeout = min(self._timeout, waits) if waits else self._timeout
+        self._transactions.send(call, timeout=timeout, key=key, ceiling=ceiling)
 
     def commit(self, job_id: bytes, commitment: bytes, key: str) -> None:
         self._transactions.send(self._jobs.commit(job_id, commitment), timeout=self._timeout, key=key)

@@ -148,7 +148,15 @@ def init(
         f"  1. send the address a little of the chain's gas coin, and the tokens to stake ({stake} base units)"
     )
     console.print(f"  2. read {config}: prices, bond and limits are yours to set")
-    console.print(f"  3. assay provider run --config {config}   (announces, deposits, stakes, then serves)")
+    step = 3
+    if "optimistic" in choices.modes:
+        console.print(
+            f"  {step}. assay doctor --provider {config}   (says whether the market's judge knows your models)"
+        )
+        for folder_of_pack in choices.packs:
+            console.print(f"     if not: assay dispute accept {folder_of_pack}   (anyone may, once for each model)")
+        step += 1
+    console.print(f"  {step}. assay provider run --config {config}   (announces, deposits, stakes, then serves)")
 
 
 @app.command()

@@ -27,8 +27,11 @@ CHORE = b"disputes"
 """The worklist's name for all disputes together: they are answered one after the other, the most urgent first."""
 BATCH = 16  # replies in one transaction: 16 leaves or reveals stay below 2 million gas
 PAUSE = 2  # seconds until a dispute whose transaction was refused is looked at again
+REPEATS = 3  # looks, PAUSE apart, in which the transaction queue should have repeated what a reorganisation took back
 LONG_PAUSE = 60  # until one is that cannot be answered at present
-AFTER_THE_END = 2  # seconds after a dispute's end at which it is closed
+AFTER_THE_END = 2  # seconds after a dispute's end at which it is closed, and after its expiry at which it is expired
+NO_VERDICT_ANY_MORE = frozenset({"TooLate", "WrongBondState"})
+"""How the jobs contract refuses a verdict once the arbiter's time is over, and the bond released perhaps."""
 
 
 class Traced(Protocol):
@@ -52,7 +55,8 @@ class Responder:
 
     Args:
         book: of the disputes about this provider's answers.
-        send: sends a call under an idempotency key, and returns once it is mined.
+        send: sends a call under an idempotency key, and returns once it is mined; told for how many seconds it may wait
+            for cheaper gas, None: for ever.
         now: what `block.timestamp` would be about now; seen: that of the newest block.
         replied: told how many replies were given; disputed: how many disputes are not over.
         only: the one dispute to look after; None: all in the book.
@@ -63,7 +67,7 @@ class Responder:
         book: DisputeBook,
         contract: Disputes,
         traces: Traced,
-        send: Callable[[Call, str], None],
+        send: Callable[[Call, str, int | None], None],
         *,
         now: Callable[[], int],
         seen: Callable[[], int],
@@ -83,6 +87,9 @@ class Responder:
         self._paused: dict[bytes, int] = {}  # until when, chain time
         self._one_by_one: set[bytes] = set()
         self._known: set[bytes] = set()
+        self._sent: dict[bytes, dict[str, int]] = {}  # how often what was mined, for each dispute
+        self._unclosable: set[bytes] = set()
+        self._expiry_window, self._reply_window = contract.expiry_window(), contract.reply_window()
         self._lost: set[bytes] = set()
 
     def step(self, _: bytes = CHORE) -> Next:
@@ -103,11 +110,11 @@ class Responder:
                 continue
             if due:
                 return self._try(dispute, now, lambda d=dispute, a=due: self._reply(d, a))  # type: ignore[misc]
-            if now >= dispute.end_at + AFTER_THE_END and not dispute.unanswered:
-                return self._try(dispute, now, lambda d=dispute: self._close(d))  # type: ignore[misc]
+            if now >= self._ends_at(dispute):
+                return self._try(dispute, now, lambda d=dispute: self._end(d))  # type: ignore[misc]
         if not disputes:
             self._traces.forget()
-        later = [d.end_at + AFTER_THE_END for d in disputes if d.end_at + AFTER_THE_END > now]
+        later = [at for at in map(self._ends_at, disputes) if at > now]
         later += [until for until in self._paused.values() if until > now]
         return Next(at=min(later)) if later else IDLE
 
@@ -120,6 +127,8 @@ class Responder:
             verdict = self._book.verdict(dispute_id)
             self._paused.pop(dispute_id, None)
             self._one_by_one.discard(dispute_id)
+            self._unclosable.discard(dispute_id)
+            self._sent.pop(dispute_id, None)
             if verdict is not None:
                 fault = "" if verdict.fault is None else verdict.fault.name
                 details = {"verdict": verdict.state.name, "fault": fault, "paid": str(verdict.paid)}
@@ -134,6 +143,14 @@ class Responder:
             self._lost.add(dispute.dispute_id)
             log.error("dispute_reply_missed", **_about(dispute))
         return due
+
+    def _can_close(self, dispute: Dispute) -> bool:
+        return not dispute.unanswered and dispute.dispute_id not in self._unclosable
+
+    def _ends_at(self, dispute: Dispute) -> int:
+        """When this side can end the dispute. One in which a reply was missed waits for whoever says so: guilty. Where
+        nobody did while the verdict was still taken, and where nobody closed it in time, it expires."""
+        return dispute.end_at + AFTER_THE_END + (0 if self._can_close(dispute) else self._expiry_window)
 
     def _try(self, dispute: Dispute, now: int, work: Callable[[], None]) -> Next:
         """A contract that refuses, and a model that is not here, hold up no other dispute."""
@@ -157,9 +174,23 @@ class Responder:
         calls = [self._answer(dispute, asked, trace) for asked in batch]
         names = ",".join(f"{asked.node.depth}.{asked.node.index}" for asked in batch)
         key = f"reply:{dispute.dispute_id.hex()}:{keccak256(names.encode()).hex()[:32]}"
-        self._send(self._contract.multicall(calls), key)
-        self._replied(len(batch))
-        log.info("dispute_answered", **_about(dispute), nodes=names)
+        # silence costs the whole bond: what gas costs is waited out for half of the time, and then paid
+        half = batch[0].deadline - self._reply_window // 2
+        if self._send_once(dispute, self._contract.multicall(calls), key, max(half - self._now(), 0)):
+            self._replied(len(batch))
+            log.info("dispute_answered", **_about(dispute), nodes=names)
+
+    def _send_once(self, dispute: Dispute, call: Call, key: str, waits: int | None = None) -> bool:
+        """Sends a call, and says whether for the first time. One that was mined before and shows no effect was read too
+        early, or taken back by a reorganisation: the transaction queue repeats it under its key, soon. If not, it is
+        sent anew."""
+        sent = self._sent.setdefault(dispute.dispute_id, {})
+        tried = sent.get(key, 0)
+        self._send(call, key if tried < REPEATS else f"{key}:{tried}", waits)
+        sent[key] = tried + 1
+        if tried:
+            self._paused[dispute.dispute_id] = self._now() + PAUSE
+        return not tried
 
     def _answer(self, dispute: Dispute, asked: Asked, trace: Trace) -> Call:
         if asked.node == ROOT:
@@ -171,9 +202,21 @@ class Responder:
             raise ValueError(f"{asked.node} lies outside the program; the contract lets nobody ask for it")
         return self._contract.answer_payload(dispute.dispute_id, asked.node, trace.payload(place))
 
-    def _close(self, dispute: Dispute) -> None:
-        self._send(self._contract.close(dispute.claim), f"close:{dispute.dispute_id.hex()}")
-        log.info("dispute_closed", **_about(dispute))
+    def _end(self, dispute: Dispute) -> None:
+        if not self._can_close(dispute):
+            call = self._contract.expire(dispute.dispute_id)
+            if self._send_once(dispute, call, f"expire:{dispute.dispute_id.hex()}"):
+                log.info("dispute_expired", **_about(dispute))
+            return
+        try:
+            call = self._contract.close(dispute.claim)
+            if self._send_once(dispute, call, f"close:{dispute.dispute_id.hex()}"):
+                log.info("dispute_closed", **_about(dispute))
+        except ContractError as error:
+            if error.code not in NO_VERDICT_ANY_MORE:
+                raise
+            self._unclosable.add(dispute.dispute_id)
+            log.warning("dispute_waits_for_its_expiry", **_about(dispute), at=self._ends_at(dispute))
 
 
 def _about(dispute: Dispute) -> dict[str, str]:

@@ -8,7 +8,6 @@ from market.chain import Call
 from market.deployment import Contracts
 from market.errors import ConfigError
 from market.transactions import Sent, Transactions
-from market.views import BondState
 from provider.journal import Journal
 from provider.records import BONDED
 
@@ -49,16 +48,23 @@ class Income:
     def release(self) -> list[Action]:
         """Returns the bonds that are due to the stake; asks the chain, whose jobs may be further than the journal."""
         jobs = self._contracts.jobs
-        window, actions = jobs.dispute_window(), []
+        window, deadline, actions = jobs.dispute_window(), jobs.dispute_deadline(), []
         for row in [] if self._journal is None else self._journal.open_jobs():
             if row.stage not in BONDED:
                 continue
             job = jobs.job(row.job_id)
-            locked = any(
-                replica.provider.lower() == self._address.lower() and replica.bond_state is BondState.LOCKED
-                for replica in jobs.replicas(row.job_id)
+            mine = next(
+                (
+                    replica
+                    for replica in jobs.replicas(row.job_id)
+                    if replica.provider.lower() == self._address.lower() and replica.is_held
+                ),
+                None,
             )
-            if not locked or not job.state.is_final or self._now <= job.final_at + window:
+            # of an output that is demanded and was not published the bond is lost, whatever the time
+            if mine is None or not job.state.is_final or mine.is_demanded:
+                continue
+            if self._now < mine.bond_free_at(job, window, deadline):
                 continue
             key = f"release:{row.job_id.hex()}:{row.attempts}"  # the agent's own: both together release once
             sent = self._transactions.send(jobs.release_bond(row.job_id, self._address), key=key)

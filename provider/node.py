@@ -24,7 +24,7 @@ from market.settlement import Terms as JobTerms
 from market.settlement import price
 from market.signing import Domain
 from market.types import ZERO_ADDRESS, Commitment, Mode, Output
-from market.views import BondState, JobState, JobView, ReplicaState, ReplicaView
+from market.views import JobState, JobView, ReplicaState, ReplicaView
 from provider.config import Timing
 from provider.errors import Refusal
 from provider.executor import Answer, Executor, Work
@@ -50,6 +50,8 @@ class JobChain(Protocol):
     def domain(self) -> Domain: ...
     @property
     def dispute_window(self) -> int: ...
+    @property
+    def dispute_deadline(self) -> int: ...
     def now(self) -> int:
         """What `block.timestamp` would be about now, rather too late than too early: a guess by this machine's clock.
 
@@ -355,12 +357,12 @@ class Node:
             row = self._journal.advance(row.job_id, Stage.REVEALED, self._wall())
         if job.revealed < job.committed and now <= job.reveal_deadline:
             return Next(at=job.reveal_deadline + 1)
-        if job.mode is Mode.OPTIMISTIC:
-            # an answer that nobody can look at is not believed: a public one is published, as if it was demanded
-            if mine.is_demanded or (job.inline_input and mine.demand_deadline == 0):
-                return self._publish(row, now)
-            if mine.bond_state is BondState.DISPUTED:
-                return Next(at=now + 60)
+        # an answer that nobody can look at is not believed: a public one is published, as if it was demanded
+        unseen = mine.is_demanded or (job.inline_input and mine.demand_deadline == 0)
+        if job.mode is Mode.OPTIMISTIC and unseen:
+            return self._publish(row, now)
+        # one that is disputed settles after the verdict, whose event wakes us, or once the arbiter's time is over:
+        # the contract says when that is
         return self._settle(row, index, now)
 
     def _settle(self, row: JobRow, index: int, now: int) -> Next:
@@ -384,8 +386,8 @@ class Node:
     def _after_the_end(self, row: JobRow, job: JobView, mine: ReplicaView, now: int) -> Next:
         self._executor.drop(row.job_id)
         self._settleable_since.pop(row.job_id, None)
-        release_at = mine.dispute_end(job, self._chain.dispute_window) + 1
-        locked = mine.bond_state in (BondState.LOCKED, BondState.DISPUTED)
+        release_at = mine.bond_free_at(job, self._chain.dispute_window, self._chain.dispute_deadline)
+        locked = mine.is_held
         if row.stage not in (Stage.FINAL, Stage.RELEASING):
             row = self._journal.advance(
                 row.job_id,
@@ -397,13 +399,11 @@ class Node:
                 release_at=release_at if locked else 0,
             )
             log.info("job_final", job_id="0x" + row.job_id.hex(), outcome=row.outcome, paid=str(row.paid))
-        elif locked and row.release_at != release_at:  # a demand made the dispute window longer
+        elif locked and row.release_at != release_at:  # a demand, or a dispute, made the wait longer or shorter
             row = self._journal.advance(row.job_id, row.stage, self._wall(), release_at=release_at)
-        if mine.is_demanded and now <= mine.demand_deadline:
-            return self._publish(row, now)
-        if mine.bond_state is BondState.DISPUTED:
-            return Next(at=now + 60)
-        if mine.bond_state is not BondState.LOCKED:
+        if mine.is_demanded:  # withheld for good, its bond is for whoever slashes it
+            return self._publish(row, now) if self._chain.seen() <= mine.demand_deadline else IDLE
+        if not locked:
             self._journal.advance(row.job_id, Stage.CLOSED, self._wall(), detail=f"bond {mine.bond_state.name}")
             return IDLE
         if now < release_at + self._timing.release_grace:

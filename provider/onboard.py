@@ -11,9 +11,11 @@ from market.deployment import Contracts
 from market.errors import ConfigError, ContractError
 from market.hashing import ZERO32
 from market.transactions import Transactions
+from market.types import Mode
 from market.views import WEIGHTS, Offer, Stake, modes_mask
 from provider.catalogue import Catalogue, Served
 from provider.config import ProviderConfig
+from provider.judged import Judged
 
 NOT_NOW = frozenset({"ListBusy", "StakeTooSmall"})
 """Why the drawable list may not take an entry at present (IRegistry.setOffer)."""
@@ -45,13 +47,21 @@ class Onboarding:
     """
 
     def __init__(
-        self, chain: Chain, contracts: Contracts, transactions: Transactions, config: ProviderConfig, report: Report
+        self,
+        chain: Chain,
+        contracts: Contracts,
+        transactions: Transactions,
+        config: ProviderConfig,
+        report: Report,
+        judged: Judged,
     ) -> None:
         self._chain = chain
         self._contracts = contracts
         self._transactions = transactions
         self._config = config
         self._report = report
+        self._judged = judged
+        self._advised: set[bytes] = set()
         self._address = transactions.address
         self.postponed: set[bytes] = set()  # models whose drawable list did not take this provider; `offer` tries again
 
@@ -75,11 +85,20 @@ class Onboarding:
             self._report(f"announced {endpoint}")
 
     def offer(self, catalogue: Catalogue) -> None:
-        """Publishes each model that nobody published and sets each offer."""
+        """Publishes each model that nobody published and sets each offer.
+
+        OPTIMISTIC is offered once the judge knows the model; where it does not, the report says what to do.
+        """
         registry = self._contracts.registry
+        if Mode.OPTIMISTIC in self._config.offered_modes:
+            self._judged.look(served.pack for served in catalogue.values())
         for model_id, served in catalogue.items():
             if not _is_published(registry, model_id):
                 self._publish(registry, served)
+            advice = self._judged.advice(served.pack)
+            if advice and model_id not in self._advised:
+                self._advised.add(model_id)
+                self._report(advice)
             offer = self._offer(served)
             if registry.offer(self._address, model_id) != offer or not self._is_well_listed(model_id, offer):
                 self._set_offer(model_id, offer, served.product.name)
@@ -169,7 +188,13 @@ class Onboarding:
             price_per_m_output=product.prices.per_m_output,
             max_input_tokens=min(limits.max_input_tokens, product.context - 1),
             max_output_tokens=min(limits.max_output_tokens, product.context - 1),
-            modes=modes_mask(self._config.offered_modes),
+            modes=modes_mask(
+                tuple(
+                    mode
+                    for mode in self._config.offered_modes
+                    if mode is not Mode.OPTIMISTIC or self._judged.is_known(product.model_id)
+                )
+            ),
             max_bond=self._config.max_bond,
         )
 

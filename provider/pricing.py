@@ -6,7 +6,7 @@ price(maxInput, maxOutput); killFee ≤ price of the request; price of the reque
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from market.hashing import ZERO32, unpack_stop_tokens
@@ -86,9 +86,21 @@ class Shop:
     limits: Limits
     samplers: tuple[Sampler, ...] = (Sampler.GREEDY, Sampler.SEEDED_BY_REQUEST)
     max_bond: int = 0
+    is_judged: Callable[[bytes], bool] = lambda _: True
+
+    def modes_of(self, product: Product) -> tuple[Mode, ...]:
+        """The modes in which a model is sold now."""
+        disputable = product.beyond_leaves is None and self.is_judged(product.model_id)
+        return tuple(mode for mode in self.modes if mode is not Mode.OPTIMISTIC or disputable)
 
     def _check_disputable(self, product: Product, request: Request | None) -> None:
-        """Raises Refusal for an answer that could not be answered for in a dispute."""
+        """Raises Refusal for an answer that could not be answered for in a dispute, or that nobody can judge."""
+        if not self.is_judged(product.model_id):
+            raise Refusal(
+                "NotJudged",
+                f"The market's judge does not know {product.name} yet, so it is not sold in mode optimistic.",
+                hint="Anyone may teach it, once (`assay dispute accept`). Until then choose another mode.",
+            )
         if product.beyond_leaves is not None:
             why = f"{product.name} has no trace that holds all its values: {product.beyond_leaves}"
             raise Refusal("NotJudged", f"This model is not sold in mode optimistic: {why}.")

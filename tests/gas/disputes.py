@@ -33,6 +33,7 @@ from tests.unit.contracts.disputes import (
 SHAPE = Shape(49_152, 2_048, 576, 1_536, 30, 9, 3, 64, 43_000, 47_000, True, 14, 14)
 LAYERS = (LayerFormat(14, 14, 14, 14, 14, 14, 14, 8, 8, 8),) * SHAPE.layers
 PROMPT = [1_000 + i for i in range(128)]
+LONG_PROMPT = [1_000 + i for i in range(1_024)]
 ANSWER = [2_000 + i for i in range(63)] + [2]
 TABLES = b"".join(exp2(bits).astype(">i4").tobytes() for bits in (8, 16))
 MODEL = Model(
@@ -43,6 +44,7 @@ MODEL = Model(
     keccak256(b"template"),
 )
 PLACE = Place(30, Operation.DOWN, 190, 8)
+OPEN_LONG = "dispute: open, 1,024 + 64 tokens"
 TOTAL = "dispute: all of it but the proof, and the slash"
 
 
@@ -102,6 +104,8 @@ def measure_disputes() -> dict[str, int]:
         game = _game(world)
         gas |= _play(game)
         gas[TOTAL] = sum(gas[f"dispute: {move}"] for move in ("open", "root", *_numbered(), "missed, guilty"))
+        _game(world, LONG_PROMPT).open()
+        gas[OPEN_LONG] = world.chain.gas_used
         return gas
 
 
@@ -109,14 +113,14 @@ def _numbered() -> list[str]:
     return [f"{move} {i}" for i in range(1, 6) for move in ("request", "reply")]
 
 
-def _game(world: DisputeWorld) -> JobGame:
+def _game(world: DisputeWorld, prompt: list[int] = PROMPT) -> JobGame:
     asked = request(
         model_id=MODEL.model_id,
-        input_root=tokens_root(PROMPT),
-        input_tokens=len(PROMPT),
+        input_root=tokens_root(prompt),
+        input_tokens=len(prompt),
         max_output_tokens=len(ANSWER),
     )
-    return settled_job(JobGame(world, request=asked, ids=ANSWER, prompt=PROMPT, model=MODEL))
+    return settled_job(JobGame(world, request=asked, ids=ANSWER, prompt=prompt, model=MODEL))
 
 
 def _play(game: Game) -> dict[str, int]:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 
+from market.dispute_gas import Measured, measured, moves, opening
+from tests.gas import snapshot
+from tests.gas.plan import plan
 from tests.gas.steps import LENGTHS, Cost, acceptance, measure
 
 BAR = 500_000
@@ -24,6 +29,16 @@ def test_no_step_costs_more_than_the_bar(costs: dict[int, dict[str, Cost]], toke
 def test_calldata_is_what_a_step_costs(costs: dict[int, dict[str, Cost]], tokens: int) -> None:
     """Where EIP-7623 holds, execution costs next to nothing beside the openings."""
     assert {name: cost for name, cost in costs[tokens].items() if cost.executed > 1.1 * cost.floor} == {}
+
+
+def test_gas_that_a_challenger_plans_with_is_what_its_moves_take(costs: dict[int, dict[str, Cost]]) -> None:
+    """Within 15 %, which the plan adds: where it differs, python -m tests.gas.plan."""
+    now, planned = asdict(plan(snapshot.read(), costs)), asdict(measured())
+    assert {name: (planned[name], used) for name, used in now.items() if abs(planned[name] - used) > 0.15 * used} == {}
+    known = Measured(**now)
+    assert opening(known.open_ids) >= known.open
+    assert moves(6) >= 6 * known.request + known.proof
+    assert moves(0) == 0
 
 
 def test_largest_program_is_accepted_in_one_transaction() -> None:

@@ -215,6 +215,22 @@ def test_stuck_transaction_at_the_fee_ceiling_waits_without_a_dearer_one(
     assert received(chain) == 1
 
 
+def test_stuck_transaction_of_some_urgency_is_replaced_beyond_the_usual_ceiling(
+    anvil: Anvil, chain: Chain, tmp_path: Path
+) -> None:
+    anvil.set_automine(False)
+    usual = FeePolicy(ceiling=1_200_000_000, min_priority_fee=10**8)
+    with sender(chain, tmp_path, fees=usual, timing=RAISING) as transactions, ThreadPoolExecutor(1) as pool:
+        with pytest.raises(TransactionPending):
+            transactions.send(transfer(), timeout=1.0, key="stuck")
+        assert all(max_fee <= usual.ceiling for max_fee, _ in _offers(anvil))
+        future = pool.submit(transactions.send, transfer(), timeout=20.0, key="stuck", ceiling=20 * GWEI)
+        until(lambda: _offers(anvil)[0][0] > usual.ceiling)
+        anvil.mine()
+        future.result(10)
+    assert received(chain) == 1
+
+
 def test_stuck_transaction_is_adopted_by_the_next_sender(anvil: Anvil, chain: Chain, tmp_path: Path) -> None:
     anvil.set_automine(False)
     with sender(chain, tmp_path) as transactions:

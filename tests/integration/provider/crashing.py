@@ -1,6 +1,6 @@
 """`python -m tests.integration.provider.crashing POINT --config … --password-file …`: the agent, killed there.
 
-POINT is one of POINTS or DRAW_POINTS. The command line of the package cannot reach this wiring.
+POINT is one of POINTS, DRAW_POINTS or DISPUTE_POINTS. The command line of the package cannot reach this wiring.
 """
 
 from __future__ import annotations
@@ -12,9 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from market.chain import Call
 from market.inference.batch import BatchEngine, Part, Result, Slot
 from market.keystore import load_account
+from market.transactions import CHECKPOINTS
 from market.types import Output
+from market.verification.structs import Claim
+from market.verification.trace import Trace
+from market.verification.traces import Traces
 from provider.chainside import ChainSide
 from provider.config import ProviderConfig
 from provider.executor import EngineExecutor
@@ -31,6 +36,18 @@ POINTS = (
     "after-settle",
 )
 DRAW_POINTS = ("before-draw", "after-draw")
+DISPUTE_POINTS = (
+    "trace",
+    "before-reply",
+    "persisted-reply",
+    "broadcast-reply",
+    "after-reply",
+    "before-close",
+    "persisted-close",
+    "broadcast-close",
+    "after-close",
+)
+"""persisted: the transaction is in the queue's file alone; broadcast: the endpoint has it, no receipt is here yet."""
 
 
 def die() -> NoReturn:
@@ -68,12 +85,26 @@ class FatalSide(ChainSide):
     def draw(self, job_id: bytes, key: str) -> None:
         self._around("draw", lambda: super(FatalSide, self).draw(job_id, key))
 
+    def send(self, call: Call, key: str, waits: int | None = None) -> None:
+        what = key.partition(":")[0]
+        at, _, of = self.point.partition("-")
+        if of == what and at in CHECKPOINTS:
+            self._transactions._checkpoint = lambda name: die() if name == at else None
+        self._around(what, lambda: super(FatalSide, self).send(call, key, waits))
+
     def _around(self, what: str, send: Callable[[], None]) -> None:
         if self.point == f"before-{what}":
             die()
         send()
         if self.point == f"after-{what}":
             die()
+
+
+class FatalTraces(Traces):
+    """Dies as soon as a trace is wanted."""
+
+    def trace(self, claim: Claim, input_ids: Sequence[int], output_ids: Sequence[int]) -> Trace:
+        die()
 
 
 def fatal_executor(
@@ -96,10 +127,11 @@ def main(point: str, config: Path, password_file: Path) -> None:
         side_factory=lambda chain, jobs, vault, transactions, timeout: FatalSide(
             chain, jobs, vault, transactions, timeout=timeout
         ),
+        traces_factory=FatalTraces if point == "trace" else Traces,
     )
 
 
 if __name__ == "__main__":
     chosen, _, config_path, _, password_path = sys.argv[1:]
-    assert chosen in (*POINTS, *DRAW_POINTS)
+    assert chosen in (*POINTS, *DRAW_POINTS, *DISPUTE_POINTS)
     main(chosen, Path(config_path), Path(password_path))

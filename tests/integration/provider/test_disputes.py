@@ -4,130 +4,39 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from eth_account.signers.local import LocalAccount
 
 from market.chain import Call
-from market.contracts import Jobs
 from market.dispute_contracts import Disputes
-from market.dispute_evidence import Evidence, answers_of, evidence_of
-from market.dispute_play import Player, rewarded
-from market.disputes import ROOT, Dispute, DisputeBook, DisputeState, Fault
+from market.dispute_evidence import Evidence
+from market.dispute_play import rewarded
+from market.disputes import ROOT, DisputeBook, DisputeState, Fault
 from market.events import decode_logs
-from market.judging import acceptances
 from market.transactions import Sent, Transactions
-from market.types import Mode, Request
-from market.verification.challenger import Agrees, Move, Prove, ProveOutput, RequestNode, SayMissed, Wait
+from market.verification.challenger import Agrees, Prove, ProveOutput, SayMissed, Wait
 from market.verification.geometry import Node
-from market.verification.traces import Traces
 from market.views import BondState
 from tests.adversaries import Liar, NoTraces, StubbornTraces
-from tests.integration.provider.market import TOKENS, LocalAgent, Market, until
+from tests.integration.provider.arena import Arena, judged_market
+from tests.integration.provider.market import LocalAgent, Market, until
 
 BOND = 10_000_000
 
 
-@dataclass
-class Arena:
-    """A market whose judge knows the model, and somebody who doubts answers."""
-
-    market: Market
-    player: Player
-    transactions: Transactions
-    folder: Path
-
-    @property
-    def jobs(self) -> Jobs:
-        return self.market.contracts.jobs
-
-    def agent(self, **wiring: Any) -> LocalAgent:
-        from provider.config import Terms
-
-        self.folder.mkdir(exist_ok=True)
-        path, account = self.market.provider(self.folder, terms=Terms(bond=BOND))
-        return LocalAgent(path, account, **wiring)
-
-    def answer(self, agent: LocalAgent) -> Evidence:
-        """A public job that the agent was paid for, and its answer."""
-        request, ids = self.market.request(max_output_tokens=4)
-        quote = self.market.quote(agent.url, request, Mode.NONE)
-        job_id = self.market.post([quote], request, inline=ids)
-        until(lambda: self.market.settled(job_id), 30)
-        answer = until(lambda: self._output(agent, job_id))
-        return self.evidence(agent, job_id, tuple(answer["ids"]), (request, tuple(ids)))
-
-    def _output(self, agent: LocalAgent, job_id: bytes) -> Any:
-        response = self.market.output(agent.url, job_id)
-        return response.json() if response.status_code == 200 else None
-
-    def evidence(
-        self, agent: LocalAgent, job_id: bytes, ids: tuple[int, ...], request: tuple[Request, tuple[int, ...]]
-    ) -> Evidence:
-        contracts, provider = self.market.contracts, agent.agent.address
-        answers = answers_of(self.market.chain, contracts.jobs, job_id, 0)
-        assert answers.request(job_id) == request
-        return evidence_of(answers, contracts.jobs, contracts.registry, job_id, provider, output_ids=ids)
-
-    def dispute(self, evidence: Evidence) -> Dispute:
-        found = self.player.look(evidence.dispute_id)
-        assert isinstance(found, Dispute)
-        return found
-
-    def bond(self, evidence: Evidence) -> BondState:
-        return self.jobs.replicas(evidence.subject_id)[0].bond_state
-
-    def wait_for_replies(self, evidence: Evidence) -> None:
-        until(lambda: not self.dispute(evidence).unanswered, 30)
-
-    def win(self, evidence: Evidence) -> tuple[list[Move], Sent]:
-        """Plays an honest challenger's game to its last move."""
-        moves: list[Move] = []
-        while True:
-            dispute = self.dispute(evidence)
-            move = self.player.next(dispute)
-            if isinstance(move, Wait):
-                self.wait_for_replies(evidence)
-                continue
-            moves.append(move)
-            sent = self.player.play(dispute, move)
-            if not isinstance(move, RequestNode):
-                return moves, sent
-
-
 @pytest.fixture(scope="module")
 def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
-    market = Market(tmp_path_factory.mktemp("market"), reply_window=60)
-    pack = market.pack
-    for call in acceptances(market.chain, market.deployment.judge, pack):
-        market.guardian.send(call)
+    market = judged_market(tmp_path_factory.mktemp("market"))
     yield market
     market.close()
 
 
 @pytest.fixture
 def arena(market: Market, tmp_path: Path) -> Iterator[Arena]:
-    account: LocalAccount = market.anvil.accounts[5]
-    transactions = Transactions(market.chain, account, ":memory:")
-    contracts = market.contracts
-    market.guardian.send(contracts.token.mint(account.address, TOKENS))
-    player = Player(
-        market.chain,
-        contracts.jobs,
-        contracts.vault,
-        contracts.token,
-        Disputes(market.chain, market.deployment.disputes),
-        DisputeBook(market.chain, market.deployment.disputes),
-        Traces([market.pack]),
-        account,
-        lambda call, key: transactions.send(call, key=key),
-        lambda: market.chain.head().timestamp,
-    )
-    yield Arena(market, player, transactions, tmp_path / "agent")
-    transactions.close()
+    with Arena.of(market, tmp_path / "agent") as arena:
+        yield arena
 
 
 def test_honest_provider_answers_whatever_is_asked_and_is_paid_for_it(arena: Arena) -> None:
@@ -139,8 +48,7 @@ def test_honest_provider_answers_whatever_is_asked_and_is_paid_for_it(arena: Are
         arena.wait_for_replies(evidence)
         dispute = arena.dispute(evidence)
         assert isinstance(arena.player.next(dispute), Agrees)
-        ask(arena, dispute, Node(2, 1))
-        ask(arena, dispute, Node(2, 3))
+        arena.ask(evidence, Node(2, 1), Node(2, 3))
         arena.wait_for_replies(evidence)
         dispute = arena.dispute(evidence)
         leaf = next(node for node in dispute.known if node.depth > 2 and dispute.known[node] != bytes(32))
@@ -160,13 +68,6 @@ def test_honest_provider_answers_whatever_is_asked_and_is_paid_for_it(arena: Are
         assert arena.bond(evidence) is BondState.LOCKED
     finally:
         agent.stop()
-
-
-def ask(arena: Arena, dispute: Dispute, node: Node) -> None:
-    """What a challenger asks that has nothing to ask."""
-    path = dispute.path_to_answered(node)
-    assert path is not None
-    arena.player.play(dispute, RequestNode("", node, dispute.known[node], path))
 
 
 def test_liar_that_shows_an_honest_trace_is_convicted_by_its_own_logits(arena: Arena) -> None:
@@ -257,8 +158,7 @@ def test_two_requests_are_answered_in_one_transaction(arena: Arena) -> None:
         arena.wait_for_replies(evidence)
     finally:
         agent.stop()
-    for index in range(4):
-        ask(arena, arena.dispute(evidence), Node(2, index))
+    arena.ask(evidence, *(Node(2, index) for index in range(4)))
     again = LocalAgent(arena.folder / "provider.toml", account)
     try:
         arena.wait_for_replies(evidence)
@@ -279,18 +179,17 @@ def test_reply_that_somebody_gave_before_holds_up_no_other(arena: Arena) -> None
         arena.wait_for_replies(evidence)
     finally:
         agent.stop()
-    for index in range(3):
-        ask(arena, arena.dispute(evidence), Node(2, index))
+    arena.ask(evidence, *(Node(2, index) for index in range(3)))
     sent: list[Call] = []
     trace = arena.player.traces.trace(evidence.claim(), evidence.input_ids, evidence.output_ids)
     contract = Disputes(arena.market.chain, arena.market.deployment.disputes)
 
-    def front_runner(side: Any, call: Call, key: str) -> None:
+    def front_runner(side: Any, call: Call, key: str, waits: int | None) -> None:
         if call.label.startswith("Disputes.multicall"):
             node = Node(2, 0)
             arena.transactions.send(contract.answer_hashes(evidence.dispute_id, node, trace.reveal(node)))
         sent.append(call)
-        original(side, call, key)
+        original(side, call, key, waits)
 
     from provider.chainside import ChainSide
 

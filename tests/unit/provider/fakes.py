@@ -23,6 +23,7 @@ class FakeChain:
     address = samples.PROVIDER
     domain: Domain = DOMAIN
     dispute_window = 100
+    dispute_deadline = 1_000
 
     def __init__(self, quote: Quote) -> None:
         self.time = samples.NOW

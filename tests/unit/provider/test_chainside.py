@@ -35,6 +35,9 @@ class Contracts:
     def dispute_window(self) -> int:
         return 600
 
+    def dispute_deadline(self) -> int:
+        return 86_400
+
     def staked(self, _owner: str) -> int:
         return 0
 

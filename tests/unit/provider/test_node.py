@@ -14,7 +14,7 @@ from market.types import ZERO_ADDRESS, Commitment, Mode
 from market.views import BondState, JobState, ReplicaState
 from provider.config import Gas
 from provider.executor import Failure
-from provider.node import Next
+from provider.node import IDLE, Next
 from provider.records import Stage
 from tests.unit.provider import samples
 from tests.unit.provider.desk import ANSWER, JOB, NOW, OUTPUT, SALT, Desk
@@ -155,8 +155,16 @@ def test_disputed_optimistic_answer_is_not_settled_before_the_verdict(desk: Desk
     desk.run()
     desk.chain.change(revealed=1, output_hash=OUTPUT.output_hash)
     desk.chain.mine = replace(desk.chain.mine, bond_state=BondState.DISPUTED)
-    assert desk.run() == Next(at=NOW + 60)
+    desk.run()
+    desk.chain.time = NOW + 10
+    early = ContractError("too early", code="TooEarly")
+    early.details["opensAt"] = NOW + 1_101
+    desk.chain.refuse_next = early
+    assert desk.run() == Next(at=NOW + 1_101)
     assert "settle" not in [what for what, _ in desk.chain.sent]
+    desk.chain.time = NOW + 1_101  # no verdict came
+    assert desk.run() == Next(at=NOW + 1_102 + 2)
+    assert [what for what, _ in desk.chain.sent][-1] == "settle"
 
 
 def test_job_whose_draw_a_reorganisation_took_back_waits_for_the_next(desk: Desk) -> None:
@@ -354,11 +362,50 @@ def test_cancelled_job_stops_the_engine(desk: Desk) -> None:
     assert (desk.row().stage, desk.row().outcome, desk.row().paid) == (Stage.CLOSED, "CANCELLED", 1)
 
 
-def test_disputed_bond_is_left_alone(desk: Desk) -> None:
+@pytest.mark.parametrize("mode", [Mode.QUORUM, Mode.OPTIMISTIC])
+def test_disputed_bond_is_released_once_no_verdict_can_come_any_more(desk: Desk, mode: Mode) -> None:
+    """Anybody may then; an optimistic job was not settled before, so its bond is free with it."""
+    desk.chain.change(mode=mode, state=JobState.SETTLED, final_at=NOW)
+    desk.chain.mine = replace(desk.chain.mine, state=ReplicaState.REVEALED, bond_state=BondState.DISPUTED)
+    free_at = NOW + 1 if mode is Mode.OPTIMISTIC else NOW + 100 + 1_000 + 1
+    assert desk.run() == Next(at=free_at + 2)
+    assert desk.row().release_at == free_at
+    desk.chain.time = free_at + 1
+    assert desk.run() == Next(at=free_at + 2)
+    desk.chain.time = free_at + 2
+    desk.run()
+    assert [what for what, _ in desk.chain.sent] == ["release"]
+    assert (desk.row().stage, desk.row().detail) == (Stage.CLOSED, "bond RELEASED")
+
+
+def test_bond_that_a_verdict_gave_back_waits_for_its_own_window_again(desk: Desk) -> None:
+    desk.chain.change(state=JobState.SETTLED, final_at=NOW)
+    desk.chain.mine = replace(desk.chain.mine, state=ReplicaState.REVEALED, bond_state=BondState.DISPUTED)
+    desk.run()
+    desk.chain.mine = replace(desk.chain.mine, bond_state=BondState.LOCKED)
+    assert desk.run() == Next(at=NOW + 101 + 2)
+    assert desk.row().release_at == NOW + 101
+
+
+def test_bond_of_an_output_that_was_demanded_and_withheld_is_not_asked_for(desk: Desk) -> None:
+    settled(desk)
+    desk.run()
+    sent = len(desk.chain.sent)
+    deadline = desk.chain.time + 50
+    desk.chain.mine = replace(desk.chain.mine, demander=OTHER, demand_deadline=deadline)
+    desk.chain.time = deadline + 500
+    assert desk.run() == IDLE
+    assert len(desk.chain.sent) == sent
+    desk.chain.mine = replace(desk.chain.mine, demander=ZERO_ADDRESS, bond_state=BondState.SLASHED)
+    desk.run()
+    assert (desk.row().stage, desk.row().detail) == (Stage.CLOSED, "bond SLASHED")
+
+
+def test_disputed_bond_that_is_slashed_is_over(desk: Desk) -> None:
     desk.chain.change(state=JobState.SETTLED, final_at=NOW)
     desk.chain.mine = replace(desk.chain.mine, state=ReplicaState.REVEALED, bond_state=BondState.DISPUTED)
     desk.chain.time = NOW + 500
-    assert desk.run() == Next(at=NOW + 560)
+    assert desk.run() == Next(at=NOW + 1_101 + 2)
     desk.chain.mine = replace(desk.chain.mine, bond_state=BondState.SLASHED)
     desk.run()
     assert (desk.row().stage, desk.row().detail) == (Stage.CLOSED, "bond SLASHED")
