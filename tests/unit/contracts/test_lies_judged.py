@@ -15,53 +15,53 @@ import pytest
 
 from market.inference.engine import load_engine
 from market.inference.model import IntegerModel
-from market.inference.reference import greedy
-from market.models.pack import Pack, load_pack
+from market.models.pack import load_pack
 from market.verification.accusation import accuse_output, accuse_token
 from market.verification.geometry import Operation, Place
 from market.verification.model_trees import ModelTrees
 from market.verification.products import Products
 from market.verification.trace import Trace
 from tests.liar import coarser, skipped_layers, stale_key, stale_value, swapped_rows, wrong_positions
+from tests.unit.contracts.abi import Contract
 from tests.unit.contracts.claims import deploy_judge
 from tests.unit.contracts.revm import RevmChain
-from tests.unit.contracts.trials import Trial, accept, small
+from tests.unit.contracts.trials import Trial, answered, small
 from tests.unit.market.verification.setting import Setting, ids
 
 Op = Operation
+Judged = Callable[[str, int], None]
 FEW, MANY = 3, 100  # lies about each of the twenty operations of the tiny model
 OF_REAL = 2
-PROMPT, ANSWER = 67, 6  # two blocks of positions
-
-
-def answered(pack: Pack, prompt: tuple[int, ...], count: int) -> Setting:
-    """What the model answers."""
-    return Setting(pack, prompt, tuple(greedy(pack.model, prompt, count, ())))
+LENGTHS = ((1, 1), (30, 35), (60, 6), (190, 70))
+"""One position, a block's last and the next one's first, many blocks."""
 
 
 @pytest.fixture(scope="module")
-def tiny(tiny_pack: Path, judge_chain: RevmChain) -> Trial:
-    pack, judge = load_pack(tiny_pack), deploy_judge(judge_chain)
-    accept(judge, pack)
-    return Trial(judge, answered(pack, ids("input", PROMPT, pack.model.config.vocabulary), ANSWER))
+def judge(judge_chain: RevmChain) -> Contract:
+    return deploy_judge(judge_chain)
 
 
 @pytest.fixture(scope="module")
-def real(real_pack: Path, judge_chain: RevmChain) -> Trial:
+def tiny(tiny_pack: Path, judge: Contract) -> Trial:
+    return Trial.of(judge, answered(load_pack(tiny_pack)))
+
+
+@pytest.fixture(scope="module")
+def real(real_pack: Path, judge: Contract) -> Trial:
     """A 64-token answer to a 128-token prompt, as the engine that serves gives it."""
-    pack, judge = load_pack(real_pack), deploy_judge(judge_chain)
-    accept(judge, pack)
+    pack = load_pack(real_pack)
     prompt = ids("prompt", 128, pack.model.config.vocabulary)
     answer = load_engine(pack, threads=1).generate(prompt, 64, ()).ids
-    return Trial(judge, Setting(pack, prompt, answer), Products.proved(pack.model))
+    return Trial.of(judge, Setting(pack, prompt, answer), Products.proved(pack.model))
 
 
-def sweep(trial: Trial, operation: Operation, seed: str, count: int) -> None:
-    """So many lies, every other one continued."""
+def sweep(trial: Trial, operation: Operation, seed: str, count: int) -> int:
+    """So many lies, every other one continued. Returns how many."""
     rng = random.Random(f"{seed} {operation.name}")
     for number in range(count):
         place, element = trial.element(rng, operation)
         trial.convict_of_one(place, element, small(rng), continued=number % 2 == 0)
+    return count
 
 
 every_operation = pytest.mark.parametrize("operation", Operation, ids=lambda operation: operation.name)
@@ -74,17 +74,23 @@ def test_lie_is_proved_at_its_element(tiny: Trial, operation: Operation) -> None
 
 @pytest.mark.slow
 @every_operation
-def test_lie_is_proved_at_its_element_a_hundred_times(tiny: Trial, operation: Operation) -> None:
+def test_lie_is_proved_at_its_element_a_hundred_times(tiny: Trial, operation: Operation, judged: Judged) -> None:
     """2,000 lies in all."""
-    sweep(tiny, operation, "many", MANY)
-    print(f"{operation.name}: {MANY} lies about the tiny model judged")
+    judged("lies, tiny model", sweep(tiny, operation, "many", MANY))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+def test_lie_in_a_text_of_another_length_is_proved_at_its_element(tiny: Trial, lengths: tuple[int, int]) -> None:
+    trial = Trial(tiny.judge, answered(tiny.base.pack, *lengths), tiny.products)
+    for operation in Operation:
+        sweep(trial, operation, str(lengths), FEW)
 
 
 @pytest.mark.slow
 @every_operation
-def test_lie_about_the_real_model_is_proved_at_its_element(real: Trial, operation: Operation) -> None:
-    sweep(real, operation, "real", OF_REAL)
-    print(f"{operation.name}: {OF_REAL} lies about the real model judged")
+def test_lie_about_the_real_model_is_proved_at_its_element(real: Trial, operation: Operation, judged: Judged) -> None:
+    judged("lies, real model", sweep(real, operation, "real", OF_REAL))
 
 
 # ---- another computation than the model's
@@ -229,7 +235,7 @@ def extra_token(answer: tuple[int, ...], stop: int) -> tuple[tuple[int, ...], in
 def test_answer_of_another_length_is_proved_by_the_logits(
     tiny: Trial, fraud: Callable[[tuple[int, ...], int], tuple[tuple[int, ...], int]]
 ) -> None:
-    """Where the ids alone tell (docs/disputes.md, section 1) the game judges: tests/unit/contracts/test_disputes_open."""
+    """Where the ids alone tell (docs/disputes.md, section 1) the game itself judges: test_disputes_open."""
     base = tiny.base
     stop = next(i for i in range(base.shape.vocabulary) if i not in base.output_ids)
     answer, position = fraud(base.output_ids, stop)
@@ -240,11 +246,3 @@ def test_answer_of_another_length_is_proved_by_the_logits(
     assert liar.finds_output_wrong(liar.base.honest.root(), accusation)
     innocent = accuse_token(tiny.accuser(), position, base.output_ids[position], stop)
     assert not tiny.finds_output_wrong(base.honest.root(), innocent)
-
-
-@pytest.mark.parametrize("rivals", [range(0, 288, 17)], ids=["every 17th id"])
-def test_nobody_beats_a_greedy_answer(tiny: Trial, rivals: range) -> None:
-    for position, output in enumerate(tiny.base.output_ids):
-        for rival in rivals:
-            accusation = accuse_token(tiny.accuser(), position, output, rival)
-            assert not tiny.finds_output_wrong(tiny.base.honest.root(), accusation)

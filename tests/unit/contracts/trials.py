@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from typing import Any
 
 from market.hashing import leaf_hash
+from market.inference.reference import greedy
 from market.models.pack import Pack
 from market.verification.accusation import Accuser
 from market.verification.descent import Descent, Leaf
@@ -16,14 +18,15 @@ from market.verification.trace import Trace
 from market.verification.tree import fold_path
 from tests.liar import find, lie
 from tests.unit.contracts.abi import Contract
-from tests.unit.market.verification.setting import Setting
+from tests.unit.market.verification.setting import Setting, ids
+
+PROMPT, ANSWER = 67, 6  # two blocks of positions
 
 
-def accept(judge: Contract, pack: Pack) -> None:
-    """Tells a judge of a pack's program and tables, as deployment does."""
-    base = Setting(pack, (0,), (0,))
-    judge.acceptProgram(base.shape.values(), [layer.values() for layer in base.layers])
-    judge.acceptTables(base.trees.tables_root, base.trees.tables_path())
+def answered(pack: Pack, prompt: int = PROMPT, answer: int = ANSWER) -> Setting:
+    """What a small model answers, by the reference."""
+    asked = ids("input", prompt, pack.model.config.vocabulary)
+    return Setting(pack, asked, tuple(greedy(pack.model, asked, answer, ())))
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,13 @@ class Trial:
     judge: Contract
     base: Setting
     products: Products = field(default_factory=Products)
+
+    @classmethod
+    def of(cls, judge: Contract, base: Setting, products: Products | None = None) -> Trial:
+        """Tells the judge of the program and the tables, as a deployment does."""
+        judge.acceptProgram(base.shape.values(), [layer.values() for layer in base.layers])
+        judge.acceptTables(base.trees.tables_root, base.trees.tables_path())
+        return cls(judge, base, products or Products())
 
     def finds_wrong(self, root: bytes, accusation: Accusation) -> bool:
         """What the contract says, and the step in Python too."""
@@ -49,15 +59,16 @@ class Trial:
         """Of the honest trace."""
         return Accuser(Descent(self.base.honest, self.base.honest.root()), self.base.trees)
 
-    def trace(self, **changes: object) -> Trace:
+    def trace(self, **changes: Any) -> Trace:
         """Of the answer, by another model, of another text or with a hook."""
-        arguments = {
-            "model": self.base.model,
-            "input_ids": self.base.input_ids,
-            "output_ids": self.base.output_ids,
+        base = self.base
+        arguments: dict[str, Any] = {
+            "model": base.model,
+            "input_ids": base.input_ids,
+            "output_ids": base.output_ids,
             "products": self.products,
         }
-        return Trace(shape=self.base.shape, **(arguments | changes))  # type: ignore[arg-type]
+        return Trace(shape=base.shape, **(arguments | changes))
 
     def lie(self, place: Place, element: int, delta: int, continued: bool) -> Trace:
         base = self.base
