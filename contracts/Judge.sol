@@ -156,10 +156,13 @@ contract Judge is IJudge {
     /// @dev The limits that geometry and steps rely on, as far as they follow from shapes. Sums and scores fit their types
     /// by these; that everything else does depends on the weights and is proved when packing (numerics, section 6).
     function _needLimits(Shape calldata shape, LayerFormat[] calldata layers) private pure {
+        // rows that a step opens whole: int48 of D, int16 and a weight of F and of H·S; beyond, a step takes more than
+        // 500,000 gas
         bool sized = shape.vocabulary != 0 && shape.context != 0 && shape.context <= 4096 && shape.hidden != 0
-            && shape.hidden <= 2048 && shape.feedForward != 0 && shape.feedForward <= 2048;
+            && shape.hidden <= 1536 && shape.feedForward != 0 && shape.feedForward <= 2048;
         bool headed = shape.heads != 0 && shape.heads <= 64 && shape.kvHeads != 0 && shape.heads % shape.kvHeads == 0
-            && shape.headSize != 0 && shape.headSize % 16 == 0 && shape.headSize <= 64;
+            && shape.headSize != 0 && shape.headSize % 16 == 0 && shape.headSize <= 64
+            && uint256(shape.heads) * shape.headSize <= 2048;
         bool layered = layers.length != 0 && layers.length <= 254 && layers.length == shape.layers;
         bool constant_ = shape.epsilon != 0 && (!shape.tied || shape.headExponent == shape.embeddingExponent);
         // INVARIANT: a program beyond the limits of docs/disputes.md is judged by nobody

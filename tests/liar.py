@@ -8,7 +8,7 @@ caches and positions can be wrong too. Any of them answers reveals through the i
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from market.inference.model import AnyArray, Int64Array, IntegerModel, Tables
 from market.verification.descent import Agrees, Ask, Descent, Leaf, Move, Outside
 from market.verification.geometry import CHUNK, NORMS, Node, Operation, Place
 from market.verification.layer import Hook, LayerValues
+from market.verification.products import Products
 from market.verification.structs import Shape
 from market.verification.trace import Trace
 from market.verification.tree import Payloads
@@ -31,11 +32,13 @@ def lie(
     element: int,
     delta: int,
     continued: bool,
+    products: Products | None = None,
 ) -> Trace:
-    """A trace in which one element is wrong by ``delta``."""
+    """A trace in which one element is wrong by ``delta``. ``products`` may serve many of them."""
     if continued:
-        return Trace(model, shape, input_ids, output_ids, hook=one_element(place, element, delta, shape))
-    return Misprint(model, shape, input_ids, output_ids, place, element, delta)
+        hook = one_element(place, element, delta, shape)
+        return Trace(model, shape, input_ids, output_ids, products=products, hook=hook)
+    return Misprint(model, shape, input_ids, output_ids, place, element, delta, products)
 
 
 def one_element(place: Place, element: int, delta: int, shape: Shape) -> Hook:
@@ -100,8 +103,9 @@ class Misprint(Trace):
         place: Place,
         element: int,
         delta: int,
+        products: Products | None = None,
     ) -> None:
-        super().__init__(model, shape, input_ids, output_ids)
+        super().__init__(model, shape, input_ids, output_ids, products=products)
         self._place, self._element, self._delta = place, element, delta
 
     def _make_payloads(self, group: int, operation: Operation, values: LayerValues) -> Payloads:
@@ -146,24 +150,36 @@ def wrong_positions(model: IntegerModel, shift: int = 1) -> IntegerModel:
 
 
 def skipped_layer(layer: int) -> Hook:
-    """The residual stream passes by a layer: what a truncated model does."""
-    before: list[Int64Array] = []
+    """The residual stream passes by a layer."""
+    return skipped_layers((layer,))
+
+
+def skipped_layers(skipped: Collection[int]) -> Hook:
+    """Likewise by several; by all from one on: what a truncated model does."""
+    after: dict[int, Int64Array] = {}  # each group
 
     def hook(group: int, operation: Operation, part: str, array: AnyArray) -> None:
         if operation in (Operation.EMBEDDING, Operation.DOWN):
-            if group == layer + 1:
-                array[...] = before[-1]
-            elif group == layer:
-                before[:] = [array.copy()]
+            if group - 1 in skipped:
+                array[...] = after[group - 1]
+            after[group] = array.copy()
 
     return hook
 
 
 def stale_key(layer: int, position: int) -> Hook:
     """A cache entry of another position."""
+    return _stale(Operation.ROTATE_KEY, layer, position)
 
+
+def stale_value(layer: int, position: int) -> Hook:
+    """Likewise, of the other half of the cache."""
+    return _stale(Operation.VALUE, layer, position)
+
+
+def _stale(stored: Operation, layer: int, position: int) -> Hook:
     def hook(group: int, operation: Operation, part: str, array: AnyArray) -> None:
-        if group == layer + 1 and operation is Operation.ROTATE_KEY:
+        if group == layer + 1 and operation is stored:
             array[position] = array[position - 1]
 
     return hook

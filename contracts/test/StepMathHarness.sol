@@ -62,7 +62,19 @@ contract StepMathHarness {
         return StepMath.exp2neg(d, StepMath.exp2Table());
     }
 
+    function weight(int256 score, int256 maximum) external pure returns (int256) {
+        return StepMath.weight(score, maximum, StepMath.exp2Table());
+    }
+
+    function mixed(int256 num, int256 total, uint256 fraction) external pure returns (int256) {
+        return StepMath.mixed(num, total, fraction);
+    }
+
     function silu(int256 x) external pure returns (int256) {
         return StepMath.silu(x, StepMath.exp2Table());
+    }
+
+    function gated(int256 gate, int256 up) external pure returns (int256) {
+        return StepMath.gated(gate, up, StepMath.exp2Table());
     }
 }

@@ -11,16 +11,16 @@ from market import dispute_gas
 from market.dispute_gas import Measured
 from tests.gas import snapshot
 from tests.gas.disputes import ANSWER, LONG_PROMPT, OPEN_LONG, PROMPT
-from tests.gas.steps import Cost, measure
+from tests.gas.steps import LENGTHS, Cost, measure
 
 PATH = Path(dispute_gas.__file__).with_suffix(".json")
 TRANSACTION = 21_000
 
 
-def plan(gas: Mapping[str, int], costs: Mapping[int, Mapping[str, Cost]]) -> Measured:
-    """`gas`: the snapshot's; `costs`: of the steps, for each length of a text."""
+def plan(gas: Mapping[str, int], costs: Mapping[str, Mapping[str, Cost]]) -> Measured:
+    """`gas`: the snapshot's; `costs`: of the steps; counted are those of the real model, for each length of a text."""
     ids, long = len(PROMPT) + len(ANSWER), len(LONG_PROMPT) + len(ANSWER)
-    step = max(cost.gas for steps in costs.values() for cost in steps.values())
+    step = max(cost.gas for tokens in LENGTHS for cost in costs[f"{tokens} tokens"].values())
     return Measured(
         open=gas["dispute: open"],
         open_ids=ids,

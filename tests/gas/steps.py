@@ -1,4 +1,5 @@
-"""What each step of a dispute costs as a transaction, for the shapes of SmolLM2-135M and two lengths of a text.
+"""What each step of a dispute costs as a transaction: for the shapes of SmolLM2-135M and two lengths of a text, and for
+the largest programs that the judge accepts.
 
 `python -m tests.gas.steps` prints the table. Payloads are random bytes, so hardly one of them is zero: dearer than what
 a model gives. These are calls of the judge alone: the game adds its own storage and the claim's check.
@@ -12,7 +13,7 @@ from random import Random
 from market.hashing import ZERO32
 from market.verification.geometry import Node, Operation, Place, padded
 from market.verification.inputs import Input, Inputs, TableLeaf, TokensWord, TraceLeaf, TraceRow, WeightLeaf
-from market.verification.structs import Accusation, Opening, OutputAccusation
+from market.verification.structs import Accusation, Opening, OutputAccusation, Shape
 from tests.gas.anvil import AnvilChain, anvil
 from tests.unit.contracts.abi import Contract
 from tests.unit.contracts.artefacts import artefacts
@@ -22,6 +23,10 @@ from tests.unit.contracts.step_cases import SHAPES, formats
 
 SMOLLM2 = SHAPES[3]
 LENGTHS = {192: (128, 64), 2_048: (1_984, 64)}
+LIMITS = {  # every number at its limit; heads times head size has one of its own, so there are two ways to reach it
+    "32 heads of 64": Shape(2**32 - 1, 4_096, 1_536, 2_048, 254, 32, 32, 64, 2**40, 2**20, False, 40, 40),
+    "64 heads of 32": Shape(2**32 - 1, 4_096, 1_536, 2_048, 254, 64, 64, 32, 2**40, 2**20, False, 40, 40),
+}
 SENDER = "0x" + "44" * 20
 LARGEST = 61  # i′ of every statistic, and the witness
 _STATISTIC = (7, 2**43 - 12_345, 3, LARGEST)
@@ -50,11 +55,10 @@ class Cost:
 class Meter:
     """A judge on anvil who knows the program, and openings of random leaves of one claim."""
 
-    def __init__(self, chain: AnvilChain, judge: Contract, tokens: int) -> None:
-        self._chain, self._judge, self._random = chain, judge, Random(tokens)
-        prompt = LENGTHS[tokens][0]
-        ids = [self._random.randrange(SMOLLM2.vocabulary) for _ in range(tokens)]
-        self.ground = Ground(SMOLLM2, formats(SMOLLM2), ids[:prompt], ids[prompt:])
+    def __init__(self, chain: AnvilChain, judge: Contract, shape: Shape, prompt: int, output: int) -> None:
+        self._chain, self._judge, self._random = chain, judge, Random(prompt + output)
+        ids = [self._random.randrange(shape.vocabulary) for _ in range(prompt + output)]
+        self.ground = Ground(shape, formats(shape), ids[:prompt], ids[prompt:])
         self._inputs = Inputs(self.ground.geometry)
 
     def step(self, place: Place, element: int) -> Cost:
@@ -70,7 +74,7 @@ class Meter:
         """The last position, a seeded draw, ids far from each other."""
         at, position = self.ground, len(self.ground.output_ids) - 1
         at.sampling = (1, 45_875, 0, 65_536, self._random.randbytes(32))
-        ids = (at.output_ids[position], (at.output_ids[position] + 20_000) % SMOLLM2.vocabulary)
+        ids = (at.output_ids[position], (at.output_ids[position] + 20_000) % at.shape.vocabulary)
         leaves = [TraceLeaf(Place(at.geometry.groups - 1, Op.LOGITS, position, token // 128)) for token in ids]
         for leaf in leaves:
             self._put(leaf)
@@ -137,54 +141,67 @@ class Meter:
 
 def accused(ground: Ground) -> dict[str, tuple[Place, int]]:
     """A step of each kind, at the last position of the last layer."""
-    last, group = ground.geometry.positions - 1, SMOLLM2.layers
+    geometry, layers = ground.geometry, ground.shape.layers
+    last = geometry.positions - 1
     block = last // 64
-    blocked = (8 << ground.geometry.block_bits) + block
+    full = ((ground.shape.heads - 1) << geometry.block_bits) + max(block - 1, 0)  # the last block with 64 positions
 
-    def at(operation: Operation, slot: int, element: int, row: int = last, group: int = group) -> tuple[Place, int]:
+    def at(operation: Operation, slot: int | None = None, element: int | None = None) -> tuple[Place, int]:
+        """The last row; the last slot and element of it where none is given."""
+        group = {Op.EMBEDDING: 0, Op.OUTPUT_NORM: layers + 1, Op.LOGITS: layers + 1}.get(operation, layers)
+        section = geometry.section(group, operation)
+        row = section.rows - 1
+        slot = section.slots - 1 if slot is None else slot
+        element = section.elements(row, slot) - 1 if element is None else element
         return Place(group, operation, row, slot), element
 
-    head = group + 1
     return {
-        "embedding": at(Op.EMBEDDING, 8, 63, group=0),
+        "embedding": at(Op.EMBEDDING),
         "norm, s or v": at(Op.ATTENTION_NORM, 0, 1),
         "norm, s′ or i′": at(Op.ATTENTION_NORM, 0, 2),
-        "norm, value": at(Op.ATTENTION_NORM, 9, 63),
-        "query": at(Op.QUERY, 8, 63),
-        "key": at(Op.KEY, 2, 63),
-        "value": at(Op.VALUE, 191, last % 64, row=block),
-        "rotate query": at(Op.ROTATE_QUERY, 8, 63),
-        "rotate key": at(Op.ROTATE_KEY, 2, 63),
-        "scores": at(Op.SCORES, blocked - 1, 63),
-        "softmax, maximum": at(Op.SOFTMAX, 8, 0),
-        "softmax, sum": at(Op.SOFTMAX, 8, 2 + block - 1),
-        "mix sum": at(Op.MIX_SUM, blocked - 1, 63),
-        "mix": at(Op.MIX, 8, 63),
+        "norm, value": at(Op.ATTENTION_NORM),
+        "query": at(Op.QUERY),
+        "key": at(Op.KEY),
+        "value": at(Op.VALUE),
+        "rotate query": at(Op.ROTATE_QUERY),
+        "rotate key": at(Op.ROTATE_KEY),
+        "scores": at(Op.SCORES, full),
+        "softmax, maximum": at(Op.SOFTMAX, element=0),
+        "softmax, sum": at(Op.SOFTMAX, element=2 + max(block - 1, 0)),
+        "mix sum": at(Op.MIX_SUM, full),
+        "mix": at(Op.MIX),
         "quantise mix, statistic": at(Op.QUANTISE_MIX, 0, 0),
-        "quantise mix, value": at(Op.QUANTISE_MIX, 9, 63),
-        "attention output": at(Op.ATTENTION_OUTPUT, 8, 63),
-        "gate or up": at(Op.UP, 23, 63),
+        "quantise mix, value": at(Op.QUANTISE_MIX),
+        "attention output": at(Op.ATTENTION_OUTPUT),
+        "gate or up": at(Op.UP),
         "activation, statistic": at(Op.ACTIVATION, 0, 0),
-        "activation, value": at(Op.ACTIVATION, 24, 63),
-        "down": at(Op.DOWN, 8, 63),
-        "output norm, s or v": at(Op.OUTPUT_NORM, 0, 1, row=63, group=head),
-        "logits": at(Op.LOGITS, 383, 127, row=63, group=head),
+        "activation, value": at(Op.ACTIVATION),
+        "down": at(Op.DOWN),
+        "output norm, s or v": at(Op.OUTPUT_NORM, 0, 1),
+        "logits": at(Op.LOGITS),
     }
 
 
-def measure() -> dict[int, dict[str, Cost]]:
-    """Tokens of the whole text → step → cost. Starts and stops anvil."""
-    costs: dict[int, dict[str, Cost]] = {}
+def steps_of(meter: Meter) -> dict[str, Cost]:
+    """Step → cost."""
+    costs = {name: meter.step(place, element) for name, (place, element) in accused(meter.ground).items()}
+    return costs | {"output, seeded": meter.output()}
+
+
+def measure() -> dict[str, dict[str, Cost]]:
+    """What is measured → step → cost: the demo's model at two lengths, and the largest programs at the longest text.
+    Starts and stops anvil.
+    """
+    costs: dict[str, dict[str, Cost]] = {}
     with anvil() as url:
         chain = AnvilChain(list(artefacts().values()), url)
         judge = deploy_judge(chain)
-        judge.acceptProgram(SMOLLM2.values(), [layer.values() for layer in formats(SMOLLM2)], sender=SENDER)
-        for tokens in LENGTHS:
-            meter = Meter(chain, judge, tokens)
-            costs[tokens] = {
-                name: meter.step(place, element) for name, (place, element) in accused(meter.ground).items()
-            }
-            costs[tokens]["output, seeded"] = meter.output()
+        for shape in (SMOLLM2, *LIMITS.values()):
+            judge.acceptProgram(shape.values(), [layer.values() for layer in formats(shape)], sender=SENDER)
+        for tokens, lengths in LENGTHS.items():
+            costs[f"{tokens} tokens"] = steps_of(Meter(chain, judge, SMOLLM2, *lengths))
+        for name, shape in LIMITS.items():
+            costs[name] = steps_of(Meter(chain, judge, shape, shape.context // 2, shape.context // 2))
     return costs
 
 
@@ -203,8 +220,8 @@ def acceptance() -> dict[str, int]:
 def main() -> None:
     for name, gas in acceptance().items():
         print(f"acceptProgram, {name}: {gas:,}")
-    for tokens, costs in measure().items():
-        print(f"{tokens} tokens               calldata  executed     floor       gas")
+    for what, costs in measure().items():
+        print(f"{what:26} calldata  executed     floor       gas")
         for name, cost in costs.items():
             print(f"{name:26}{cost.calldata:>9,}{cost.executed:>10,}{cost.floor:>10,}{cost.gas:>10,}")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tests.unit.contracts.world import World
 
 HERE = Path(__file__).parent
 COVERAGE_TEST = "test_coverage.py"
+JUDGED = "judged"
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +69,24 @@ def proving(deployed_proofs: ProofWorld) -> Iterator[ProofWorld]:
 def game(arena: DisputeWorld) -> Game:
     """A receipt with a bond behind it; nobody has disputed it yet."""
     return Game(arena).session()
+
+
+@pytest.fixture
+def judged(record_property: Callable[[str, object], None]) -> Callable[[str, int], None]:
+    """Takes down how many accusations of a kind the EVM judged in a test; the run's end says how many in all."""
+    return lambda kind, count: record_property(JUDGED, [kind, count])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    counts: Counter[str] = Counter()
+    for report in terminalreporter.stats.get("passed", []):
+        for name, value in report.user_properties:
+            if name == JUDGED:
+                counts[value[0]] += value[1]
+    if counts:
+        terminalreporter.section("accusations judged in the EVM")
+        for kind, count in sorted(counts.items()):
+            terminalreporter.line(f"{kind:32}{count:>10,}")
 
 
 @pytest.hookimpl(trylast=True)

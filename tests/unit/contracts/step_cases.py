@@ -25,7 +25,7 @@ SHAPES = (
     Shape(1_000, 4_096, 64, 64, 3, 3, 3, 48, 42_949, 1, False, 16, 62),
     Shape(49_152, 2_048, 576, 1_536, 30, 9, 3, 64, 42_949, 47_274, True, 33, 33),
 )
-LARGEST = Shape(128, 4_096, 2_048, 2_048, 254, 64, 8, 64, 2**40, 2**20, True, 40, 40)
+LARGEST = Shape(128, 4_096, 1_536, 2_048, 254, 32, 8, 64, 2**40, 2**20, True, 40, 40)
 NORMS = (Op.ATTENTION_NORM, Op.FEED_FORWARD_NORM, Op.OUTPUT_NORM)
 MATRICES = (Op.QUERY, Op.KEY, Op.VALUE, Op.GATE, Op.UP, Op.LOGITS, Op.ATTENTION_OUTPUT, Op.DOWN)
 _WIDTH = {Op.VALUE: 16, Op.ATTENTION_OUTPUT: 48, Op.DOWN: 48}  # bits of an element; 32 for the others

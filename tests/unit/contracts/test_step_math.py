@@ -71,7 +71,19 @@ FUNCTIONS: dict[str, tuple[Callable[..., int], Callable[[Random], Case]]] = {
         lambda d: oracle.exp2_negative(d, HIGH, LOW),
         lambda r: (r.choice([r.randrange(32 << 16), (31 << 16) + r.randint(-300, 300), abs(signed(r, 41))]),),
     ),
+    "weight": (
+        lambda score, top: oracle.exp2_negative(top - score, HIGH, LOW) // 2**10,
+        lambda r: (lambda top: (top - r.choice([r.randrange(32 << 16), abs(signed(r, 40))]), top))(signed(r, 39)),
+    ),
+    "mixed": (
+        lambda num, total, f: (2 * num * 2 ** (16 - f) + total) // (2 * total),
+        lambda r: (signed(r, 47), r.randint(1, 2**32), r.randint(0, 15)),
+    ),
     "silu": (lambda x: oracle.silu(x, HIGH, LOW), lambda r: (r.choice([signed(r, 33), signed(r, 21)]),)),
+    "gated": (
+        lambda gate, up: shift_round(oracle.silu(gate, HIGH, LOW) * up, 16),
+        lambda r: (r.choice([signed(r, 33), signed(r, 21)]), signed(r, 29)),
+    ),
 }
 
 

@@ -104,9 +104,12 @@ def test_honest_element_is_right_and_its_neighbour_wrong(harness: Contract, name
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VALUES)
-def test_honest_element_is_right_and_its_neighbour_wrong_many_times(harness: Contract, name: str) -> None:
+def test_honest_element_is_right_and_its_neighbour_wrong_many_times(
+    harness: Contract, name: str, judged: Callable[[str, int], None]
+) -> None:
     for seed in range(CASES, CASES + MANY):
         check_value(harness, VALUES[name], seed)
+    judged(name, 2 * MANY)
 
 
 def speaks_against(row: list[int], maximum: int, index: int) -> int | None:
@@ -119,13 +122,15 @@ def speaks_against(row: list[int], maximum: int, index: int) -> int | None:
     return best if (row[best], -best) > (maximum, -index) else None
 
 
-def check_maximum(harness: Contract, make: Make, seed: int) -> None:
+def check_maximum(harness: Contract, make: Make, seed: int) -> int:
+    """Returns how many accusations were judged."""
     random = Random(seed)
     step = make(random)
     row = list(step.row)
     step.claim()
     witnesses = [step.values[1], 0, len(row) - 1, random.randrange(len(row))]
-    for witness in [w for w in witnesses if w == step.witness] + [random.choice(witnesses)]:
+    tried = [w for w in witnesses if w == step.witness] + [random.choice(witnesses)]
+    for witness in tried:
         step.bring(witness)
         step.element = random.randrange(2)
         assert not is_wrong(harness, step), (seed, witness)
@@ -145,9 +150,10 @@ def check_maximum(harness: Contract, make: Make, seed: int) -> None:
     against = speaks_against(row, *claimed)
     if against is None:
         assert claimed == (maximum, index)
-    else:
-        step.bring(against)
-        assert is_wrong(harness, step), (seed, claimed, against)
+        return len(tried)
+    step.bring(against)
+    assert is_wrong(harness, step), (seed, claimed, against)
+    return len(tried) + 1
 
 
 @pytest.mark.parametrize("name", MAXIMA)
@@ -158,9 +164,10 @@ def test_honest_maximum_is_right_and_any_other_has_a_witness_against_it(harness:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MAXIMA)
-def test_honest_maximum_is_right_and_any_other_has_a_witness_many_times(harness: Contract, name: str) -> None:
-    for seed in range(CASES, CASES + MANY):
-        check_maximum(harness, MAXIMA[name], seed)
+def test_honest_maximum_is_right_and_any_other_has_a_witness_many_times(
+    harness: Contract, name: str, judged: Callable[[str, int], None]
+) -> None:
+    judged(name, sum(check_maximum(harness, MAXIMA[name], seed) for seed in range(CASES, CASES + MANY)))
 
 
 def case(name: str, wanted: Callable[[Step], bool] = lambda _: True) -> Step:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -139,8 +140,43 @@ def test_seeded_id_is_wrong_where_a_rivals_key_is_larger(court: Court) -> None:
 
 
 @pytest.mark.slow
-def test_seeded_id_is_wrong_where_a_rivals_key_is_larger_many_times(court: Court) -> None:
+def test_seeded_id_is_wrong_where_a_rivals_key_is_larger_many_times(
+    court: Court, judged: Callable[[str, int], None]
+) -> None:
     compare_seeded(court, 2, MANY)
+    judged("output, seeded", MANY)
+
+
+def compare_greedy(court: Court, seed: int, count: int) -> None:
+    """Equal logits and neighbouring ones as often as any."""
+    random = Random(seed)
+    for _ in range(count):
+        shape = random.choice(SHAPES)
+        ids = [random.randrange(shape.vocabulary) for _ in range(random.randint(1, 40))]
+        position = random.randrange(len(ids))
+        at = Choosing(position, ids, GREEDY, shape)
+        output = ids[position]
+        near = max(0, min(shape.vocabulary - 1, output + random.choice((-1, 1))))
+        rival = random.choice((near, random.randrange(shape.vocabulary)))
+        own = random.choice((-(2**31), 2**31 - 1, random.randint(-(2**31), 2**31 - 1)))
+        other = max(-(2**31), min(2**31 - 1, own + random.choice((0, 0, -1, 1, random.randint(-(2**32), 2**32)))))
+        logits = {rival: other} | {output: own}
+        for token, logit in logits.items():
+            at.put(token, logit)
+        expected = (logits[rival], -rival) > (own, -output)
+        assert finds_wrong(court, at, at.accuse(output, rival)) == expected
+
+
+def test_greedy_id_is_wrong_where_a_rivals_logit_is_larger(court: Court) -> None:
+    compare_greedy(court, 3, FEW)
+
+
+@pytest.mark.slow
+def test_greedy_id_is_wrong_where_a_rivals_logit_is_larger_many_times(
+    court: Court, judged: Callable[[str, int], None]
+) -> None:
+    compare_greedy(court, 4, MANY)
+    judged("output, greedy", MANY)
 
 
 def test_published_choices_are_beaten_by_nobody(court: Court) -> None:

@@ -28,15 +28,17 @@ def court(judge_chain: RevmChain) -> Court:
     return Court(judge_chain)
 
 
-def judge(court: Court, make: Make, seed: int, count: int) -> None:
-    random = Random(seed)
-    while count > 0:
+def judge(court: Court, make: Make, seed: int, count: int) -> int:
+    """At least so many claims. Returns how many."""
+    random, done = Random(seed), 0
+    while done < count:
         case = make(random, cases.ground(random))
         assert not court.finds_wrong(case.ground, case.accuse()), case.place
         others = case.wrong_values(random)
         for claimed in others:
             assert court.finds_wrong(case.ground, case.accuse(claimed)), (case.place, claimed)
-        count -= 1 + len(others)
+        done += 1 + len(others)
+    return done
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -46,8 +48,10 @@ def test_step_finds_what_differs_and_nothing_else(court: Court, name: str) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STEPS)
-def test_step_finds_what_differs_and_nothing_else_many_times(court: Court, name: str) -> None:
-    judge(court, STEPS[name], 2, MANY)
+def test_step_finds_what_differs_and_nothing_else_many_times(
+    court: Court, name: str, judged: Callable[[str, int], None]
+) -> None:
+    judged(name, judge(court, STEPS[name], 2, MANY))
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -122,9 +126,11 @@ def test_index_outside_the_row_is_wrong_without_a_witness(court: Court, index: i
 
 @pytest.mark.slow
 @pytest.mark.parametrize("operation", NORMS, ids=lambda operation: operation.name)
-def test_maxima_are_judged_by_the_rule_many_times(court: Court, operation: Operation) -> None:
-    random = Random(6)
-    for _ in range(MANY // 8):
+def test_maxima_are_judged_by_the_rule_many_times(
+    court: Court, operation: Operation, judged: Callable[[str, int], None]
+) -> None:
+    random, witnesses = Random(6), 8
+    for _ in range(MANY // witnesses):
         ground = cases.ground(random)
         place, _ = cases.somewhere(random, ground, operation, statistic=True)
         row = cases.norm_row(random, ground, place)
@@ -133,10 +139,11 @@ def test_maxima_are_judged_by_the_rule_many_times(court: Court, operation: Opera
         claims = (scale, largest), (scale, random.randrange(width)), (scale + random.choice((-1, 1)), largest)
         claim = random.choice(claims)
         ground.put(place, [s, v, *claim])
-        for witness in (largest, claim[1], *(random.randrange(width) for _ in range(6))):
+        for witness in (largest, claim[1], *(random.randrange(width) for _ in range(witnesses - 2))):
             size = max(1, abs(row.y[witness])).bit_length() - 15
             expected = size > claim[0] or (size == claim[0] and witness < claim[1])
             if witness == claim[1]:
                 expected = size != claim[0]
             inputs = cases.norm_inputs(ground, place, witness)
             assert court.finds_wrong(ground, ground.accuse(place, 2, inputs, witness)) == expected
+    judged(f"{operation.name.lower()}, s′ and i′", MANY // witnesses * witnesses)
