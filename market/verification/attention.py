@@ -1,7 +1,7 @@
 """Attention of a trace in numpy, with what the tree shows of it (docs/numerics.md, section 3.8; docs/disputes.md, 2).
 
-Arrays are int64 unless said otherwise: queries [p, head, S], keys and values [p, kv head, S]; axes of blocks and of u are
-filled up to whole blocks. ``see(part, array)`` is shown what a hook may change.
+Arrays are int64 unless said otherwise: queries [p, head, S], keys and values [p, kv head, S]; axes of blocks and of u
+are filled up to whole blocks. ``see(part, array)`` is shown what a hook may change.
 """
 
 from __future__ import annotations
@@ -30,10 +30,8 @@ def scores(queries: Int64Array, keys: Int64Array, multiplier: int, right: int) -
     return result.transpose(1, 0, 2)
 
 
-def softmax(
-    scored: Int64Array, exponential: exact.Exponential, see: See
-) -> tuple[Int32Array, Int64Array, Int64Array]:
-    """Of scores [p, head, u]: weights [head, p, u] Q20, Z [p, head], and M, i′ and the prefixes [p, head, 2 + blocks]."""
+def softmax(scored: Int64Array, exponential: exact.Exponential, see: See) -> tuple[Int32Array, Int64Array, Int64Array]:
+    """Of scores [p, head, u]: weights [head, p, u] Q20, Z [p, head], and M, i′ and the prefixes [p, head, fields]."""
     by_head = scored.transpose(1, 0, 2)
     heads, positions, _ = by_head.shape
     maximum = np.stack([by_head.max(axis=2).T, by_head.argmax(axis=2).T], axis=2)  # [p, head, 2]

@@ -166,7 +166,9 @@ class Recomputation:
             return self._rows.rotate(z, cos, sin, fraction)
         return exact.to_cache(exact.rotate(z, cos, sin), fraction)
 
-    def _attend(self, group: int, layer: Layer, queries: Int64Array, keys: Int64Array, result: LayerValues) -> Int64Array:
+    def _attend(
+        self, group: int, layer: Layer, queries: Int64Array, keys: Int64Array, result: LayerValues
+    ) -> Int64Array:
         """o [p, head, S]; keeps SCORES, SOFTMAX and MIX_SUM."""
         model, values = self._model, result[Operation.VALUE].elements
         if self._rows is not None:
@@ -178,7 +180,9 @@ class Recomputation:
         scores = attention.scores(queries, keys, model.config.score_multiplier, right)
         self._see(group, Operation.SCORES, "elements", scores)
         result[Operation.SCORES] = Values(scores)
-        weights, total, fields = attention.softmax(scores, self._exponential, partial(self._see, group, Operation.SOFTMAX))
+        weights, total, fields = attention.softmax(
+            scores, self._exponential, partial(self._see, group, Operation.SOFTMAX)
+        )
         result[Operation.SOFTMAX] = Values(fields)
         see = partial(self._see, group, Operation.MIX_SUM)
         sums, mixed = attention.mix(weights, total, values, layer.value_fraction, see)

@@ -114,7 +114,7 @@ def _root(width: int, section: Section, values: Values, strict: bool) -> bytes |
     fits = library.assay_section_root(width, struct, _empties(section.bits), *bits, native.pointer(room))
     if strict and fits != 1:
         raise OverflowError(f"a value does not fit {section.size} bytes")
-    return room[0].tobytes()
+    return bytes(room[0].tobytes())
 
 
 def _layout(section: Section, elements: AnyArray) -> tuple[AnyArray, tuple[int, ...]]:

@@ -26,7 +26,9 @@ TESTED_POSITIONS = (1, 150)
 
 
 class Attention(NamedTuple):
-    """Scores [p, head, u], SOFTMAX's fields [p, head, 2 + blocks], prefixes of num [p, head, block, S], o [p, head, S]."""
+    """Scores [p, head, u], SOFTMAX's M, i′ and prefixes [p, head, fields], MIX_SUM's prefixes [p, head, block, S], and
+    o [p, head, S].
+    """
 
     scores: Int64Array
     softmax: Int64Array
@@ -48,7 +50,9 @@ class Rows:
 
         def run(first: int, last: int) -> None:
             rows = native.pointer(x[first:last]), native.pointer(gain), epsilon, last - first, size
-            self._library.assay_trace_norm(self._kernel, *rows, native.pointer(statistic[first:]), q[first:].ctypes.data)
+            self._library.assay_trace_norm(
+                self._kernel, *rows, native.pointer(statistic[first:]), q[first:].ctypes.data
+            )
 
         self._share(run, self._parts(count))
         return q, statistic
