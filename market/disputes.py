@@ -263,6 +263,8 @@ class DisputeBook:
                 return changed
             if self._forget:
                 self._forget_ended()
+            if self._follower.is_abreast:
+                return changed
 
     def dispute(self, dispute_id: bytes) -> Dispute | None:
         """A dispute that is followed, with all its moves while it is open and for a while after."""

@@ -180,6 +180,8 @@ class Follower:
         self._start_block = start_block
         self._blocks_per_poll = blocks_per_poll
         self._next: tuple[Mark, ...] | None = None
+        self.is_abreast = False
+        """Whether the last `poll` read all of the chain that it saw: another one would find only newer blocks."""
 
     def poll(self) -> list[Event | Rewind]:
         """New events since the committed cursor, oldest first, after at most one Rewind. Empty when nothing is new.
@@ -212,6 +214,7 @@ class Follower:
         self._next = None
         marks = list(self._store.load())
         target = self._target()
+        self.is_abreast = True
         if target is None or (marks and marks[-1].hash == target.hash):
             return []
         kept = self._standing(marks, target)
@@ -226,6 +229,7 @@ class Follower:
             return items
         if target.number - first >= self._blocks_per_poll:
             target = self._chain.block(first + self._blocks_per_poll - 1)
+            self.is_abreast = False
         logs = self._logs(first, target)
         if logs is None:
             return None

@@ -108,6 +108,11 @@ class Misprint(Trace):
         super().__init__(model, shape, input_ids, output_ids, products=products)
         self._place, self._element, self._delta = place, element, delta
 
+    def _section_root(self, group: int, operation: Operation, values: LayerValues) -> bytes:
+        if (group, operation) != (self._place.group, self._place.operation):
+            return super()._section_root(group, operation, values)
+        return self._make_tree(group, operation, self._make_payloads(group, operation, values)).root
+
     def _make_payloads(self, group: int, operation: Operation, values: LayerValues) -> Payloads:
         made = super()._make_payloads(group, operation, values)
         place = self._place

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from market.inference.model import AnyArray, Int32Array, Int64Array, IntegerModel, Layer, Linear
-from market.verification import exact
-from market.verification.geometry import CHUNK, Operation, ceil_div
+from market.verification import attention, exact
+from market.verification.geometry import Operation
 from market.verification.products import Products
 
 Hook = Callable[[int, Operation, str, AnyArray], None]
@@ -26,8 +27,6 @@ Hook = Callable[[int, Operation, str, AnyArray], None]
 
 Rows of OUTPUT_NORM and LOGITS are output positions.
 """
-
-_HIDDEN = -(1 << 45)  # stands for the scores of later positions: below every score by more than 31 · 2^16
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,7 @@ class Recomputation:
         hook: Hook | None = None,
     ) -> None:
         self._model, self._products, self._hook = model, products or Products(), hook
+        self._rows = self._products.rows if hook is None else None  # a hook sees what they do not show
         ids = [*input_ids, *output_ids][:-1]
         self._tokens = np.asarray(ids, dtype=np.int64)
         self.positions, self._outputs = len(ids), len(output_ids)
@@ -113,6 +113,10 @@ class Recomputation:
     def _norm(
         self, group: int, operation: Operation, x: Int64Array, gain: Int32Array, epsilon: int, result: LayerValues
     ) -> tuple[Int64Array, Int64Array]:
+        if self._rows is not None:
+            q, found = self._rows.norm(x, gain, epsilon)
+            result[operation] = Values(q, found)
+            return q, found[:, 2:3]
         statistic = exact.norm_statistic(x, epsilon)
         self._see(group, operation, "norm", statistic)
         return self._quantise(group, operation, exact.normalise(x, statistic, gain), result, statistic)
@@ -121,6 +125,10 @@ class Recomputation:
         self, group: int, operation: Operation, y: Int64Array, result: LayerValues, before: Int64Array | None = None
     ) -> tuple[Int64Array, Int64Array]:
         """q and its shifts; kept with the statistic's fields ``before`` s′. y may be a view and is not written to."""
+        if self._rows is not None and before is None:
+            q, found = self._rows.quantise(y.copy())
+            result[operation] = Values(q, found)
+            return q, found[:, :1]
         maximum = exact.maximum_statistic(y)
         self._see(group, operation, "maximum", maximum)
         q = exact.quantise(y.copy(), maximum[:, :1])
@@ -137,77 +145,49 @@ class Recomputation:
         keep: Callable[[Operation, Int64Array], None],
         result: LayerValues,
     ) -> None:
-        tables, positions = self._model.tables, self.positions
-        cos, sin = tables.rope_cos[:positions], tables.rope_sin[:positions]
         keep(Operation.QUERY, self._heads(layer.query, a, shift))
         keep(Operation.KEY, self._heads(layer.key, a, shift))
         for source, target, fraction in (
             (Operation.QUERY, Operation.ROTATE_QUERY, layer.query_fraction),
             (Operation.KEY, Operation.ROTATE_KEY, layer.key_fraction),
         ):
-            keep(target, exact.to_cache(exact.rotate(result[source].elements, cos, sin), fraction))
-        keep(Operation.VALUE, exact.to_cache(self._heads(layer.value, a, shift), layer.value_fraction))
-        keep(Operation.SCORES, self._scores(layer, result))
-        weights, totals = self._softmax(group, result)
-        keep(Operation.MIX, self._mix(group, layer, weights, totals, result))
+            keep(target, self._rotate(result[source].elements, fraction))
+        to_cache = exact.to_cache if self._rows is None else self._rows.to_cache
+        keep(Operation.VALUE, to_cache(self._heads(layer.value, a, shift), layer.value_fraction))
+        queries, keys = (result[operation].elements for operation in (Operation.ROTATE_QUERY, Operation.ROTATE_KEY))
+        keep(Operation.MIX, self._attend(group, layer, queries, keys, result))
 
     def _heads(self, matrix: Linear, a: Int64Array, shift: Int64Array) -> Int64Array:
         return self._products.linear(matrix, a, shift).reshape(self.positions, -1, self._model.config.head_size)
 
-    def _scores(self, layer: Layer, result: LayerValues) -> Int64Array:
-        """[p, head, u] as a view of [head, p, u], u filled up to whole blocks."""
-        c, positions = self._model.config, self.positions
-        share, right = c.heads // c.kv_heads, layer.query_fraction + layer.key_fraction + 2
-        scores = np.empty((c.heads, positions, CHUNK * ceil_div(positions, CHUNK)), dtype=np.int64)
-        queries = result[Operation.ROTATE_QUERY].elements.transpose(1, 0, 2)
-        keys = result[Operation.ROTATE_KEY].elements
-        for kv in range(c.kv_heads):
-            heads = slice(kv * share, (kv + 1) * share)
-            scores[heads, :, :positions] = exact.scores(queries[heads], keys[:, kv], c.score_multiplier, right)
-        scores[:, np.arange(scores.shape[2]) > np.arange(positions)[:, None]] = _HIDDEN
-        return scores.transpose(1, 0, 2)
+    def _rotate(self, z: Int64Array, fraction: int) -> Int64Array:
+        cos, sin = (table[: self.positions] for table in (self._model.tables.rope_cos, self._model.tables.rope_sin))
+        if self._rows is not None:
+            return self._rows.rotate(z, cos, sin, fraction)
+        return exact.to_cache(exact.rotate(z, cos, sin), fraction)
 
-    def _softmax(self, group: int, result: LayerValues) -> tuple[Int32Array, Int64Array]:
-        """Weights [head, p, u] Q20 and Z [p, head]; keeps SOFTMAX."""
-        scores = result[Operation.SCORES].elements.transpose(1, 0, 2)
-        heads, positions, _ = scores.shape
-        maximum = np.stack([scores.max(axis=2).T, scores.argmax(axis=2).T], axis=2)  # [p, head, 2]
-        self._see(group, Operation.SOFTMAX, "maximum", maximum)
-        weights: Int32Array = np.empty(scores.shape, dtype=np.int32)
-        for head in range(heads):  # one at a time: at full context they take hundreds of megabytes
-            weights[head] = self._exponential.negative(maximum[:, head, :1] - scores[head])
-        weights >>= 10
-        sums = weights.reshape(heads, positions, -1, CHUNK).sum(axis=3, dtype=np.int64).transpose(1, 0, 2)
-        self._see(group, Operation.SOFTMAX, "sums", sums)
-        prefixes = np.cumsum(sums, axis=2)
-        result[Operation.SOFTMAX] = Values(np.concatenate([maximum, prefixes], axis=2))
-        last = np.arange(positions) // CHUNK
-        return weights, prefixes[np.arange(positions), :, last]
-
-    def _mix(
-        self, group: int, layer: Layer, weights: Int32Array, totals: Int64Array, result: LayerValues
+    def _attend(
+        self, group: int, layer: Layer, queries: Int64Array, keys: Int64Array, result: LayerValues
     ) -> Int64Array:
-        """o [p, head, S]; keeps MIX_SUM."""
-        c, (heads, positions, length) = self._model.config, weights.shape
-        share, blocks = c.heads // c.kv_heads, length // CHUNK
-        values = np.zeros((length, c.kv_heads, c.head_size), dtype=np.float64)
-        values[:positions] = result[Operation.VALUE].elements
-        sums = np.zeros((positions, heads, blocks, c.head_size), dtype=np.int64)
-        for kv in range(c.kv_heads):
-            of_group = slice(kv * share, (kv + 1) * share)
-            for block in range(blocks):
-                first, span = block * CHUNK, slice(block * CHUNK, (block + 1) * CHUNK)
-                part = weights[of_group, first:, span].astype(np.float64) @ values[span, kv]  # below 2^41
-                sums[first:, of_group, block] = part.transpose(1, 0, 2)
-        self._see(group, Operation.MIX_SUM, "sums", sums)
-        np.cumsum(sums, axis=2, out=sums)
+        """o [p, head, S]; keeps SCORES, SOFTMAX and MIX_SUM."""
+        model, values = self._model, result[Operation.VALUE].elements
+        if self._rows is not None:
+            found = self._rows.attend(queries, keys, values, layer, model.config, model.tables)
+            parts = (Operation.SCORES, Operation.SOFTMAX, Operation.MIX_SUM)
+            result.update({operation: Values(array) for operation, array in zip(parts, found[:3], strict=True)})
+            return found.mix
+        right = layer.query_fraction + layer.key_fraction + 2
+        scores = attention.scores(queries, keys, model.config.score_multiplier, right)
+        self._see(group, Operation.SCORES, "elements", scores)
+        result[Operation.SCORES] = Values(scores)
+        weights, total, fields = attention.softmax(
+            scores, self._exponential, partial(self._see, group, Operation.SOFTMAX)
+        )
+        result[Operation.SOFTMAX] = Values(fields)
+        see = partial(self._see, group, Operation.MIX_SUM)
+        sums, mixed = attention.mix(weights, total, values, layer.value_fraction, see)
         result[Operation.MIX_SUM] = Values(sums)
-        numerator = sums[np.arange(positions), :, np.arange(positions) // CHUNK]  # [p, head, S]
-        total = np.maximum(totals, 1)[:, :, None]
-        numerator <<= 17 - layer.value_fraction
-        numerator += total
-        numerator //= 2 * total
-        return numerator
+        return mixed
 
 
 def residual(values: LayerValues) -> Int64Array:

@@ -7,7 +7,7 @@ accused, or convicted, because of a processor's flaw or a kernel's.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import CDLL
 from itertools import pairwise
@@ -20,6 +20,7 @@ from market.inference.native import library as native
 from market.inference.native import selftest
 from market.inference.reference import ACTIVATION_LIMIT
 from market.verification.exact import Exponential, narrowed, shift_round
+from market.verification.rows import Rows
 
 ROWS = 4096  # rows of a matrix at once, where they are widened to float32 or the result is narrowed
 RIGHT_SHIFT_MAX = 62  # of an honest trace; the kernels take no other
@@ -38,6 +39,7 @@ class Products:
         self._library = None if self.kernel == "numpy" else native.library()
         self._threads = threads or len(os.sched_getaffinity(0))
         self._pool = ThreadPoolExecutor(self._threads, "assay-products")
+        self.rows = None if self._library is None else Rows(self._library, self.kernel, self._threads, self._share)
         self._matrices: dict[int, tuple[Linear, native.Matrix]] = {}  # with the sums of their rows; 4 bytes a row
 
     @classmethod
@@ -82,7 +84,9 @@ class Products:
                         return False
         gate, up = chance.integers(-(2**24), 2**24, (2, TESTED_ROWS, 64))
         plain = Products("numpy", 1).activate(gate.copy(), up, model.tables)
-        return bool(np.array_equal(self.activate(gate, up, model.tables), plain))
+        return np.array_equal(self.activate(gate, up, model.tables), plain) and (
+            self.rows is None or self.rows.agree(model)
+        )
 
     def linear(self, matrix: Linear, q: Int64Array, shift: Int64Array) -> Int64Array:
         """Section 3.4: q [T, K] int16-valued with shifts [T, 1] → [T, N]."""
@@ -130,6 +134,9 @@ class Products:
 
         list(self._pool.map(lambda part: run(*part), pairwise(self._edges(gate.size))))
         return out
+
+    def _share(self, work: Callable[[int, int], None], parts: Iterable[tuple[int, int]]) -> None:
+        list(self._pool.map(lambda part: work(*part), parts))
 
     def _edges(self, size: int) -> Sequence[int]:
         """Where to cut for the threads: at multiples of SPLIT, as the engine does."""

@@ -20,6 +20,7 @@ from market.verification.geometry import OPERATION_BITS, Geometry, Node, Operati
 from market.verification.layer import Hook, LayerValues, Recomputation
 from market.verification.leaves import payloads
 from market.verification.products import Products
+from market.verification.roots import SectionRoots, section_tree
 from market.verification.structs import Shape
 from market.verification.tree import Keccak, Payloads, SectionTree, empty, fold
 
@@ -52,6 +53,7 @@ class Trace:
         self.geometry = Geometry(shape, len(input_ids), len(output_ids))
         self.input_ids, self.output_ids = tuple(input_ids), tuple(output_ids)
         self._keccak = keccak or Keccak()
+        self._roots = SectionRoots(self._keccak)
         self._recomputation = Recomputation(model, input_ids, output_ids, products, hook)
         self._strict = hook is None
         self._residuals: list[Int64Array] = []  # before group 1, 2, …
@@ -132,7 +134,7 @@ class Trace:
     def _hash_group(self, group: int, values: LayerValues) -> list[bytes]:
         roots = []
         for operation in list(values):
-            roots.append(self._make_tree(group, operation, self._make_payloads(group, operation, values)).root)
+            roots.append(self._section_root(group, operation, values))
             del values[operation]
         return roots + [empty(0)] * ((1 << OPERATION_BITS) - len(roots))
 
@@ -170,11 +172,13 @@ class Trace:
         return payloads(self.geometry.section(group, operation), values[operation], strict=self._strict)
 
     def _make_tree(self, group: int, operation: Operation, leaves: Payloads) -> SectionTree:
-        section = self.geometry.section(group, operation)
-        hashes = np.zeros((section.rows, section.slots, 32), dtype=np.uint8)
-        row, slot = leaves.number >> section.slot_bits, leaves.number & ((1 << section.slot_bits) - 1)
-        hashes[row, slot] = self._keccak.leaves(leaves)
-        return SectionTree(self._keccak, hashes, section.slot_bits, section.row_bits)
+        return section_tree(self._keccak, self.geometry.section(group, operation), leaves)
+
+    def _section_root(self, group: int, operation: Operation, values: LayerValues) -> bytes:
+        root = self._roots.root(self.geometry.section(group, operation), values[operation], self._strict)
+        if root is None:
+            return self._make_tree(group, operation, self._make_payloads(group, operation, values)).root
+        return root
 
 
 def _cached(cache: OrderedDict[K, V], key: K, most: int, make: Callable[[], V]) -> V:

@@ -24,20 +24,6 @@ static int64_t plain_softmax(const struct attention *c, const int64_t *score, in
 }
 #endif
 
-/* floor((2 * sum << shift + total) / (2 * total)): the double's quotient is off by one at most. */
-static void divide_row(const int64_t *restrict sum, int64_t total, int shift, int n, int64_t *restrict out) {
-    const int64_t divisor = 2 * total, scale = (int64_t)2 << shift;
-    const double by = (double)divisor;
-    for (int i = 0; i < n; i++) {
-        int64_t numerator = sum[i] * scale + total;
-        int64_t q = (int64_t)((double)numerator / by);
-        int64_t rest = numerator - q * divisor;
-        q -= rest < 0;
-        q += rest >= divisor;
-        out[i] = q;
-    }
-}
-
 static void attend(const struct attention *c, const int16_t *keys, const int16_t *values, const struct query *queries,
                    int count, const struct attention_room *room) {
     const int size = c->size;
@@ -73,5 +59,5 @@ static void attend(const struct attention *c, const int16_t *keys, const int16_t
     }
     mix_values(values, room, count, longest, size);
     for (int j = 0; j < count; j++)
-        divide_row(room->sum + (ptrdiff_t)j * HEAD_SIZE_MAX, total[j], c->value_shift, size, queries[j].result);
+        rows_divide(room->sum + (ptrdiff_t)j * HEAD_SIZE_MAX, total[j], c->value_shift, size, queries[j].result);
 }

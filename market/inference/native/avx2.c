@@ -237,5 +237,6 @@ const struct kernel kernel_avx2 = {
     .to_cache = rows_to_cache,
     .activate = rows_activate,
     .attend = attend,
+    .trace = &trace_avx2,
 };
 #endif

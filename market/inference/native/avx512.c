@@ -152,5 +152,6 @@ const struct kernel kernel_avx512vnni = {
     .to_cache = rows_to_cache,
     .activate = activate,
     .attend = avx512_attend,
+    .trace = &trace_avx512,
 };
 #endif

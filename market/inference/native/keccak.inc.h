@@ -2,10 +2,11 @@
 #include <string.h>
 
 #include "keccak.h"
+#include "pack.inc.h"
 
 #if LANES == 1
 typedef uint64_t lanes;
-#else
+#elif !defined(GATHER_EIGHT)
 typedef uint64_t lanes __attribute__((vector_size(8 * LANES), may_alias));
 #endif
 
@@ -62,67 +63,170 @@ static inline uint64_t word_at(const uint8_t *bytes) {
     return word;
 }
 
-static void digest_of(uint64_t (*state)[LANES], int lane, uint8_t *out) {
-    for (int i = 0; i < DIGEST / 8; i++) memcpy(out + 8 * i, &state[i][lane], 8);
+#ifndef GATHER_EIGHT
+#define GATHER_EIGHT gather_eight
+/* Eight words of each lane's message, from `offset` on. */
+static inline void gather_eight(const uint8_t *const from[LANES], int64_t offset, lanes words[8]) {
+    for (int lane = 0; lane < LANES; lane++)
+        for (int i = 0; i < 8; i++) ((uint64_t *)&words[i])[lane] = word_at(from[lane] + offset + 8 * i);
+}
+#endif
+
+/* One block of each lane's message; `keep` is 0 in the lanes whose message begins with it, else all ones. */
+static inline void absorb(lanes state[STATE], const uint8_t *const block[LANES], const lanes keep) {
+    lanes words[RATE_WORDS];
+    GATHER_EIGHT(block, 0, words);
+    GATHER_EIGHT(block, 64, words + 8);
+    for (int lane = 0; lane < LANES; lane++) ((uint64_t *)&words[16])[lane] = word_at(block[lane] + 128);
+    for (int i = 0; i < RATE_WORDS; i++) state[i] = (state[i] & keep) ^ words[i];
+    for (int i = RATE_WORDS; i < STATE; i++) state[i] &= keep;
+    permute(state);
+}
+
+static inline void digest_of(const lanes *state, int lane, uint8_t *out) {
+    for (int i = 0; i < DIGEST / 8; i++) memcpy(out + 8 * i, (const uint64_t *)&state[i] + lane, 8);
+}
+
+/* Messages by block: every lane takes the next one as soon as its own ends, so that lengths may differ. */
+struct stream {
+    lanes state[STATE], keep;
+    const uint8_t *block[LANES];    /* the one that comes next; of an idle lane any */
+    const uint8_t *second[LANES];   /* and those after it, up to the last */
+    const uint8_t *last[LANES];
+    int left[LANES];                /* blocks; 0: the lane is idle */
+    uint8_t *out[LANES];
+    int busy, begun;                /* lanes with a message, and those of them that are at its first block */
+};
+
+/* Absorbs until a lane is idle; with `all`, until every lane is. */
+static void advance(struct stream *s, int all) {
+    while (s->busy == LANES || (all && s->busy)) {
+        const int begun = s->begun;
+        absorb(s->state, s->block, s->keep);
+        s->begun = 0;
+        for (int lane = 0; lane < LANES; lane++) {
+            if (!s->left[lane]) continue;
+            const int first = begun >> lane & 1;
+            ((uint64_t *)&s->keep)[lane] = ~(uint64_t)0;
+            if (--s->left[lane]) {
+                s->block[lane] = s->left[lane] == 1 ? s->last[lane] : first ? s->second[lane] : s->block[lane] + RATE;
+                continue;
+            }
+            digest_of(s->state, lane, s->out[lane]);
+            s->busy--;
+        }
+    }
+}
+
+/* An idle lane. */
+static int idle(const struct stream *s) {
+    int lane = 0;
+    while (s->left[lane]) lane++;
+    return lane;
+}
+
+static void begin(struct stream *s, int lane, int count, const uint8_t *first, const uint8_t *second,
+                  const uint8_t *last, uint8_t *out) {
+    s->block[lane] = first;
+    s->second[lane] = second;
+    s->last[lane] = last;
+    s->left[lane] = count;
+    s->out[lane] = out;
+    s->begun |= 1 << lane;
+    ((uint64_t *)&s->keep)[lane] = 0;
+    s->busy++;
+}
+
+/* Of the message 0x00 || payload of `length` bytes; one that fills its last block is padded by a whole one. */
+static inline int blocks_of(int64_t length) { return (int)((length + 1) / RATE) + 1; }
+
+/* A message's last block behind the `used` bytes of it that are there. */
+static inline void pad(uint8_t *block, int64_t used) {
+    memset(block + used, 0, (size_t)(RATE - used));
+    block[used] = 0x01;
+    block[RATE - 1] ^= 0x80;
 }
 
 /* keccak256(0x00 || payload) of payloads of any length each. */
 static void leaves(const uint8_t *data, const int64_t *offset, const int32_t *length, int64_t count, uint8_t *out) {
-    for (int64_t first = 0; first < count; first += LANES) {
-        const int used = count - first < LANES ? (int)(count - first) : LANES;
-        _Alignas(64) uint64_t state[STATE][LANES];
-        uint8_t block[RATE];
-        int64_t done[LANES]; /* bytes of the message taken, the prefix counted */
-        int left = used;
-        memset(state, 0, sizeof state);
-        memset(done, 0, sizeof done);
-        while (left) {
-            int ends[LANES], end_count = 0;
-            for (int lane = 0; lane < used; lane++) {
-                if (done[lane] < 0) continue;
-                const int64_t rest = length[first + lane] + (int64_t)1 - done[lane], take = rest < RATE ? rest : RATE;
-                const uint8_t *from = data + offset[first + lane] + done[lane] - 1;
-                const int prefix = done[lane] == 0;
-                block[0] = 0;
-                memcpy(block + prefix, from + prefix, (size_t)(take - prefix));
-                done[lane] += take;
-                if (take < RATE) { /* a message that fills its last block is padded by a whole one */
-                    memset(block + take, 0, (size_t)(RATE - take));
-                    block[take] ^= 0x01;
-                    block[RATE - 1] ^= 0x80;
-                    ends[end_count++] = lane;
-                    done[lane] = -1;
-                }
-                for (int i = 0; i < RATE_WORDS; i++) state[i][lane] ^= word_at(block + 8 * i);
-            }
-            permute((lanes *)state);
-            for (int i = 0; i < end_count; i++) digest_of(state, ends[i], out + DIGEST * (first + ends[i]));
-            left -= end_count;
+    uint8_t ends[LANES][2][RATE]; /* first and last blocks; those between are read where they are */
+    struct stream s = {.busy = 0};
+    for (int lane = 0; lane < LANES; lane++) s.block[lane] = memset(ends[lane][0], 0, RATE);
+    for (int64_t i = 0; i < count; i++) {
+        const int lane = idle(&s), blocks = blocks_of(length[i]), last = blocks > 1;
+        const uint8_t *from = data + offset[i], *middle = from + RATE - 1;
+        const int64_t used = length[i] + 1 - (int64_t)RATE * (blocks - 1); /* of the last block, the prefix counted */
+        uint8_t *const first = ends[lane][0], *const final = ends[lane][last];
+        first[0] = 0;
+        if (last) {
+            memcpy(first + 1, from, RATE - 1);
+            memcpy(final, from + length[i] - used, (size_t)used);
+        } else {
+            memcpy(first + 1, from, (size_t)length[i]);
         }
+        pad(final, used);
+        begin(&s, lane, blocks, first, middle, final, out + DIGEST * i);
+        advance(&s, 0);
     }
+    advance(&s, 1);
 }
 
-/* The level above: keccak256 of neighbours in each of the rows, an odd last one beside `empty`. */
+/* The leaves of a section → out [rows][slots][32], zeros where one is outside. Returns whether all elements fit. */
+static int section(const struct section *s, uint8_t *out) {
+    uint8_t message[LANES][MESSAGE_ROOM];
+    struct stream stream = {.busy = 0};
+    int64_t beyond = 0;
+    for (int lane = 0; lane < LANES; lane++) stream.block[lane] = memset(message[lane], 0, RATE);
+    for (int row = 0; row < s->rows; row++) {
+        for (int slot = 0; slot < s->slots; slot++, out += DIGEST) {
+            const int lane = idle(&stream);
+            const int64_t length = payload_of(s, row, slot, message[lane] + 1, &beyond);
+            if (!length) {
+                memset(out, 0, DIGEST);
+                continue;
+            }
+            const int blocks = blocks_of(length);
+            uint8_t *last = message[lane] + RATE * (blocks - 1);
+            message[lane][0] = 0;
+            pad(last, length + 1 - RATE * (blocks - 1));
+            begin(&stream, lane, blocks, message[lane], message[lane] + RATE, last, out);
+            advance(&stream, 0);
+        }
+    }
+    advance(&stream, 1);
+    return !beyond;
+}
+
+/* The level above: keccak256 of neighbours in each of the rows, an odd last one beside `empty`. May be written where the
+ * nodes are: no hash lies behind what it is made of. */
 static void level(const uint8_t *nodes, int64_t rows, int64_t width, const uint8_t *empty, uint8_t *out) {
     const int64_t pairs = (width + 1) / 2, count = rows * pairs;
+    int64_t row = 0, pair = 0;
+    uint8_t last[LANES][2 * DIGEST];
     for (int64_t first = 0; first < count; first += LANES) {
         const int used = count - first < LANES ? (int)(count - first) : LANES;
-        _Alignas(64) uint64_t state[STATE][LANES];
+        const uint8_t *from[LANES];
+        lanes state[STATE];
         memset(state, 0, sizeof state);
-        for (int lane = 0; lane < used; lane++) {
-            const int64_t row = (first + lane) / pairs, pair = (first + lane) % pairs;
-            const uint8_t *left = nodes + DIGEST * (row * width + 2 * pair);
-            const uint8_t *right = 2 * pair + 1 < width ? left + DIGEST : empty;
-            for (int i = 0; i < 4; i++) {
-                state[i][lane] = word_at(left + 8 * i);
-                state[4 + i][lane] = word_at(right + 8 * i);
+        for (int lane = 0; lane < LANES; lane++) {
+            from[lane] = lane ? from[0] : nodes;
+            if (lane >= used) continue;
+            from[lane] = nodes + DIGEST * (row * width + 2 * pair);
+            if (2 * pair + 1 == width) {
+                memcpy(last[lane], from[lane], DIGEST);
+                memcpy(last[lane] + DIGEST, empty, DIGEST);
+                from[lane] = last[lane];
             }
-            state[8][lane] = 1;
-            state[RATE_WORDS - 1][lane] = (uint64_t)0x80 << 56;
+            if (++pair == pairs) row++, pair = 0;
         }
-        permute((lanes *)state);
+        GATHER_EIGHT(from, 0, state);
+        for (int lane = 0; lane < LANES; lane++) {
+            ((uint64_t *)&state[8])[lane] = 1;
+            ((uint64_t *)&state[RATE_WORDS - 1])[lane] = (uint64_t)0x80 << 56;
+        }
+        permute(state);
         for (int lane = 0; lane < used; lane++) digest_of(state, lane, out + DIGEST * (first + lane));
     }
 }
 
-const struct keccak KECCAK = {leaves, level};
+const struct keccak KECCAK = {leaves, level, section};

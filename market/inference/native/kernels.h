@@ -61,6 +61,37 @@ struct attention_room {
     int32_t capacity;   /* positions, a multiple of MIX_SPAN */
 };
 
+/* The attention of a trace: int64, [P] positions, [H] heads, [G] key/value heads, blocks of 64 positions. */
+struct trace_attention {
+    const int64_t *query;       /* [P][H][S] int16-valued, as are */
+    const int64_t *key, *value; /* [P][G][S] */
+    int64_t *score;             /* [P][H][64 * blocks] */
+    int64_t *softmax;           /* [P][H][2 + blocks] M, i', and Z up to and with each block */
+    int64_t *sum;               /* [P][H][blocks][S] num up to and with each block */
+    int64_t *mix;               /* [P][H][S] */
+    int64_t hidden;             /* what stands for the scores of later positions */
+    int32_t heads, kv_heads, blocks;
+};
+
+/* The operations of a trace that are not the engine's; statistics as in docs/disputes.md, section 2. */
+struct trace_rows {
+    /* statistic [rows][4], q [rows][n] */
+    void (*norm)(const int64_t *x, const int32_t *gain, int64_t epsilon, int rows, int n, int64_t *statistic, int64_t *q);
+    /* in place; statistic [rows][2] */
+    void (*quantise)(int64_t *y, int rows, int n, int64_t *statistic);
+    /* rotate, then to_cache; z and out [rows][heads][size], a row of both tables for each row */
+    void (*rotate)(const int64_t *z, const int32_t *cos, const int32_t *sin, int rows, int heads, int size, int fraction,
+                   int64_t *out);
+    void (*to_cache)(int64_t *z, int64_t count, int fraction); /* in place */
+    /* Queries [from, to) of the heads that read one key/value head. 0 without memory. */
+    int (*attend)(const struct attention *c, const struct trace_attention *a, int kv, int from, int to);
+};
+
+extern const struct trace_rows trace_portable;
+#if defined(__x86_64__)
+extern const struct trace_rows trace_avx2, trace_avx512;
+#endif
+
 struct kernel {
     const char *name;
     int (*supported)(void);
@@ -84,6 +115,7 @@ struct kernel {
     /* keys: [blocks][S/2][KEY_BLOCK][2], values: [pairs of positions][S][2]. */
     void (*attend)(const struct attention *c, const int16_t *keys, const int16_t *values, const struct query *queries,
                    int count, const struct attention_room *room);
+    const struct trace_rows *trace;
 };
 
 extern const struct kernel kernel_portable;

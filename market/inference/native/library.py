@@ -98,6 +98,26 @@ class BatchStruct(Structure):
     )
 
 
+class TraceAttentionStruct(Structure):
+    _fields_ = (
+        *((name, c_void_p) for name in ("query", "key", "value", "score", "softmax", "sum", "mix")),
+        ("hidden", c_int64),
+        ("heads", c_int32),
+        ("kv_heads", c_int32),
+        ("blocks", c_int32),
+    )
+
+
+class SectionStruct(Structure):
+    _fields_ = (
+        ("elements", c_void_p),
+        ("statistic", c_void_p),
+        *((name, c_int64) for name in ("row_stride", "head_stride", "block_stride", "element_stride")),
+        *((name, c_int32) for name in ("first", "per_row", "per_block", "step", "chunk")),
+        *((name, c_int32) for name in ("rows", "slots", "block_bits", "fields", "size", "narrow")),
+    )
+
+
 STRUCTURES: tuple[type[Structure], ...] = (
     MatrixStruct,
     AttentionStruct,
@@ -105,6 +125,8 @@ STRUCTURES: tuple[type[Structure], ...] = (
     ModelStruct,
     SlotStruct,
     BatchStruct,
+    TraceAttentionStruct,
+    SectionStruct,
 )
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "assay_layout": (c_int, [c_int]),
@@ -128,6 +150,19 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         [c_char_p, POINTER(MatrixStruct), c_int, c_int, c_void_p, c_void_p, c_int, c_void_p, c_int64],
     ),
     "assay_trace_pack": (c_int, [c_void_p, c_int64, c_int, c_void_p]),
+    "assay_trace_norm": (None, [c_char_p, c_void_p, c_void_p, c_int64, c_int, c_int, c_void_p, c_void_p]),
+    "assay_trace_quantise": (None, [c_char_p, c_void_p, c_int, c_int, c_void_p]),
+    "assay_trace_rotate": (
+        None,
+        [c_char_p, c_void_p, c_void_p, c_void_p, c_int, c_int, c_int, c_int, c_void_p],
+    ),
+    "assay_trace_to_cache": (None, [c_char_p, c_void_p, c_int64, c_int]),
+    "assay_trace_attend": (
+        c_int,
+        [c_char_p, POINTER(AttentionStruct), POINTER(TraceAttentionStruct), c_int, c_int, c_int],
+    ),
+    "assay_section_leaf_max": (c_int, []),
+    "assay_section_root": (c_int, [c_int, POINTER(SectionStruct), c_char_p, c_int, c_int, c_void_p]),
     "assay_keccak_width": (c_int, []),
     "assay_keccak_leaves": (c_int, [c_int, c_void_p, c_void_p, c_void_p, c_int64, c_void_p]),
     "assay_keccak_level": (c_int, [c_int, c_void_p, c_int64, c_int64, c_void_p, c_void_p]),

@@ -3,6 +3,7 @@
 
 #include "cache.h"
 #include "engine.h"
+#include "keccak.h"
 
 EXPORT int assay_kernel_supported(const char *kernel);
 EXPORT int assay_linear(const char *kernel, const struct matrix *w, const int64_t *y, int count, int grouped,
@@ -104,6 +105,7 @@ EXPORT int assay_layout(int which);
 
 int assay_layout(int which) {
     const size_t sizes[] = {sizeof(struct matrix), sizeof(struct attention), sizeof(struct layer),
-                            sizeof(struct model),  sizeof(struct slot),      sizeof(struct batch)};
+                            sizeof(struct model),  sizeof(struct slot),      sizeof(struct batch),
+                            sizeof(struct trace_attention), sizeof(struct section)};
     return which < (int)(sizeof sizes / sizeof *sizes) ? (int)sizes[which] : 0;
 }

@@ -89,6 +89,7 @@ const struct kernel kernel_portable = {
     .to_cache = rows_to_cache,
     .activate = rows_activate,
     .attend = attend,
+    .trace = &trace_portable,
 };
 
 const struct kernel *kernel_named(const char *name) {

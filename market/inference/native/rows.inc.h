@@ -64,8 +64,13 @@ static int64_t rows_largest(const int64_t *x, int n) {
     return top;
 }
 
-static void rows_normalise(const int64_t *restrict x, const int32_t *restrict gain, int64_t epsilon, int n,
-                           int64_t *restrict y) {
+/* s and v of normalise; t goes to y. */
+struct norm {
+    int shift;
+    int64_t inverse;
+};
+
+INLINE struct norm rows_norm(const int64_t *restrict x, int64_t epsilon, int n, int64_t *restrict y) {
     int shift = bits_of((uint64_t)rows_largest(x, n)) - 22;
     shift = shift < 0 ? 0 : shift;
     const int64_t half = shift ? (int64_t)1 << (shift - 1) : 0;
@@ -77,7 +82,12 @@ static void rows_normalise(const int64_t *restrict x, const int32_t *restrict ga
     }
     int64_t mean = squares / n + (2 * shift < 63 ? epsilon >> (2 * shift) : 0);
     uint64_t root = root_of((uint64_t)mean << 18);
-    int64_t inverse = (int64_t)(((uint64_t)1 << 52) / (root ? root : 1));
+    return (struct norm){shift, (int64_t)(((uint64_t)1 << 52) / (root ? root : 1))};
+}
+
+static __attribute__((unused)) void rows_normalise(const int64_t *restrict x, const int32_t *restrict gain,
+                                                   int64_t epsilon, int n, int64_t *restrict y) {
+    const int64_t inverse = rows_norm(x, epsilon, n, y).inverse;
     for (int i = 0; i < n; i++) y[i] = (((y[i] * inverse) >> 23) * gain[i] + (1 << 15)) >> 16;
 }
 
@@ -106,7 +116,7 @@ static __attribute__((unused)) void rows_activate(const int64_t *restrict gate, 
     }
 }
 
-static void rows_rotate(int64_t *restrict z, const int32_t *restrict cos, const int32_t *restrict sin, int size) {
+static __attribute__((unused)) void rows_rotate(int64_t *restrict z, const int32_t *restrict cos, const int32_t *restrict sin, int size) {
     int half = size / 2;
     int64_t *restrict w = z + half;
     for (int i = 0; i < half; i++) {
@@ -116,7 +126,7 @@ static void rows_rotate(int64_t *restrict z, const int32_t *restrict cos, const 
     }
 }
 
-static void rows_to_cache(const int64_t *restrict z, int fraction, int n, int16_t *restrict out) {
+static __attribute__((unused)) void rows_to_cache(const int64_t *restrict z, int fraction, int n, int16_t *restrict out) {
     const int right = 16 - fraction; /* 1..16 */
     const int64_t half = (int64_t)1 << (right - 1);
     for (int i = 0; i < n; i++) out[i] = (int16_t)clamp((z[i] + half) >> right, CACHE_LIMIT);
@@ -131,4 +141,19 @@ INLINE int quantise_shift(const int64_t *y, int n) {
 /* acc * multiplier, scaled back: r in 1..62. */
 INLINE int64_t scaled(int64_t acc, int32_t multiplier, int r) {
     return (int64_t)((uint64_t)(acc * multiplier) + ((uint64_t)1 << (r - 1))) >> r;
+}
+
+/* floor((2 * sum << shift + total) / (2 * total)): the double's quotient is off by one at most. */
+static __attribute__((unused)) void rows_divide(const int64_t *restrict sum, int64_t total, int shift, int n,
+                                                int64_t *restrict out) {
+    const int64_t divisor = 2 * total, scale = (int64_t)2 << shift;
+    const double by = (double)divisor;
+    for (int i = 0; i < n; i++) {
+        int64_t numerator = sum[i] * scale + total;
+        int64_t q = (int64_t)((double)numerator / by);
+        int64_t rest = numerator - q * divisor;
+        q -= rest < 0;
+        q += rest >= divisor;
+        out[i] = q;
+    }
 }

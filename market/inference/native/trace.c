@@ -3,10 +3,19 @@
 #include <string.h>
 
 #include "engine.h"
+#include "pack.inc.h"
 
 EXPORT int assay_trace_linear(const char *kernel, const struct matrix *w, int from, int to, const int64_t *q,
                               const int32_t *shift, int count, int64_t *out, int64_t stride);
 EXPORT int assay_trace_pack(const int64_t *values, int64_t count, int size, uint8_t *out);
+EXPORT void assay_trace_norm(const char *kernel, const int64_t *x, const int32_t *gain, int64_t epsilon, int rows, int n,
+                             int64_t *statistic, int64_t *q);
+EXPORT void assay_trace_quantise(const char *kernel, int64_t *y, int rows, int n, int64_t *statistic);
+EXPORT void assay_trace_rotate(const char *kernel, const int64_t *z, const int32_t *cos, const int32_t *sin, int rows,
+                               int heads, int size, int fraction, int64_t *out);
+EXPORT void assay_trace_to_cache(const char *kernel, int64_t *z, int64_t count, int fraction);
+EXPORT int assay_trace_attend(const char *kernel, const struct attention *c, const struct trace_attention *a, int kv,
+                              int from, int to);
 
 /* q [count][K] int16-valued with a shift per row → out[t * stride + n - from] for n in [from, to). Returns 1, or 0 without
  * memory, or -1 for a row that quantising would change, which no honest trace has: all zeros and rows whose largest
@@ -37,34 +46,32 @@ int assay_trace_linear(const char *kernel, const struct matrix *w, int from, int
     return done;
 }
 
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-#define HIGHEST_FIRST(word) __builtin_bswap64(word)
-#else
-#define HIGHEST_FIRST(word) (word)
-#endif
-
-/* Two's complement of `size` bytes, the highest first. */
-#define PACK(size)                                                         \
-    case size:                                                             \
-        for (int64_t i = 0; i < count; i++) {                              \
-            const uint64_t upper = (uint64_t)values[i] << (64 - 8 * size); \
-            const uint64_t bytes = HIGHEST_FIRST(upper);                   \
-            beyond |= ((int64_t)upper >> (64 - 8 * size)) ^ values[i];     \
-            memcpy(out + size * i, &bytes, size);                          \
-        }                                                                  \
-        break
-
 /* values [count] → out [count * size]; 1 if all fit, else 0 and those that do not have lost their upper bits; -1 for a
  * size that no element has. */
 int assay_trace_pack(const int64_t *values, int64_t count, int size, uint8_t *out) {
-    int64_t beyond = 0;
-    switch (size) {
-        PACK(2);
-        PACK(4);
-        PACK(5);
-        PACK(6);
-        PACK(8);
-        default: return -1;
-    }
-    return !beyond;
+    if (size != 2 && size != 4 && size != 5 && size != 6 && size != 8) return -1;
+    return !pack(values, count, size, out);
+}
+
+void assay_trace_norm(const char *kernel, const int64_t *x, const int32_t *gain, int64_t epsilon, int rows, int n,
+                      int64_t *statistic, int64_t *q) {
+    kernel_named(kernel)->trace->norm(x, gain, epsilon, rows, n, statistic, q);
+}
+
+void assay_trace_quantise(const char *kernel, int64_t *y, int rows, int n, int64_t *statistic) {
+    kernel_named(kernel)->trace->quantise(y, rows, n, statistic);
+}
+
+void assay_trace_rotate(const char *kernel, const int64_t *z, const int32_t *cos, const int32_t *sin, int rows, int heads,
+                        int size, int fraction, int64_t *out) {
+    kernel_named(kernel)->trace->rotate(z, cos, sin, rows, heads, size, fraction, out);
+}
+
+void assay_trace_to_cache(const char *kernel, int64_t *z, int64_t count, int fraction) {
+    kernel_named(kernel)->trace->to_cache(z, count, fraction);
+}
+
+int assay_trace_attend(const char *kernel, const struct attention *c, const struct trace_attention *a, int kv, int from,
+                       int to) {
+    return kernel_named(kernel)->trace->attend(c, a, kv, from, to);
 }
