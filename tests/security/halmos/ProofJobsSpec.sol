@@ -73,7 +73,7 @@ contract ProofJobsSpec is Spec {
         _endsOnce(caller, jobId, request);
     }
 
-    /// @dev Every number of the quote is free.
+    /// @dev Every number of the quote is free, and the time any in which 40 bits hold the deadline (34,000 years).
     function check_postNeedsTheProvidersSignature(
         address caller,
         Request calldata request,
@@ -83,7 +83,7 @@ contract ProofJobsSpec is Spec {
         uint8 v,
         uint128 maxEscrow
     ) public {
-        vm.assume(quote.provider.code.length == 0);
+        vm.assume(quote.provider.code.length == 0 && block.timestamp < 1 << 39);
         ProofJobParams memory params;
         (params.maxEscrow, params.proofWindow, params.request) = (maxEscrow, 60, request);
         params.quote = SignedQuote(quote, abi.encodePacked(r, s, v));
