@@ -23,16 +23,16 @@ MARK = 0xB4A9
 _HELPER_SOURCE = f"""// SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-function branchProbe(uint256 branch, bytes4 use, bool taken) pure returns (bool) {{
-    function(uint256, bytes4, bool) view returns (bool) ask = branchProbeAsk;
-    function(uint256, bytes4, bool) pure returns (bool) asPure;
+function branchProbe(bool taken, uint256 branch, bytes4 use) pure returns (bool) {{
+    function(bool, uint256, bytes4) view returns (bool) ask = branchProbeAsk;
+    function(bool, uint256, bytes4) pure returns (bool) asPure;
     assembly ("memory-safe") {{
         asPure := ask
     }}
-    return asPure(branch, use, taken);
+    return asPure(taken, branch, use);
 }}
 
-function branchProbeAsk(uint256 branch, bytes4 use, bool taken) view returns (bool) {{
+function branchProbeAsk(bool taken, uint256 branch, bytes4 use) view returns (bool) {{
     assembly ("memory-safe") {{
         if balance(or(shl(144, {MARK}), or(shl(32, or(shl(1, branch), taken)), shr(224, use)))) {{ invalid() }}
     }}
@@ -139,12 +139,13 @@ class _File:
         start, length = _range(branch.node)
         line = self.source.count(b"\n", 0, start) + 1
         if branch.outcome is not None:
-            self.insertions.append((start + 1, 0, f"branchProbe({number}, 0, true);"))
+            self.insertions.append((start + 1, 0, f"branchProbe(true, {number}, 0);"))
             return [Side(self.path, line, branch.function, "try", "", branch.outcome, address_of(number, True))]
         uses = self.uses.get(branch.modifier, []) if branch.modifier is not None else []
         use = "msg.sig" if uses else "0"
-        self.insertions.append((start, -length, f"branchProbe({number}, {use}, "))
-        self.insertions.append((start + length, length - len(self.source), ")"))
+        # the condition first: what is on the stack below it may already be as deep as the compiler can reach
+        self.insertions.append((start, -length, "branchProbe("))
+        self.insertions.append((start + length, length - len(self.source), f", {number}, {use})"))
         text = self.source[start : start + length].decode()
         return [
             Side(

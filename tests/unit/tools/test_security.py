@@ -12,7 +12,9 @@ from tests.unit.contracts.revm import RevmChain
 from tools.compiler import ROOT, compile_sources, syntax_trees
 from tools.security.findings import Finding, compare, read
 from tools.security.instrument import Side, instrument
-from tools.security.mutants import Mutant, Results, importers, is_explained, is_unused_increment, rounds
+from tools.security.mutant_results import Results
+from tools.security.mutant_runner import NEAREST, imported, importers, rounds
+from tools.security.mutants import Mutant, is_explained, is_unused_increment, placed
 from tools.security.proofs import written
 
 PATH = "contracts/Sample.sol"
@@ -105,7 +107,15 @@ def mutant(**changes: Any) -> Mutant:
     text = SAMPLE[PATH]
     old = changes.pop("old", "value == 3")
     start = text.encode().index(old.encode())
-    values = {"mutator": "ROR", "file": PATH, "line": 15, "start": start, "end": start + len(old), "new": "value != 3"}
+    values = {
+        "mutator": "ROR",
+        "file": PATH,
+        "line": 15,
+        "start": start,
+        "end": start + len(old),
+        "new": "value != 3",
+        "place": "",
+    }
     return Mutant(old=old, **(values | changes))
 
 
@@ -122,7 +132,7 @@ def test_increment_whose_value_nobody_sees_changes_nothing_by_its_place() -> Non
     assert not is_unused_increment(mutant(old="++count", new="--count"), SAMPLE)
     assert not is_unused_increment(mutant(), SAMPLE)
     used = {PATH: "uint256 a = ++count;"}
-    assert not is_unused_increment(Mutant("UOR", PATH, 1, 12, 19, "++count", "count++"), used)
+    assert not is_unused_increment(Mutant("UOR", PATH, 1, 12, 19, "++count", "count++", ""), used)
 
 
 def test_explained_mutant_is_one_of_that_file_that_text_and_that_change() -> None:
@@ -152,19 +162,73 @@ def test_nearest_tests_are_asked_first_and_each_once() -> None:
     assert all((ROOT / file).is_file() for file in (*near, *rest, *last))
 
 
+def test_every_shipped_source_has_tests_that_are_asked_first() -> None:
+    contracts = ROOT / "contracts"
+    shipped = {p.stem for folder in (".", "libraries", "steps") for p in (contracts / folder).glob("*.sol")}
+    assert set(NEAREST) == shipped
+    for name in shipped:
+        assert len(rounds(f"contracts/{name}.sol")[0]) < len(rounds("")[0])
+
+
+def test_compiler_is_given_what_the_affected_files_import_and_nothing_else() -> None:
+    sources = {
+        "contracts/A.sol": 'import {B} from "./libraries/B.sol";\nimport {M} from "@openzeppelin/M.sol";',
+        "contracts/libraries/B.sol": 'import {C} from "../interfaces/C.sol";',
+        "contracts/interfaces/C.sol": "",
+        "contracts/D.sol": "",
+    }
+    assert imported(sources, ["contracts/A.sol"]) == set(sources) - {"contracts/D.sol"}
+
+
+def found_at(text: str, old: str, after: str = "") -> dict[str, Any]:
+    start = text.encode().index(old.encode(), text.encode().index(after.encode()))
+    place = {"start": start, "end": start + len(old), "line": text.count("\n", 0, start) + 1}
+    return {"mutator": "ROR", "file": PATH, "new": "value != 3", **place}
+
+
+def test_mutant_stays_the_same_when_others_move_it() -> None:
+    text = "// SPDX\nif (value == 3) a();\nif (value == 3) a();\n"
+    moved = text.replace("// SPDX\n", "// SPDX\nuint256 more;\n    ")
+    before = placed([found_at(text, "value == 3"), found_at(text, "value == 3", "a();")], {PATH: text})
+    after = placed([found_at(moved, "value == 3"), found_at(moved, "value == 3", "a();")], {PATH: moved})
+    assert [m.id for m in before] == [m.id for m in after]
+    assert before[0].start != after[0].start
+    assert before[0].id != before[1].id
+    assert before[0].rank(0) != before[0].rank(1)
+
+
 def test_results_survive_a_stop_and_forget_what_no_longer_holds(tmp_path: Path) -> None:
     path = tmp_path / "mutants.json"
     caught, survived = mutant(), mutant(new="value > 3")
-    first = Results(path, "sources", "tests")
-    first.add(caught, "caught", by="a test")
-    first.add(survived, "survived")
-    again = Results(path, "sources", "tests")
+    now = {"Sample": "1", "Other": "1"}
+    first = Results(path, now, "tests")
+    first.add(caught, "caught", ["Sample"], by="a test")
+    first.add(survived, "survived", ["Sample"])
+    again = Results(path, now, "tests")
     assert (again.of(caught) or {})["by"] == "a test"
     assert (again.of(survived) or {})["result"] == "survived"
-    more_tests = Results(path, "sources", "more tests")
+    more_tests = Results(path, now, "more tests")
     assert more_tests.of(caught) is not None
     assert more_tests.of(survived) is None
-    assert Results(path, "other sources", "tests").of(caught) is None
+    other_contract = Results(path, now | {"Other": "2"}, "tests")
+    assert other_contract.of(caught) is not None
+    assert other_contract.of(survived) is None
+    assert Results(path, now | {"Sample": "2"}, "tests").of(caught) is None
+    assert Results(path, {"Other": "1"}, "tests").of(caught) is None
+
+
+def test_tests_that_caught_a_mutant_and_its_neighbours_are_asked_first(tmp_path: Path) -> None:
+    path = tmp_path / "mutants.json"
+    results = Results(path, {"Sample": "1"}, "tests")
+    assert results.likely(mutant(), 3) == []
+    for line, by in ((90, "far"), (16, "near"), (17, "near"), (14, "own")):
+        results.add(mutant(line=line, new=str(line)), "caught", ["Sample"], by=by)
+    results.add(mutant(file="contracts/Other.sol", new="5"), "caught", ["Sample"], by="of another file")
+    assert results.likely(mutant(), 3) == ["near", "own", "far"]
+    changed = Results(path, {"Sample": "2"}, "tests")
+    assert changed.likely(mutant(line=90, new="90"), 2) == ["far", "near"]
+    changed.keep_only(set())
+    assert changed.likely(mutant(), 3) == []
 
 
 # --- findings
