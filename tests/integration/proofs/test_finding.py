@@ -124,9 +124,8 @@ def test_who_is_left_out_is_told_with_the_reason(
     offer = dataclasses.replace(
         world.registry.offer(_address(shopping, 0), tiny.model_id), base_fee=1, modes=1 << Mode.QUORUM
     )
-    world.send(
-        STRANGER, world.registry.set_provider("http://127.0.0.1:9"), world.registry.set_offer(tiny.model_id, offer)
-    )
+    set_offer = world.registry.set_offer
+    world.send(STRANGER, world.registry.set_provider("http://127.0.0.1:9"), set_offer(tiny.model_id, offer))
     with pytest.raises(NotEnoughProviders) as caught:
         _client(shopping, index).negotiate(tiny, VALUES, max_price=BASE_FEE - 1)
     reasons = {item["constraint"] for item in caught.value.details["left_out"]}

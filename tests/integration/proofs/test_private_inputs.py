@@ -39,7 +39,16 @@ class Killable:
         keystore = folder / "key.json"
         if not keystore.exists():
             save_account(keystore, shopping.world.account(PROVIDERS[KILLED]), "password", light=True)
-        command = [sys.executable, "-m", "assay", "provider", "prove", str(artefact.folder), "--keystore", str(keystore)]
+        command = [
+            sys.executable,
+            "-m",
+            "assay",
+            "provider",
+            "prove",
+            str(artefact.folder),
+            "--keystore",
+            str(keystore),
+        ]
         command += ["--rpc", shopping.world.anvil.rpc_url, "--deployment", str(shopping.manifest), "--port", "0"]
         command += ["--base-fee", str(BASE_FEE), "--data-dir", str(folder / "data"), "--unlisted", "--memory", "4096"]
         self.process = subprocess.Popen(
@@ -57,6 +66,8 @@ class Killable:
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
 
 
 def test_an_input_survives_kill_9_of_its_agent(shopping: Shopping, private: ProofArtefact, tmp_path: Path) -> None:
