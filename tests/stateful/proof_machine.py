@@ -18,7 +18,7 @@ from market.signing import sign
 from market.types import Mode
 from market.views import ProofJobState
 from tests.stateful.ledger import Constants, Refused
-from tests.stateful.proof_model import Claim, ProofModel, ProofPost
+from tests.stateful.proof_model import MAX_WINDOW, MIN_WINDOW, Claim, ProofModel, ProofPost
 from tests.unit.contracts.abi import Revert
 from tests.unit.contracts.proofs import INPUT, OUTPUT, PROGRAM, PostedProofJob, ProofWorld, pack
 from tests.unit.contracts.revm import RevmChain
@@ -166,7 +166,7 @@ class ProofMachine(RuleBasedStateMachine):
     def _register(self, model_id: bytes, verifier: str, program: EzklProgram) -> None:
         code = self.world.toy_code if verifier == self.world.halo2.address else b""
         self.both(
-            lambda: self.model.register(model_id, keccak256(code), bool(code), program),
+            lambda: self.model.register(model_id, keccak256(code) if code else ZERO32, bool(code), program),
             lambda: self.world.verifier.register(model_id, verifier, program.values(), sender=STRANGER.address),
         )
 
@@ -181,8 +181,8 @@ class ProofMachine(RuleBasedStateMachine):
         self._register(bad, halo2, PROGRAM)
         self._register(bad, halo2, other)
         if other == BAD_PROGRAMS[0]:
-            # an account that exists and has no code has the hash of nothing, which a model may name
-            nobody = self._publish(dataclasses.replace(PROGRAM, outputs=5), weights_root=keccak256(b""))
+            # an account that nobody used has no code and the hash 0, which a model may name
+            nobody = self._publish(dataclasses.replace(PROGRAM, outputs=5), weights_root=ZERO32)
             self._register(nobody, STRANGER.address, dataclasses.replace(PROGRAM, outputs=5))
 
     @rule(shape=st.sampled_from(((1, 1), (9, 8))))
@@ -191,9 +191,17 @@ class ProofMachine(RuleBasedStateMachine):
         if (keccak256(self.world.toy_code), program.hash_struct()) not in self.model.roots.values():
             model_id = self._publish(program)
             self._register(model_id, self.world.halo2.address, program)
-        self.both(lambda: None, lambda: self.world.verifier.verifierOf(self.model_id))
-        assert self.world.verifier.registry() == self.world.registry.address
-        assert self.world.verifier.hashProgram(program.values()) == program.hash_struct()
+        verifier, proofs = self.world.verifier, self.world.proofs
+        assert verifier.verifierOf(self.model_id)[0] == self.world.halo2.address
+        assert verifier.shapeOf(self.model_id) == self.model.shapes[self.model_id]
+        assert verifier.registry() == self.world.registry.address
+        assert verifier.hashProgram(program.values()) == program.hash_struct()
+        assert verifier.tagOf(self.model_id) == int.from_bytes(self.model_id) >> 8
+        assert (proofs.vault(), proofs.verifier()) == (self.world.vault.address, verifier.address)
+        assert proofs.stakeToken() == self.world.token.address
+        assert (proofs.MIN_WINDOW(), proofs.MAX_WINDOW()) == (MIN_WINDOW, MAX_WINDOW)
+        assert proofs.eip712Domain()[1] == self.model.domain.name
+        assert proofs.jobIdOf(CLIENT.address, 7) == self.model.job_id(CLIENT.address, 7)
 
     # --- jobs
 
@@ -201,8 +209,9 @@ class ProofMachine(RuleBasedStateMachine):
         self, client: LocalAccount, provider: LocalAccount, terms: dict[str, Any], **changes: Any
     ) -> bytes | None:
         world = self.world
-        asked = world.proof_request(self.model_id, **changes.get("request", {}))
-        quote = world.proof_quote(asked.model_id, provider, **{**terms, **changes.get("quote", {})})
+        asked = dataclasses.replace(world.proof_request(self.model_id), **changes.get("request", {}))
+        plain = world.proof_quote(asked.model_id, provider, **terms)
+        quote = dataclasses.replace(plain, **changes.get("quote", {}))
         signer: LocalAccount = changes.get("signer", provider)
         domain = world.domain if changes.get("domain") else world.proof_domain
         call = ProofPost(
@@ -227,12 +236,21 @@ class ProofMachine(RuleBasedStateMachine):
             self.posted.append((identity, call))
         return identity
 
-    @rule(client=clients, provider=providers, terms=prices, window=windows, inline=st.booleans())
+    @rule(
+        client=clients, provider=providers, terms=prices, window=windows, inline=st.booleans(), times=st.integers(1, 3)
+    )
     def post(
-        self, client: LocalAccount, provider: LocalAccount, terms: dict[str, Any], window: int, inline: bool
+        self,
+        client: LocalAccount,
+        provider: LocalAccount,
+        terms: dict[str, Any],
+        window: int,
+        inline: bool,
+        times: int,
     ) -> None:
         given = pack_tokens(INPUT) if inline else b""
-        self._post(client, provider, terms, window=window, given=given)
+        for _ in range(times):
+            self._post(client, provider, terms, window=window, given=given)
 
     @rule(client=clients, faults=st.lists(st.sampled_from(sorted(POST_FAULTS)), min_size=5, max_size=5))
     def post_with_faults(self, client: LocalAccount, faults: list[str]) -> None:
@@ -253,14 +271,20 @@ class ProofMachine(RuleBasedStateMachine):
         found = still if still and pick % 4 else self.posted
         return found[pick % len(found)] if found else None
 
-    @rule(pick=picks, fault=st.sampled_from(PROOF_FAULTS), other=st.none() | actors, swapped=st.booleans())
-    def settle(self, pick: int, fault: str, other: LocalAccount | None, swapped: bool) -> None:
+    @rule(
+        pick=picks,
+        faults=st.lists(st.sampled_from(PROOF_FAULTS), min_size=1, max_size=4),
+        other=st.none() | st.none() | st.none() | actors,
+        swapped=st.sampled_from((False, False, False, True)),
+    )
+    def settle(self, pick: int, faults: list[str], other: LocalAccount | None, swapped: bool) -> None:
         picked = self._pick(pick)
-        if picked is None:
-            return
-        identity, call = picked
+        for fault in faults if picked is not None else ():
+            self._settle(*picked, fault, other, swapped)
+
+    def _settle(self, identity: bytes, call: ProofPost, fault: str, other: LocalAccount | None, swapped: bool) -> None:
         asked = call.request
-        if swapped and pick % 3 == 0:
+        if swapped:
             asked = dataclasses.replace(asked, nonce=keccak256(b"another"))
         job = PostedProofJob(identity, asked)
         instances, output, claim = self.world.instances(job), list(OUTPUT), Claim(asked, tuple(OUTPUT))
@@ -270,7 +294,7 @@ class ProofMachine(RuleBasedStateMachine):
         elif fault == "output":
             output = [OUTPUT[0], 0]
         elif fault == "input":
-            instances[1] += 1
+            instances[0] += 1
         elif fault == "job":
             instances = self.world.instances(PostedProofJob(keccak256(identity), asked))
         elif fault in ("tag in", "tag out"):
@@ -381,11 +405,12 @@ class ProofMachine(RuleBasedStateMachine):
     def money_is_where_the_model_says(self) -> None:
         world, model = self.world, self.model
         token, vault, seen = world.token.address, world.vault, 0
-        for actor in (*ACTORS, *REPLICAS[len(PROVIDERS) :]):
+        for actor in ACTORS:
             credit = vault.credit(token, actor.address)
             assert credit == model.credit[actor.address]
             assert world.token.balanceOf(actor.address) == model.wallet[actor.address]
-            seen += credit + vault.staked(actor.address)
+            seen += credit
+        seen += STAKE * len(REPLICAS)  # nobody touches it here
         assert world.proof_held() == model.held == self._escrows()
         assert vault.total(token) == seen + model.held == model.total
         assert world.token.balanceOf(vault.address) == model.total
