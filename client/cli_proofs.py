@@ -6,19 +6,23 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
 import typer
 
+from client import cli_question as asked
 from client.cli_options import Connection, connected
 from client.errors import BadRequest
 from client.marketplace import Marketplace, open_marketplace
 from client.proofs import OfferedProof, ProofClient
+from client.provers import ProverPolicy, Provers
+from client.rfq import GRACE_SHARE, RfqPolicy
 from client.wallet import Wallet
-from market.config import Home, queue_path
+from market.config import Home, index_url, queue_path
 from market.errors import ConfigError
+from market.index import Index
 from market.keystore import load_account
 from market.money import parse_amount
 from market.proofs.artefact import load_artefact
@@ -33,11 +37,18 @@ def classify_command(
     connection: Connection,
     numbers: str = typer.Argument(help="The input: integers with commas, or @file of them.", show_default=False),
     artefact: Path = typer.Option(..., "--artefact", help="Folder of the proof artefact."),
-    provider: str = typer.Option(..., "--provider", help="URL of a provider of proofs."),
+    provider: str | None = typer.Option(
+        None, "--provider", help="URL of a provider of proofs. Left out: the best that the registry knows."
+    ),
+    allow: list[str] = asked.AllowOption,
+    deny: list[str] = asked.DenyOption,
     max_price: str | None = typer.Option(None, "--max-price", help="Most that it may cost, in tokens."),
     window: int = typer.Option(120, "--window", help="Seconds in which the proof must be on chain."),
     allow_unsafe: bool = typer.Option(
         False, "--allow-unsafe", help="Accept powers of tau that somebody may know the secret of, on a real chain."
+    ),
+    quote_only: bool = typer.Option(
+        False, "--quote", help="Only say who would prove it, and for what; nothing is paid."
     ),
     yes: bool = typer.Option(False, "--yes", "-y", help="Agree to the price without being asked."),
 ) -> None:
@@ -48,16 +59,24 @@ def classify_command(
 
     Examples:
 
-        assay job classify @digit.txt --artefact build/proofs/digits --provider http://127.0.0.1:8750
+        assay job classify @digit.txt --artefact build/proofs/digits
+
+        assay job classify @digit.txt --artefact build/proofs/digits --quote --json
 
         assay job classify 0,0,5,13,… --artefact build/proofs/digits --provider http://127.0.0.1:8750 --yes --json
     """
-    connection.must_be_able_to_ask(yes=yes)
+    connection.must_be_able_to_ask(yes=yes or quote_only)
     model, values = load_artefact(artefact), _numbers(numbers)
-    with _client(connection, hashes=model.program.form == InputForm.HASHED) as (client, market):
+    who = (asked.addresses("--allow", allow), asked.addresses("--deny", deny))
+    with _client(connection, hashes=model.program.form == InputForm.HASHED, who=who) as (client, market):
         cap = None if max_price is None else parse_amount(max_price, market.token_info.decimals)
         offered = client.negotiate(model, values, provider, max_price=cap, allow_unsafe=allow_unsafe)
+        if quote_only and connection.as_json:
+            connection.emit(offered.to_json())
+            return
         _tell(connection, offered)
+        if quote_only:
+            return
         connection.confirm("Post this job?", yes=yes)
         result = client.classify(offered, window=window, on_posted=lambda job_id: _posted(connection, job_id))
     if connection.as_json:
@@ -89,7 +108,9 @@ def expire_command(
 
 
 @contextmanager
-def _client(connection: Connection, *, hashes: bool) -> Iterator[tuple[ProofClient, Marketplace]]:
+def _client(
+    connection: Connection, *, hashes: bool, who: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
+) -> Iterator[tuple[ProofClient, Marketplace]]:
     config = connection.config
     if config.rpc is None or config.deployment is None or config.keystore is None:
         raise ConfigError(
@@ -100,23 +121,30 @@ def _client(connection: Connection, *, hashes: bool) -> Iterator[tuple[ProofClie
     market = open_marketplace(config.rpc, config.deployment)
     folder = config.data_dir or Home.of(os.environ).path
     folder.mkdir(parents=True, exist_ok=True)
-    wallet = Wallet(market.chain, account, queue_path(folder, market.chain.chain_id, account.address))
-    try:
-        with httpx.Client(timeout=HTTP_SECONDS, trust_env=False) as http:
-            yield (
-                ProofClient(
-                    market.chain,
-                    market.deployment,
-                    account,
-                    wallet,
-                    http=http,
-                    now=market.clock.now,
-                    backend=_backend() if hashes else None,
-                ),
-                market,
-            )
-    finally:
-        wallet.close()
+    chain, deployment = market.chain, market.deployment
+    with ExitStack() as stack:
+        wallet = Wallet(chain, account, queue_path(folder, chain.chain_id, account.address))
+        stack.callback(wallet.close)
+        url = config.index_url or index_url(folder, chain.chain_id, deployment.registry)
+        index = Index(url, chain, deployment)
+        stack.callback(index.close)
+        policy = ProverPolicy(
+            allow=who[0],
+            deny=who[1],
+            reach=market.reach(config.allow_private_endpoints),
+            rfq=RfqPolicy(timeout=config.quote_timeout, grace=config.quote_timeout * GRACE_SHARE),
+        )
+        client = ProofClient(
+            chain,
+            deployment,
+            account,
+            wallet,
+            http=stack.enter_context(httpx.Client(timeout=HTTP_SECONDS, trust_env=False)),
+            now=market.clock.now,
+            backend=_backend() if hashes else None,
+            provers=Provers(index, policy, token=market.token.address, client=account.address),
+        )
+        yield client, market
 
 
 def _posted(connection: Connection, job_id: bytes) -> None:
@@ -136,6 +164,8 @@ def _tell(connection: Connection, offered: OfferedProof) -> None:
         connection.console.print(
             f"{offered.artefact.name}: {offered.price} base units to {offered.quote.provider}, paid by its proof alone"
         )
+        for item in offered.left_out:
+            connection.console.print(f"[dim]not {item.provider.lower()}: {item.message}[/]")
 
 
 def _numbers(text: str) -> list[int]:

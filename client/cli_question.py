@@ -162,8 +162,8 @@ class JobQuestion:
             max_output_tokens=self.max_output_tokens,
             max_price=None if self.max_price is None else parse_amount(self.max_price, decimals),
             max_escrow=None if self.max_escrow is None else parse_amount(self.max_escrow, decimals),
-            allow=_addresses("--allow", self.allow),
-            deny=_addresses("--deny", self.deny),
+            allow=addresses("--allow", self.allow),
+            deny=addresses("--deny", self.deny),
             labels=frozenset(self.label),
             min_reliability_bps=self.min_reliability * 100,
             max_kill_fee_bps=self.max_kill_fee * 100,
@@ -214,7 +214,7 @@ def _text(raw: bytes, source: str) -> str:
         raise BadRequest(f"{source} is no UTF-8 text.", hint="Nothing was sent.") from None
 
 
-def _addresses(option: str, given: list[str]) -> frozenset[str]:
+def addresses(option: str, given: list[str]) -> frozenset[str]:
     odd = next((text for text in given if not is_address(text)), None)
     if odd is not None:
         raise BadRequest(f"{option}: “{odd[:60]}” is no address.", hint="Nothing was sent.")

@@ -24,7 +24,7 @@ from client.accounting import balance_of, withdraw
 from client.checking import Audit, CheckOptions, audit_secret, check_result
 from client.conductor import Conductor, Parts
 from client.demands import Demand
-from client.endpoints import GuardedTransport, Reach
+from client.endpoints import GuardedTransport
 from client.errors import BadRequest, JobNotKnown, NotConfirmed
 from client.job_options import JobOptions, Prompt
 from client.marketplace import Marketplace, open_marketplace
@@ -437,7 +437,7 @@ class Client:
 
     def _parts(self, settings: Settings, ws_url: str | None) -> Parts:
         place, account, wallet = self.marketplace, self._account, self.wallet
-        reach = _reach(place, settings)
+        reach = place.reach(settings.allow_private)
         session = httpx.AsyncClient(transport=GuardedTransport(reach), timeout=HTTP_SECONDS, trust_env=False)
         http = ProviderHttp(self._stack.enter_context(self._portal.wrap_async_context_manager(session)))
         signatures = SignatureChecker(place.jobs.domain, place.chain)
@@ -472,12 +472,6 @@ class Client:
             poster=poster,
             reader=reader,
         )
-
-
-def _reach(place: Marketplace, settings: Settings) -> Reach:
-    if settings.allow_private:
-        return Reach.PRIVATE
-    return Reach.LOOPBACK if place.is_development and settings.allow_private is None else Reach.PUBLIC
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.endpoints import Reach
 from client.job_options import ChainLimits
 from client.results import TokenInfo
 from client.wallet import ChainClock
@@ -30,6 +31,12 @@ class Marketplace:
     @property
     def is_development(self) -> bool:
         return self.chain.chain_id in DEVELOPMENT_CHAIN_IDS
+
+    def reach(self, allow_private: bool | None) -> Reach:
+        """How far into its surroundings a client connects; None = on a development chain to this machine."""
+        if allow_private:
+            return Reach.PRIVATE
+        return Reach.LOOPBACK if self.is_development and allow_private is None else Reach.PUBLIC
 
 
 def open_marketplace(rpc_url: str, deployment: Deployment | Path, *, timeout: float = 10.0) -> Marketplace:

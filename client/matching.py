@@ -230,6 +230,8 @@ def failed_by_offer(listed: ListedOffer, wanted: Constraints) -> Failure | None:
 def _failed_by_standing(listed: ListedOffer, wanted: Constraints) -> Failure | None:
     terms = _terms(listed.offer)
     bond = minimum_bond(terms, wanted.input_tokens, wanted.max_output_tokens, wanted.share_bps)
+    if wanted.mode == Mode.PROOF:
+        bond = 0  # what is proved needs nothing behind it
     if listed.stake < bond:
         return (
             "stake",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,10 @@ from pydantic import ValidationError
 
 from client.errors import BadRequest, PriceAboveCap
 from client.escrow import plan_escrow
+from client.matching import LeftOut
+from client.provers import Provers
 from client.provider_http import printable
+from client.quotes import EXPIRY_MARGIN
 from client.wallet import Wallet
 from market.api import Body, QuoteRequest, SignedQuoteBody
 from market.chain import DEVELOPMENT_CHAIN_IDS, Chain
@@ -76,7 +80,12 @@ class Classification:
 
 @dataclass(frozen=True)
 class OfferedProof:
-    """A checked quote for one request; nothing was spent yet. `price` in base units."""
+    """A checked quote for one request; nothing was spent yet.
+
+    Attributes:
+        price: base units. found: by the index, not named by the caller: only checked addresses are connected to.
+        left_out: providers that were not taken, with the reason.
+    """
 
     artefact: ProofArtefact
     request: Request
@@ -86,6 +95,18 @@ class OfferedProof:
     signature: bytes
     price: int
     endpoint: str
+    found: bool = False
+    left_out: tuple[LeftOut, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "model_id": "0x" + self.artefact.model_id.hex(),
+            "provider": self.quote.provider.lower(),
+            "endpoint": self.endpoint,
+            "price": str(self.price),
+            "valid_until": self.quote.valid_until,
+            "left_out": [item.to_json() for item in self.left_out],
+        }
 
 
 class ProofClient:
@@ -95,6 +116,7 @@ class ProofClient:
         http: talks to the provider that the caller names; redirects are not followed.
         now: unix seconds, as the chain has them.
         backend: hashes private inputs; without it only public ones can be bought.
+        provers: finds providers in the index; without it the caller names one.
     """
 
     def __init__(
@@ -107,6 +129,7 @@ class ProofClient:
         http: httpx.Client,
         now: Callable[[], int],
         backend: ProvingBackend | None = None,
+        provers: Provers | None = None,
     ) -> None:
         self._chain = chain
         self._deployment = deployment
@@ -116,6 +139,7 @@ class ProofClient:
         self._http = http
         self._now = now
         self._backend = backend
+        self._provers = provers
 
     # ------------------------------------------------------------------------------------------------------ asking
 
@@ -123,7 +147,7 @@ class ProofClient:
         self,
         artefact: ProofArtefact,
         values: Sequence[int],
-        endpoint: str,
+        endpoint: str | None = None,
         *,
         max_price: int | None = None,
         allow_unsafe: bool = False,
@@ -132,19 +156,22 @@ class ProofClient:
 
         Args:
             values: integers; a model's input x stands as x · 2^input_scale.
+            endpoint: of a provider; None: the best of those that the index knows.
             allow_unsafe: accept an artefact whose powers of tau somebody may know the secret of.
         Raises:
             BadRequest: shape, or an unsafe artefact on a real chain. PriceAboveCap. WireError: the provider's answer.
+            NotEnoughProviders: no endpoint was named, and nobody gave a quote that holds.
             MarketError: code ModelNotProvable, no verifier of the model is registered.
         """
         self._check(artefact, values, allow_unsafe)
         ids = tuple(unsigned(value) for value in values)
         request, blinding = self._request(artefact, ids)
+        if endpoint is None:
+            return self._find(artefact, request, ids, blinding, max_price)
         body = QuoteRequest(request=request, client=self._account.address, mode=int(Mode.PROOF))
         offered = self._ask("POST", endpoint, "/v1/quotes", body, SignedQuoteBody)
         quote = offered.quote
-        self._check_quote(quote, offered.signature, request)
-        cost = price(Terms.of(quote), request.input_tokens, request.max_output_tokens)
+        cost, _ = self._check_quote(quote, offered.signature, request)
         if max_price is not None and cost > max_price:
             raise PriceAboveCap(
                 f"The provider asks {cost} base units, your cap is {max_price}; nothing was spent.",
@@ -152,6 +179,31 @@ class ProofClient:
                 cap=max_price,
             )
         return OfferedProof(artefact, request, ids, blinding, quote, offered.signature, cost, endpoint)
+
+    def _find(
+        self, artefact: ProofArtefact, request: Request, ids: tuple[int, ...], blinding: int, max_price: int | None
+    ) -> OfferedProof:
+        if self._provers is None:
+            raise BadRequest("No provider was named and there is no index to look in; nothing was spent.")
+        found = self._provers.find(
+            request,
+            artefact.name,
+            lambda quote, signature: self._check_quote(quote, signature, request),
+            max_price=max_price,
+        )
+        best = found.quote
+        return OfferedProof(
+            artefact,
+            request,
+            ids,
+            blinding,
+            best.quote,
+            best.signature,
+            best.price,
+            best.endpoint,
+            found=True,
+            left_out=found.left_out,
+        )
 
     def _check(self, artefact: ProofArtefact, values: Sequence[int], allow_unsafe: bool) -> None:
         if len(values) != artefact.program.inputs:
@@ -194,7 +246,8 @@ class ProofClient:
         )
         return request, blinding
 
-    def _check_quote(self, quote: Quote, signature: bytes, request: Request) -> None:
+    def _check_quote(self, quote: Quote, signature: bytes, request: Request) -> tuple[int, bytes]:
+        """Its price and its digest."""
         client = self._account.address.lower()
         fields = {
             "client": int(quote.client, 16) == 0 or quote.client.lower() == client,
@@ -205,12 +258,14 @@ class ProofClient:
             "collateral": quote.bond == quote.kill_fee == quote.miss_fee == 0,
             "limits": request.input_tokens <= quote.max_input_tokens
             and request.max_output_tokens <= quote.max_output_tokens,
-            "validUntil": quote.valid_until >= self._now(),
+            "validUntil": quote.valid_until >= self._now() + EXPIRY_MARGIN,
         }
         for name, holds in fields.items():
             if not holds:
                 raise WireError(f"The quote does not sell this job ({name}); nothing was spent.", code="QuoteMismatch")
-        verify(self._contracts.proofs.domain, quote, signature, quote.provider)
+        domain = self._contracts.proofs.domain
+        verify(domain, quote, signature, quote.provider)
+        return price(Terms.of(quote), request.input_tokens, request.max_output_tokens), domain.digest(quote)
 
     # ------------------------------------------------------------------------------------------------------ buying
 
@@ -231,8 +286,7 @@ class ProofClient:
             self._wallet.send(plan.approval)
         private = offered.artefact.program.form == InputForm.HASHED
         if private:
-            body = PrivateInputBody(request=request, ids=list(offered.ids), blinding=offered.blinding.to_bytes(32))
-            self._ask("PUT", offered.endpoint, f"/v1/requests/0x{request.request_hash.hex()}", body, None)
+            self._deliver(offered)
         params = ProofJobParams(
             max_escrow=offered.price,
             proof_window=window,
@@ -246,7 +300,18 @@ class ProofClient:
         sent = self._wallet.send(contracts.proofs.post(params))
         posted = next(event for event in decode_logs(sent.logs) if event.name == "ProofJobPosted")
         on_posted(posted.args["jobId"])
+        if private:
+            with suppress(WireError):  # it has it, unless others crowded it out before a job held its place
+                self._deliver(offered)
         return self._await(offered, posted.args["jobId"], sent.block_number, started)
+
+    def _deliver(self, offered: OfferedProof) -> None:
+        request = offered.request
+        body = PrivateInputBody(request=request, ids=list(offered.ids), blinding=offered.blinding.to_bytes(32))
+        if offered.found and self._provers is not None:
+            self._provers.deliver(offered.endpoint, body)
+        else:
+            self._ask("PUT", offered.endpoint, f"/v1/requests/0x{request.request_hash.hex()}", body, None)
 
     def expire(self, job_id: bytes) -> int:
         """Takes the escrow of a job back that was not proved in time. Returns base units, now the client's credit.

@@ -18,6 +18,7 @@ from market.api import (
     Body,
     DeliveryBody,
     ErrorBody,
+    HealthBody,
     Message,
     ModelBody,
     ModelsBody,
@@ -26,6 +27,7 @@ from market.api import (
     SignedQuoteBody,
 )
 from market.errors import WireError
+from market.proofs.api import PrivateInputBody
 from market.types import Acceptance, Quote, Request
 
 FILE_LIMIT = 64 << 20
@@ -88,6 +90,10 @@ class ProviderHttp:
         path = f"/v1/requests/0x{request.request_hash.hex()}"
         answer = await self._ask(AcceptanceBody, "PUT", endpoint, path, body)
         return answer.acceptance, answer.signature
+
+    async def deliver_input(self, endpoint: str, body: PrivateInputBody) -> None:
+        """Hands a private input over to a provider of proofs; repeating it is harmless."""
+        await self._ask(HealthBody, "PUT", endpoint, f"/v1/requests/0x{body.request.request_hash.hex()}", body)
 
     async def output(
         self, endpoint: str, subject_id: bytes, client: str, valid_until: int, signature: bytes

@@ -40,7 +40,8 @@ class IndexedOffer:
 
     Attributes:
         stake: free stake in base units (not locked in bonds).
-        jobs_paid: replicas paid a price or a kill fee; jobs_missed: replicas that committed and stayed silent.
+        jobs_paid: replicas paid a price or a kill fee, and proofs; jobs_missed: replicas that committed and stayed
+            silent.
         weight: of 65,536: its chance to be taken when a draw picks it; 0 = it is not on the drawable list.
     """
 
@@ -90,7 +91,7 @@ class Index:
         self._store = _Marks(self._reader)
         self._follower = Follower(
             chain,
-            [deployment.registry, deployment.vault, deployment.jobs],
+            [deployment.registry, deployment.vault, deployment.jobs, deployment.proofs],
             self._store,
             confirmations=confirmations,
             start_block=deployment.block,

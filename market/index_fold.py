@@ -245,14 +245,16 @@ _HANDLERS: dict[str, Callable[[_Sum, Event], None]] = {
     "UnstakeRequested": _staked_less,
     "Bonded": _staked_less,
     "ReplicaPaid": _replica_paid,
+    "Proved": _replica_paid,
     "ReplicaMissed": _replica_missed,
 }
-"""Vault's Staked, UnstakeRequested, Bonded and Unbonded are exactly the changes of `staked[owner]`."""
+"""Vault's Staked, UnstakeRequested, Bonded and Unbonded are exactly the changes of `staked[owner]`. A proof job that
+expires is held against nobody: its client may have kept the input back, at the price of some gas."""
 
 _SUBJECTS: dict[str, str] = {
     **dict.fromkeys(("ProviderSet", "ProviderRemoved", "OfferSet", "OfferRemoved"), "provider"),
     **dict.fromkeys(("OfferListed", "OfferPruned"), "provider"),
-    **dict.fromkeys(("ReplicaPaid", "ReplicaMissed"), "provider"),
+    **dict.fromkeys(("ReplicaPaid", "ReplicaMissed", "Proved"), "provider"),
     **dict.fromkeys(("Staked", "Unbonded", "UnstakeRequested", "Bonded"), "owner"),
 }
 """Which argument of an event names the account that it changes. Every handled event but ModelPublished is here."""

@@ -1,8 +1,8 @@
 """Serving proof jobs: quotes, inputs that are not for everybody's eyes, and one job after the other proved and settled.
 
 Everything that counts stands on chain: a job that names this provider, its deadline, its input where it is public. So
-there is no journal: after a restart the chain is read again, and what is still open is proved. A private input that was
-delivered before the restart is gone; its job expires, which costs nobody anything.
+after a restart the chain is read again, as far back as an open job can lie, and what is still open is proved. Only
+private inputs are kept on disk (provider.proof_inputs).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import structlog
 from eth_account.signers.local import LocalAccount
@@ -29,29 +29,26 @@ from market.types import ZERO_ADDRESS, Mode, Quote, Request
 from market.views import ProofJobState
 from provider.config import Prices
 from provider.errors import Refusal
+from provider.proof_inputs import InputStore, PrivateInput
 
 log = structlog.get_logger(__name__)
 
-HELD_INPUTS = 256
-"""Private inputs that are kept for jobs to come; the oldest goes first."""
-
-
-@dataclass(frozen=True)
-class PrivateInput:
-    """What a client delivers for a job whose input is hashed on chain."""
-
-    ids: tuple[int, ...]
-    blinding: int
+MAX_WINDOW = 86_400
+"""Longest that a job can be open, seconds (ProofJobs.MAX_WINDOW)."""
+HASHES_AT_ONCE, HASH_SECONDS = 2, 5.0
+"""Inputs that are hashed at a time, each in a process; and how long the next one waits for its turn."""
+FORGET_SECONDS = 60
 
 
 @dataclass
 class _Task:
     job_id: bytes
     block: int
+    deadline: int
     request: Request | None = None
     ids: tuple[int, ...] = ()
-    proof: Proof | None = None  # made, and not yet on chain
-    done: bool = False
+    proof: Proof | None = None
+    done: bool = False  # until a reorg: what settled it may have fallen
 
 
 @dataclass(frozen=True)
@@ -63,24 +60,6 @@ class ProofShop:
     valid_seconds: int = 60
 
 
-@dataclass
-class Inputs:
-    """Private inputs by request hash. Thread-safe."""
-
-    _held: dict[bytes, PrivateInput] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def put(self, request_hash: bytes, given: PrivateInput) -> None:
-        with self._lock:
-            if len(self._held) >= HELD_INPUTS:
-                self._held.pop(next(iter(self._held)))
-            self._held[request_hash] = given
-
-    def get(self, request_hash: bytes) -> PrivateInput | None:
-        with self._lock:
-            return self._held.get(request_hash)
-
-
 class ProofDesk:
     """What a client can ask: a quote, and that a private input is kept. Thread-safe."""
 
@@ -90,7 +69,7 @@ class ProofDesk:
         account: LocalAccount,
         shop: ProofShop,
         backend: ProvingBackend,
-        inputs: Inputs,
+        inputs: InputStore,
         now: Callable[[], int],
     ) -> None:
         self._token = contracts.token.address
@@ -100,6 +79,7 @@ class ProofDesk:
         self._backend = backend
         self._inputs = inputs
         self._now = now
+        self._hashing = threading.BoundedSemaphore(HASHES_AT_ONCE)
 
     def quote(self, client: str, mode: int, request: Request | None, model_id: bytes) -> tuple[Quote, bytes]:
         """A signed quote of mode PROOF.
@@ -134,23 +114,41 @@ class ProofDesk:
         return quote, sign(self._domain, quote, self._account)
 
     def accept(self, request: Request, ids: Sequence[int], blinding: int) -> None:
-        """Keeps a private input until its job is proved.
+        """Keeps a private input until its job is over; on disk when this returns.
 
         Raises:
-            Refusal: UnknownModel, ShapeMismatch, HashMismatch, or NOT_PRIVATE where the input goes on chain.
+            Refusal: UnknownModel, ShapeMismatch, HashMismatch, NOT_PRIVATE where the input goes on chain, OVERLOADED.
+            JournalError: it could not be written.
         """
         artefact = self._artefact(request.model_id)
         self._check_shape(artefact, request)
         if artefact.program.form != InputForm.HASHED:
             raise Refusal("NOT_PRIVATE", "This model's inputs are public; they are posted with the job.")
-        root = self._backend.input_root(artefact.folder, ids, blinding=blinding)
+        given = PrivateInput(tuple(ids), blinding)
+        if self._inputs.get(request.request_hash) == given:
+            return  # said once more
+        root = self._root_of(artefact, given)
         if root != request.input_root:
             raise Refusal(
                 "HashMismatch",
                 f"The input should hash to 0x{request.input_root.hex()} but hashes to 0x{root.hex()}.",
                 hint="Send exactly what the request was made of.",
             )
-        self._inputs.put(request.request_hash, PrivateInput(tuple(ids), blinding))
+        self._inputs.put(request.request_hash, given, self._now())
+
+    def _root_of(self, artefact: ProofArtefact, given: PrivateInput) -> bytes:
+        if not self._hashing.acquire(timeout=HASH_SECONDS):
+            raise Refusal(
+                "OVERLOADED",
+                f"This provider checks {HASHES_AT_ONCE} inputs at a time.",
+                hint="Ask again in a moment.",
+                status=429,
+                retry_after=1,
+            )
+        try:
+            return self._backend.input_root(artefact.folder, given.ids, blinding=given.blinding)
+        finally:
+            self._hashing.release()
 
     def _artefact(self, model_id: bytes) -> ProofArtefact:
         found = self.shop.artefacts.get(model_id)
@@ -169,7 +167,7 @@ class ProofDesk:
 
 
 class ProofAgent:
-    """Follows the chain and proves what is this provider's, one job at a time.
+    """Follows the chain and proves what is this provider's: the job that must be proved soonest comes first.
 
     Args:
         now: unix seconds, as the chain has them.
@@ -182,7 +180,7 @@ class ProofAgent:
         transactions: Transactions,
         shop: ProofShop,
         backend: ProvingBackend,
-        inputs: Inputs,
+        inputs: InputStore,
         now: Callable[[], int],
         *,
         confirmations: int = 0,
@@ -193,14 +191,25 @@ class ProofAgent:
         self._backend = backend
         self._inputs = inputs
         self._now = now
+        self._cursor = MemoryCursor()
         self._follower = Follower(
             chain,
             [deployment.proofs],
-            MemoryCursor(),
-            start_block=deployment.block,
+            self._cursor,
+            start_block=first_block_since(chain, chain.head().timestamp - MAX_WINDOW, deployment.block),
             confirmations=confirmations,
         )
         self._tasks: dict[bytes, _Task] = {}
+        self._forget_at = 0
+
+    def catch_up(self) -> None:
+        """Reads all that is on chain: before the first client delivers, every open job holds its input's place.
+
+        Raises:
+            ChainError: the chain could not be asked.
+        """
+        while self._read():
+            pass
 
     def step(self) -> int:
         """Reads what is new on chain and works on what can be done. Returns how many jobs were settled.
@@ -209,55 +218,77 @@ class ProofAgent:
             ChainError: the chain could not be asked; nothing is lost, call again.
         """
         self._read()
+        now = self._now()
+        for late in [task for task in self._tasks.values() if now > task.deadline]:
+            del self._tasks[late.job_id]
+            self._inputs.release(late.job_id)
+        if now >= self._forget_at:
+            self._inputs.forget(now)
+            self._forget_at = now + FORGET_SECONDS
         settled = 0
-        for task in list(self._tasks.values()):
+        for task in sorted(self._tasks.values(), key=lambda task: task.deadline):
             if not task.done and task.request is not None:
                 settled += self._work(task, task.request)
-        for job_id in [job_id for job_id, task in self._tasks.items() if task.done]:
-            del self._tasks[job_id]
         return settled
 
-    def _read(self) -> None:
-        mine = self._transactions.address
-        for event in self._follower.poll():
+    def _read(self) -> bool:
+        """Takes over what is new; whether there was anything."""
+        mine, found = self._transactions.address, self._follower.poll()
+        for event in found:
             if not isinstance(event, Event):
-                gone = [task.job_id for task in self._tasks.values() if task.block > event.to_block]
-                for job_id in gone:  # whatever of them is on the new chain comes again
-                    del self._tasks[job_id]
-                continue
-            if event.name == "ProofJobPosted" and same_address(event.args["provider"], mine):
+                self._rewind(event.to_block)
+            elif event.name == "ProofJobPosted" and same_address(event.args["provider"], mine):
                 job_id = event.args["jobId"]
-                self._tasks[job_id] = _Task(job_id, event.block_number)
+                self._tasks[job_id] = _Task(job_id, event.block_number, event.args["job"]["proofDeadline"])
             elif event.name == "ProofRequested" and event.args["jobId"] in self._tasks:
                 task = self._tasks[event.args["jobId"]]
-                task.request = struct_of(Request, event.args["request"])
-                task.ids = _ids(event.args["input"], task.request.input_tokens)
+                request = task.request = struct_of(Request, event.args["request"])
+                task.ids = _ids(event.args["input"], request.input_tokens)
+                if self._is_private(request):
+                    self._inputs.claim(task.job_id, request.request_hash, task.deadline)
+            elif event.name == "Proved" and event.args["jobId"] in self._tasks:
+                self._inputs.release(event.args["jobId"])
+        before = self._cursor.load()
         self._follower.commit()
+        return self._cursor.load() != before
+
+    def _rewind(self, to_block: int) -> None:
+        for task in list(self._tasks.values()):
+            if task.block > to_block:
+                del self._tasks[task.job_id]  # it comes again, if it is on the new chain
+            else:
+                task.done = False  # what settled it may have fallen; the proof is still there
+
+    def _is_private(self, request: Request) -> bool:
+        artefact = self._shop.artefacts.get(request.model_id)
+        return artefact is not None and artefact.program.form == InputForm.HASHED
 
     def _open_job(self, task: _Task) -> ProofJobView | None:
         try:
             job = self._contracts.proofs.job(task.job_id)
         except ContractError:
             return None  # a reorg took it
-        return job if job.state == ProofJobState.OPEN and self._now() <= job.proof_deadline else None
+        return job if job.state == ProofJobState.OPEN else None
 
     def _work(self, task: _Task, request: Request) -> int:
         artefact = self._shop.artefacts.get(request.model_id)
-        job = self._open_job(task)
-        if artefact is None or job is None:
+        if artefact is None:
             task.done = True
             return 0
         ids, blinding = task.ids, 0
-        if artefact.program.form == InputForm.HASHED:
+        if task.proof is None and self._is_private(request):
             given = self._inputs.get(request.request_hash)
             if given is None:
-                return 0  # it may still be delivered
+                return 0  # it may still be delivered; until then the chain is not asked: such jobs are cheap to post
             ids, blinding = given.ids, given.blinding
-        elif not ids:
+        elif task.proof is None and not ids:
             task.done = True
             log.warning("proof_input_unusable", job="0x" + task.job_id.hex())
             return 0
+        job = self._open_job(task)
         task.done = True
+        if job is None:
+            return 0
         try:
             proof = task.proof = task.proof or self._backend.prove(artefact.folder, ids, task.job_id, blinding=blinding)
             call = self._contracts.proofs.settle(task.job_id, request, proof.ids, proof.data)
@@ -274,6 +305,22 @@ class ProofAgent:
             return 0
         log.info("proved", job="0x" + task.job_id.hex(), seconds=round(proof.seconds, 2), paid=job.escrow)
         return 1
+
+
+def first_block_since(chain: Chain, timestamp: int, low: int) -> int:
+    """The first block from `low` on that is not older than `timestamp` (unix seconds), or the newest. A few questions.
+
+    Raises:
+        ChainError.
+    """
+    high = max(low, chain.head().number)
+    while low < high:
+        middle = (low + high) // 2
+        if chain.block(middle).timestamp < timestamp:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 def _ids(packed: bytes, count: int) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.gas.disputes import measure_disputes
 from tests.gas.lifecycle import measure
+from tests.gas.proofs import measure_proofs
 
 PATH = Path(__file__).with_name("snapshot.json")
 
@@ -21,4 +22,4 @@ def write(gas: dict[str, int]) -> None:
 
 
 if __name__ == "__main__":
-    write(measure() | measure_disputes())
+    write(measure() | measure_disputes() | measure_proofs())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.gas import snapshot
 from tests.gas.disputes import TOTAL, measure_disputes
 from tests.gas.lifecycle import JOB_KEYS, JOB_TOTAL, measure
+from tests.gas.proofs import measure_proofs
 
 BAR = 1_400_000
 DISPUTE_BAR = 2_000_000
@@ -13,7 +14,7 @@ DISPUTE_BAR = 2_000_000
 
 def test_gas_of_every_lifecycle_call_equals_the_snapshot() -> None:
     """Where it differs on purpose: python -m tests.gas.snapshot."""
-    assert measure() | measure_disputes() == snapshot.read()
+    assert measure() | measure_disputes() | measure_proofs() == snapshot.read()
 
 
 def test_gas_of_a_job_of_three_replicas_meets_the_bar() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from market.artefacts import LIBRARIES
@@ -422,7 +423,11 @@ def broken(twin: Twin) -> dict[str, str]:
 
 def compile_twins(slow: bool) -> dict[str, dict[str, Artefact]]:
     """Twin's name → all contracts, one of them broken. One run of the compiler for all that are (not) slow."""
-    twins = [twin for twin in TWINS if twin.slow == slow]
+    return compile_each([twin for twin in TWINS if twin.slow == slow])
+
+
+def compile_each(twins: Sequence[Twin]) -> dict[str, dict[str, Artefact]]:
+    """Twin's name → all contracts, one of them broken, in one run of the compiler."""
     sources: dict[str, str] = {}
     for twin in twins:
         sources |= broken(twin)

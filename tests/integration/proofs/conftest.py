@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
+from client.proofs import ProofClient
+from client.wallet import Wallet
+from market.anvil import Anvil
 from market.proofs.artefact import SRS, ProofArtefact
 from market.proofs.backend import CircuitOptions, InputForm, WeightForm
 from market.proofs.ezkl_backend import EzklBackend
+from market.proofs.registration import register
 from market.proofs.setup import SetupWish, set_up
 from market.proofs.srs import Ceremony, sha256_of
 from tests.conftest import ROOT
+from tests.integration.chain.world import CLIENT, PROVIDERS, build
+from tests.integration.proofs.shopping import STRANGER, Shopping
 from tests.integration.proofs.tiny import write_tiny
 from tests.unit.contracts.artefacts import artefacts
 from tests.unit.contracts.proofs import ProofWorld
@@ -95,3 +102,33 @@ def proving(_deployed: ProofWorld) -> Iterator[ProofWorld]:
     assert isinstance(_deployed.chain, RevmChain)
     with _deployed.chain.undone():
         yield _deployed
+
+
+@pytest.fixture(scope="session")
+def shopping(
+    tmp_path_factory: pytest.TempPathFactory, tiny: ProofArtefact, private: ProofArtefact, backend: EzklBackend
+) -> Iterator[Shopping]:
+    folder = tmp_path_factory.mktemp("shopping")
+    with Anvil.start() as anvil:
+        world = build(anvil, folder)
+        world.deposit(CLIENT)
+        world.deposit(STRANGER)
+        with world.as_(PROVIDERS[0]) as transactions:
+            for artefact in (tiny, private):
+                register(artefact, world.contracts, transactions)
+            assert register(tiny, world.contracts, transactions).sent == ()
+        manifest = folder / "market.json"
+        world.deployment.save(manifest)
+        wallet = Wallet(world.chain, world.account(CLIENT), folder / "client.sqlite", linger=0.1)
+        with httpx.Client(timeout=20, trust_env=False) as http:
+            client = ProofClient(
+                world.chain,
+                world.deployment,
+                world.account(CLIENT),
+                wallet,
+                http=http,
+                now=lambda: world.chain.head().timestamp,
+                backend=backend,
+            )
+            yield Shopping(world, client, manifest, folder)
+        wallet.close()

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import secrets
 import struct
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,95 +16,26 @@ import pytest
 from typer.testing import CliRunner
 
 from client.errors import BadRequest, PriceAboveCap
-from client.proofs import ProofClient, ProofNotMade
-from client.wallet import Wallet
+from client.proofs import ProofNotMade
 from market.anvil import Anvil
 from market.chain import Chain
 from market.errors import ChainUnreachable, ConfigError, ContractError, MarketError, WireError
 from market.events import decode_logs
-from market.hashing import ZERO32, leaf_hash
+from market.hashing import leaf_hash
 from market.keystore import save_account
 from market.proof_contracts import ProofJobParams
 from market.proofs.artefact import SRS, ProofArtefact
 from market.proofs.backend import signed
 from market.proofs.cli import app as model_app
-from market.proofs.ezkl_backend import EzklBackend
 from market.proofs.process import Limits
 from market.proofs.registration import register
 from market.proofs.srs import CEREMONY, sha256_of
-from market.signing import sign
 from market.transactions import Transactions
-from market.types import ZERO_ADDRESS, Quote
 from market.views import ProofJobState
-from provider.config import Prices
-from provider.proofs_cli import Proving, ProvingAgent, proving
-from tests.integration.chain.world import CLIENT, PROVIDERS, World, build
+from provider.proofs_cli import ProvingAgent, proving
+from tests.integration.chain.world import CLIENT, PROVIDERS
+from tests.integration.proofs.shopping import BASE_FEE, STRANGER, VALUES, Shopping
 from tests.integration.proofs.tiny import forward
-
-VALUES = [1, 2, 3, -4]
-BASE_FEE = 1_000
-STRANGER = PROVIDERS[2]
-
-
-@dataclass(frozen=True)
-class Shopping:
-    """A client with money beside a chain on which the tiny models are registered."""
-
-    world: World
-    client: ProofClient
-    manifest: Path
-    folder: Path
-
-    def settings(self, *artefacts: ProofArtefact, prover: Limits | None = None, provider: int = 0) -> Proving:
-        return Proving(
-            rpc_url=self.world.anvil.rpc_url,
-            deployment=self.manifest,
-            account=self.world.account(PROVIDERS[provider]),
-            artefacts=tuple(artefact.folder for artefact in artefacts),
-            queue=":memory:",
-            prices=Prices(base_fee=BASE_FEE),
-            prover=prover or Limits(),
-        )
-
-    def requote(self, quote: Quote, provider: int) -> tuple[Quote, bytes]:
-        """The same for anybody and any request: for jobs that others post, since the client's key has one writer."""
-        made = dataclasses.replace(
-            quote, client=ZERO_ADDRESS, request_hash=ZERO32, nonce=secrets.randbits(64), valid_until=2**40
-        )
-        return made, sign(self.world.contracts.proofs.domain, made, self.world.account(PROVIDERS[provider]))
-
-    def credit(self, index: int) -> int:
-        return self.world.vault.credit(self.world.token.address, self.world.account(index).address)
-
-
-@pytest.fixture(scope="session")
-def shopping(
-    tmp_path_factory: pytest.TempPathFactory, tiny: ProofArtefact, private: ProofArtefact, backend: EzklBackend
-) -> Iterator[Shopping]:
-    folder = tmp_path_factory.mktemp("shopping")
-    with Anvil.start() as anvil:
-        world = build(anvil, folder)
-        world.deposit(CLIENT)
-        world.deposit(STRANGER)
-        with world.as_(PROVIDERS[0]) as transactions:
-            for artefact in (tiny, private):
-                register(artefact, world.contracts, transactions)
-            assert register(tiny, world.contracts, transactions).sent == ()
-        manifest = folder / "market.json"
-        world.deployment.save(manifest)
-        wallet = Wallet(world.chain, world.account(CLIENT), folder / "client.sqlite", linger=0.1)
-        with httpx.Client(timeout=20, trust_env=False) as http:
-            client = ProofClient(
-                world.chain,
-                world.deployment,
-                world.account(CLIENT),
-                wallet,
-                http=http,
-                now=lambda: world.chain.head().timestamp,
-                backend=backend,
-            )
-            yield Shopping(world, client, manifest, folder)
-        wallet.close()
 
 
 @pytest.fixture(scope="module")
