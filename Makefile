@@ -32,7 +32,7 @@ test: setup-dev ## all default tests, one per core; WORKERS= for one at a time
 	@$(RUN) -m pytest $(WORKERS)
 
 .PHONY: test-slow
-test-slow: setup-dev ## long sweeps: deep state machine, big vectors; an hour on two cores, ASSAY_DEPTH=4 for four
+test-slow: setup-dev ## long sweeps: deep state machine, big vectors: an hour on two cores; ASSAY_DEPTH=4 goes deeper
 	@$(RUN) -m pytest $(WORKERS) -m slow
 
 .PHONY: test-security

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 DEPTH = int(os.environ.get("ASSAY_DEPTH", "1"))
-"""At 1 the whole of `make test-slow` takes about an hour on two cores; a sweep takes so many times as long at more."""
+"""At 1 the whole of `make test-slow` takes about an hour on two cores; at more, state machines go further."""
 
 
 def alone(name: str, values: Iterable[Any]) -> list[Any]:

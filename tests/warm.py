@@ -31,7 +31,12 @@ from typing import Any
 from market.anvil import die_with
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = ("assay", "tests.integration.provider.crashing", "tests.integration.chain.deploy_crash")
+MODULES = (
+    "assay",
+    "tests.integration.chain.crash",
+    "tests.integration.chain.deploy_crash",
+    "tests.integration.provider.crashing",
+)
 SCRIPTS = (str(ROOT / "tests" / "adversaries.py"),)
 COLD = ("demo", "up", "down")
 """Commands of which tests look at what the kernel says of a process, or that are there to be started by people."""

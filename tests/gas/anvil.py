@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,12 +9,12 @@ from typing import Any
 
 from web3 import HTTPProvider
 
+from market.anvil import Anvil
 from tests.unit.contracts.abi import CHAIN_ID, GAS_LIMIT, START, Chain
 from tools.compiler import ROOT, Artefact
 
 ANVIL = ROOT / "node_modules" / "@foundry-rs" / "anvil-linux-amd64" / "bin" / "anvil"
 RICH = 10**24
-_START_SECONDS = 20
 
 
 class AnvilChain(Chain):
@@ -80,26 +78,7 @@ def _bytes(text: str) -> bytes:
 
 @contextmanager
 def anvil() -> Iterator[str]:
-    """Runs anvil on a free port and stops it. Gives its URL."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [
-        str(ANVIL), "--port", str(port), "--chain-id", str(CHAIN_ID), "--timestamp", str(START - 1),
-        "--hardfork", "cancun", "--gas-limit", str(GAS_LIMIT), "--base-fee", "0", "--auto-impersonate", "--silent",
-    ]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + _START_SECONDS
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                if time.monotonic() > deadline or process.poll() is not None:
-                    raise
-                time.sleep(0.02)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
+    """Runs anvil on a port that it chooses itself, and stops it. Gives its URL."""
+    options = ("--timestamp", str(START - 1), "--gas-limit", str(GAS_LIMIT), "--base-fee", "0", "--auto-impersonate")
+    with Anvil.start(chain_id=CHAIN_ID, binary=ANVIL, options=options) as running:
+        yield running.rpc_url

@@ -1,9 +1,10 @@
-"""Real chains for the chain layer's tests: anvil starts in 0.2 s, so a test that bends time gets one of its own."""
+"""Real chains for the chain layer's tests: anvil starts in 0.2 s, with a deployment too, so a test gets its own."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
@@ -12,14 +13,37 @@ from psycopg import sql
 
 from market.anvil import Anvil
 from market.chain import Chain
+from market.deployment import Contracts, Deployment
 from tests.integration.chain.world import CLIENT, PROVIDERS, World, build
 from tests.postgres import cluster
 from tests.rpc_proxy import FaultProxy
 
 
+@dataclass(frozen=True)
+class Deployed:
+    """A chain with a deployment on it, written down."""
+
+    state: Path
+    deployment: Deployment
+
+
+@pytest.fixture(scope="session")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+    """Deployed once: every test that wants a world of its own begins with it."""
+    folder = tmp_path_factory.mktemp("deployed")
+    state = folder / "chain.json"
+    with Anvil.start(options=("--dump-state", str(state), "--preserve-historical-states")) as running:
+        world = build(running, folder)
+    return Deployed(state, world.deployment)
+
+
 @pytest.fixture
-def anvil() -> Iterator[Anvil]:
-    with Anvil.start() as running:
+def anvil(request: pytest.FixtureRequest) -> Iterator[Anvil]:
+    """A fresh chain; with the deployment where the test has a world."""
+    options: tuple[str, ...] = ()
+    if "world" in request.fixturenames:
+        options = ("--load-state", str(request.getfixturevalue("deployed").state), "--preserve-historical-states")
+    with Anvil.start(options=options) as running:
         yield running
 
 
@@ -29,9 +53,10 @@ def chain(anvil: Anvil) -> Chain:
 
 
 @pytest.fixture
-def world(anvil: Anvil, tmp_path: Path) -> World:
+def world(anvil: Anvil, deployed: Deployed, tmp_path: Path) -> World:
     """A fresh deployment on a chain of its own."""
-    return build(anvil, tmp_path)
+    chain = Chain(anvil.rpc_url, expected_chain_id=anvil.chain_id)
+    return World(anvil, chain, deployed.deployment, Contracts.of(chain, deployed.deployment), tmp_path)
 
 
 @pytest.fixture
