@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from eth_utils.address import is_address
@@ -94,7 +94,10 @@ def table_of(connection: Connection) -> Iterator[Table]:
 def found_in(found: list[bytes], text: str) -> bytes:
     if len(found) != 1:
         problem = f"{len(found)} disputes begin" if found else "No dispute begins"
-        raise BadRequest(f"{problem} with {text[:70]}.", hint="`assay dispute list` shows them.")
+        raise BadRequest(
+            f"{problem} with {text[:70]}.",
+            hint="`assay dispute list --all` shows them; `assay dispute open` opens one about an answer.",
+        )
     return found[0]
 
 
@@ -127,6 +130,7 @@ def open_command(
             show_end(connection, evidence, opened)
             return
         show(connection, table, opened)
+        connection.console.print(go_on(opened.dispute_id))
 
 
 @app.command("show")
@@ -178,6 +182,8 @@ def list_command(
         if connection.as_json:
             connection.emit([dispute_json(dispute, None) for dispute in found])
             return
+        if not found:
+            connection.console.print("No dispute is open." if not every else "There was no dispute in this market yet.")
         for entry in found:
             replies = f"{len(entry.asked) - len(entry.unanswered)} of {len(entry.asked)} replies"
             state, provider = entry.state.name.lower(), entry.claim.provider.lower()
@@ -220,6 +226,8 @@ def step_command(connection: Connection, dispute: str = DisputeArgument, yes: bo
         else:
             result.verdict = found.verdict if isinstance(found, Dispute) else found
         finish(connection, table, result)
+        if result.verdict is None:
+            connection.console.print(go_on(dispute_id))
 
 
 @app.command("auto")
@@ -351,7 +359,9 @@ def read_ids(path: Path) -> tuple[int, ...]:
         if isinstance(document, dict) and "receipt" in document:
             return ReceiptDocument.from_json(document).ids
         return tuple(int(token) for token in document["ids"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise BadRequest(f"{path} cannot be read: {error.strerror}.", hint="Give the receipt's file.") from None
+    except (ValueError, KeyError, TypeError) as error:
         raise BadRequest(f"{path} holds no output: {error}.", hint="Give a receipt, or JSON with `ids`.") from None
 
 
@@ -364,6 +374,16 @@ def open_dispute(
         NotDisputable: our own computation says that the answer is right, or nothing is locked behind it.
     """
     console, player, place = connection.console, table.player, table.client.marketplace
+    there = player.look(evidence.dispute_id)
+    if there is not None:
+        already_disputed(evidence.dispute_id, there)
+    reward = player.reward(evidence.subject_id, evidence.provider)
+    if not reward:
+        raise NotDisputable(
+            "No bond is locked behind this answer: the time in which it could be disputed is over. Nothing was sent.",
+            code="NothingAtStake",
+            hint="`assay job show` says what became of it.",
+        )
     console.print(f"Computing {len(evidence.output_ids)} tokens of {evidence.provider.lower()} again …")
     wrong = player.fault(evidence)
     if wrong is None and not anyway:
@@ -374,11 +394,6 @@ def open_dispute(
         )
     if wrong is not None:
         console.print(f"The answer is wrong: {wrong}.")
-    reward = player.reward(evidence.subject_id, evidence.provider)
-    if not reward:
-        raise NotDisputable(
-            "No bond is locked behind this answer any more. Nothing was sent.", code="NothingAtStake", hint=""
-        )
     pack, left = player.traces.pack(evidence.claim()), 0
     if evidence.forbidden(pack.limits.vocabulary) is None:  # else it is judged at once
         left = player.challenger(evidence.claim(), evidence.input_ids, evidence.output_ids).geometry.rounds() + 1
@@ -390,6 +405,29 @@ def open_dispute(
     if found is None:
         raise ContractError("The dispute was opened and taken back by a reorganisation.", code="Reorganised")
     return found
+
+
+def already_disputed(dispute_id: bytes, there: Dispute | Verdict) -> NoReturn:
+    """Raises NotDisputable, which says what to do about a dispute that there is, or how it ended."""
+    verdict = there.verdict if isinstance(there, Dispute) else there
+    if verdict is not None:
+        raise NotDisputable(
+            f"This answer was judged before: {verdict.state.name.lower().replace('_', ' ')}. Nothing was sent.",
+            hint="An answer is disputed once. `assay dispute show` tells how it went.",
+            code="AlreadyDisputed",
+        )
+    raise NotDisputable(
+        "A dispute about this answer is open already, and whoever doubts it may join. Nothing was sent.",
+        hint=f"`assay dispute auto 0x{dispute_id.hex()[:12]}` goes on with it.",
+        code="AlreadyDisputed",
+    )
+
+
+def go_on(dispute_id: bytes) -> str:
+    """What to do after a move that decides nothing."""
+    short = f"0x{dispute_id.hex()[:12]}"
+    ways = f"assay dispute step {short}: the next move;\nassay dispute auto {short}: all of them."
+    return f"Nothing follows by itself. {ways}"
 
 
 def play(connection: Connection, table: Table, dispute_id: bytes, *, yes: bool) -> Resolution:

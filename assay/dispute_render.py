@@ -34,14 +34,15 @@ def show_dispute(console: Console, dispute: Dispute, challenger: Challenger | No
     claim = dispute.claim
     rows = [
         ("dispute", "0x" + dispute.dispute_id.hex()),
-        ("about", f"0x{claim.subject_id.hex()} of {claim.provider.lower()}"),
+        ("about", "0x" + claim.subject_id.hex()),
+        ("provider", claim.provider.lower()),
         ("answer", f"{claim.output_tokens} tokens to a prompt of {claim.input_tokens}"),
         ("opened by", dispute.opener.lower()),
         ("ends", f"{moment(dispute.end_at)} ({_left(dispute.end_at, now)})"),
     ]
     for name, value in rows:
         console.print(Text(f"{name:<10}", style="dim"), Text(value), end="\n")
-    console.print(descent(dispute, challenger, now))
+    console.print(descent(dispute, challenger, now), soft_wrap=False)
     if dispute.verdict is not None:
         show_verdict(console, dispute.verdict)
 
@@ -80,28 +81,26 @@ def _label(dispute: Dispute, asked: Asked, challenger: Challenger | None, way: s
 
 def show_move(console: Console, move: Move, prospects: Prospects | None, token: TokenInfo) -> None:
     """The next move in words, and what it costs and can win."""
-    console.print(Text.assemble((f"{move_name(move)}: ", "bold"), move.reason))
+    console.print(Text.assemble((f"{move_name(move)}: ", "bold"), move.reason), soft_wrap=False)
     if prospects is not None:
         show_prospects(console, prospects, token)
 
 
 def show_prospects(console: Console, prospects: Prospects, token: TokenInfo) -> None:
-    prepaid = ""
+    console.print(f"  costs    about {prospects.gas:,} gas ({coins(prospects.wei)} of the chain's coin)")
     if prospects.prepaid:
-        prepaid = f"{money(prospects.prepaid, token)} prepaid (back if guilty, else the provider's for its reply) and "
-    console.print(f"  costs    {prepaid}about {prospects.gas:,} gas ({coins(prospects.wei)} of the chain's coin)")
+        console.print(f"           and {money(prospects.prepaid, token)} prepaid: back if guilty, else the provider's")
     if prospects.left_gas:
-        later = f"{money(prospects.left_prepaid, token)} prepaid likewise, {prospects.left_gas:,} gas"
-        console.print(f"  then     at most {later} until the proof")
-    console.print(
-        f"  can win  {money(prospects.reward, token)}: half for asking for the wrong leaf, half for the proof"
-    )
+        console.print(
+            f"  then     at most {prospects.left_gas:,} gas and {money(prospects.left_prepaid, token)} prepaid"
+        )
+    console.print(f"  can win  {money(prospects.reward, token)}: half for asking for the leaf, half for the proof")
 
 
 def show_verdict(console: Console, verdict: Verdict) -> None:
     name = verdict.state.name
     words = "" if verdict.fault is None else f": {_FAULTS[verdict.fault.name]}"
-    console.print(Text.assemble((name.lower().replace("_", " "), _VERDICTS.get(name, "")), words))
+    console.print(Text.assemble((name.lower().replace("_", " "), _VERDICTS.get(name, "")), words), soft_wrap=False)
 
 
 def show_resolution(console: Console, result: Resolution, token: TokenInfo) -> None:
@@ -109,9 +108,10 @@ def show_resolution(console: Console, result: Resolution, token: TokenInfo) -> N
     if result.verdict is not None:
         show_verdict(console, result.verdict)
     if result.reason:
-        console.print(Text(result.reason))
+        console.print(Text(result.reason), soft_wrap=False)
     gas, wei = sum(move.gas for move in result.played), sum(move.wei for move in result.played)
-    console.print(f"{len(result.played)} moves, {gas:,} gas ({coins(wei)} of the chain's coin)")
+    moves = "1 move" if len(result.played) == 1 else f"{len(result.played)} moves"
+    console.print(f"{moves}, {gas:,} gas ({coins(wei)} of the chain's coin)")
     if result.reward:
         console.print(f"won {money(result.reward, token)}, credited in the vault: assay withdraw")
 

@@ -27,7 +27,7 @@ from market.events import Follower
 from market.hashing import keccak256, tokens_root
 from market.types import Output
 from market.verification.challenger import Agrees, Over, Wait
-from market.views import BondState, ReplicaView
+from market.views import ReplicaView
 
 DAY = 86_400
 CANARY_EVERY = 20  # audits
@@ -89,9 +89,9 @@ class Watch:
         self._share_bps = jobs.challenger_share_bps()
         self._told: dict[tuple[bytes, str], str] = {}
 
-    def tick(self) -> bool:
+    def tick(self, stopped: Callable[[], bool] = lambda: False) -> bool:
         """One look: reads events, audits what is drawn, and does one thing in each dispute. Returns whether anything is
-        still going on.
+        still going on. Once `stopped`, it returns before the next thing.
 
         Raises:
             ChainError: the chain could not be asked or told; call again later.
@@ -99,11 +99,14 @@ class Watch:
         """
         self._read()
         for job_id, provider, block in self._store.unseen():
+            if stopped():
+                return True
             self._audit(job_id, provider, block)
-        for audit in self._store.audits("wrong"):
-            self._open(audit)
-        for audit in self._store.audits("disputed"):
-            self._go_on(audit)
+        for state, work in (("wrong", self._open), ("disputed", self._go_on)):
+            for audit in self._store.audits(state):
+                if stopped():
+                    return True
+                work(audit)
         return bool(self._store.audits("disputed"))
 
     def _read(self) -> None:
@@ -146,7 +149,8 @@ class Watch:
 
     def _state(self, evidence: Evidence) -> str:
         replica = self._replica(evidence.subject_id, evidence.provider)
-        if replica is None or replica.bond_state is not BondState.LOCKED:
+        # one that is disputed already is not left to whoever opened that: it may be the liar's friend, who does nothing
+        if replica is None or not replica.is_held:
             return "safe"
         if not self._player.traces.knows(evidence.claim()):
             return "unknown"
@@ -221,7 +225,7 @@ class Watch:
         if evidence.forbidden(self._player.traces.pack(evidence.claim()).limits.vocabulary) is None:
             challenger = self._player.challenger(evidence.claim(), evidence.input_ids, evidence.output_ids)
             gas += moves(challenger.geometry.rounds() + 1)
-        wei = gas * self._chain.head().base_fee
+        wei = gas * self._player.gas_price()
         left = self._rules.budget - self._store.spent_since(self._now() - DAY)
         if wei > left:
             return f"over budget: it may cost {wei} wei, {max(left, 0)} are left for today"
@@ -240,8 +244,10 @@ class Watch:
         if not isinstance(found, Dispute) or not found.is_open:
             verdict = found.verdict if isinstance(found, Dispute) else found
             guilty = verdict is not None and verdict.state is DisputeState.GUILTY
-            if guilty:
+            if guilty and verdict is not None:
                 self._player.refund(dispute_id)
+                won = self._player.won(audit.job_id, audit.provider, verdict)  # by another's proof, perhaps
+                audit = replace(audit, reward=won)
             self._change(audit, "guilty" if guilty else "over", dispute_id)
             return
         move = self._player.next(found)

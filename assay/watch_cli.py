@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import typer
@@ -25,6 +27,7 @@ from market.audit import BPS, AuditPolicy
 from market.contracts import Registry
 from market.errors import ChainError, ConfigError
 from market.events import Follower
+from market.filelock import FileLock
 from market.money import parse_amount
 
 app = typer.Typer(add_completion=False, help="Compute public answers again and dispute what is wrong.")
@@ -53,8 +56,8 @@ def watch(
 
     Needs the models' packs (--pack): answers of other models are passed over. With --json, one JSON object a line says
     what was audited, found and done. What was read, judged and spent is kept in the data folder, so that a watcher that
-    was killed goes on. Each audit leaves a root keyed to your address, which shows that it was made; canaries check
-    this machine.
+    was killed goes on; SIGTERM and Ctrl-C end it once what is being done is done. Each audit leaves a root keyed to
+    your address, which shows that it was made; canaries check this machine.
 
     Examples:
 
@@ -86,8 +89,7 @@ def watch(
         )
         connection.confirm(f"Dispute wrong answers by itself, for up to {coins(rules.budget)} coins a day?", yes=yes)
         folder = connection.config.data_dir or Path()
-        store = WatchStore(folder / "watch.sqlite", market_key(place.chain, place.jobs.address))
-        try:
+        with record_in(folder, market_key(place.chain, place.jobs.address)) as store, stopping() as stop:
             follower = Follower(
                 place.chain,
                 [place.jobs.address],
@@ -106,20 +108,72 @@ def watch(
                 lambda line: tell(connection, line),
                 place.clock.now,
             )
-            run(connection, watching, once=once, poll=poll)
-        finally:
-            store.close()
+            if not once:
+                names = ", ".join(pack.name for pack in packs)
+                tell(connection, {"event": "start", "address": client.wallet.account.address.lower(), "models": names})
+            run(connection, watching, stop, once=once, poll=poll)
+            if stop.is_set():
+                tell(connection, {"event": "stop", "open_disputes": len(store.audits("disputed"))})
+                raise typer.Exit(stop.code)
 
 
-def run(connection: Connection, watching: Watch, *, once: bool, poll: float) -> None:
-    """Looks until interrupted; with `once` until nothing is going on."""
-    while True:
+class Stop(threading.Event):
+    """Set by a signal; `code` is what the command then exits with: 0 after SIGTERM, 130 after SIGINT."""
+
+    code = 0
+
+
+def run(connection: Connection, watching: Watch, stop: Stop, *, once: bool, poll: float) -> None:
+    """Looks until it is stopped; with `once` until nothing is going on."""
+    while not stop.is_set():
         busy = True
         with surviving(connection):
-            busy = watching.tick()
+            busy = watching.tick(stop.is_set)
         if once and not busy:
             return
-        time.sleep(poll)
+        stop.wait(poll)
+
+
+@contextmanager
+def record_in(folder: Path, market: str) -> Iterator[WatchStore]:
+    """The watcher's record, for this process alone: two that share one would dispute the same answers twice over.
+
+    Raises:
+        ConfigError: code Locked where another watcher has it.
+    """
+    path = folder / "watch.sqlite"
+    lock = FileLock(path.with_name(path.name + ".lock"), f"the watcher's record {path}")
+    try:
+        store = WatchStore(path, market)
+        try:
+            yield store
+        finally:
+            store.close()
+    finally:
+        lock.close()
+
+
+@contextmanager
+def stopping() -> Iterator[Stop]:
+    """Set by the first SIGTERM or SIGINT: what is being done is done to its end. A second one ends the process."""
+    stop = Stop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        stop.code = 0 if number == signal.SIGTERM else 128 + number
+        stop.set()
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield stop
+    finally:
+        restore()
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from market.errors import AssayError, ConfigError
 from market.models.pack import Pack
 from market.types import Mode
 from market.verification.challenger import Move
-from market.views import BondState, JobView, ReplicaState, ReplicaView
+from market.views import JobView, ReplicaState, ReplicaView
 
 SECRET_FILE = "audit.secret"  # noqa: S105 - a file's name
 
@@ -140,7 +140,8 @@ def check_answers(
             continue
         report(Progress("audit", f"computing the answer of {replica.provider.lower()[:10]}… again"))
         right = player.fault(evidence) is None
-        if right or not dispute or replica.bond_state is not BondState.LOCKED:
+        # a dispute that is open already is joined: whoever opened it may be the liar's friend, who does nothing
+        if right or not dispute or not replica.is_held:
             problem = "" if right or dispute is False else "no bond is locked behind it any more"
             found.append(Checked(replica.provider, right, problem=problem))
             continue

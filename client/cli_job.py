@@ -73,6 +73,7 @@ def post_command(
     stop_string: list[str] = asked.StopStringOption,
     selection_seed: str | None = asked.SelectionSeedOption,
     logprobs: int = asked.LogProbabilitiesOption,
+    private: bool = typer.Option(False, "--private", help="Refuse what would make the prompt public."),
     commit_window: int = typer.Option(120, "--commit-window", help="Seconds for delivery, inference and commit."),
     reveal_window: int = typer.Option(60, "--reveal-window", help="Seconds for the reveals after it."),
     escrow: str = typer.Option("auto", "--escrow", help="Where the money comes from: auto, credit, allowance, permit."),
@@ -122,12 +123,14 @@ def post_command(
             reveal_window=reveal_window,
             escrow=source,
             log_probabilities=logprobs,
+            private=private,
         )
         with progress_on(console) as report:
             offered = client.negotiate(**question, options=options, progress=report)
         if not yes:
             show_quote(page(stderr=True), offered.report, explain=False)
-        connection.confirm("Post this job, with its prompt for all to see?" if draw else "Post this job?", yes=yes)
+        public = ", with its prompt for all to see" if options.is_public else ""
+        connection.confirm(f"Post this job{public}?", yes=yes)
         with progress_on(console) as report, _telling_how_to_go_on(console, report) as noting:
             if wait:
                 result = client.run(offered=offered, progress=noting)

@@ -344,7 +344,11 @@ class Client:
         if len(found) == 1:
             return found[0]
         problem = f"{len(found)} jobs of this machine begin with" if found else "No job of this machine begins with"
-        raise JobNotKnown(f"{problem} {text[:20]}.", hint="`assay job list` shows them.", job_id=text[:66])
+        raise JobNotKnown(
+            f"{problem} {text[:20]}.",
+            hint="`assay job list` shows them. A job of somebody else needs its whole id.",
+            job_id=text[:66],
+        )
 
     def forget(self, job_id: bytes | str) -> bytes:
         """Removes a job that is over, with its prompt and answer, from this machine. Returns its id.

@@ -3,13 +3,15 @@ network that `assay up` keeps, then the user's own folder."""
 
 from __future__ import annotations
 
+import json
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from market.config import Home, LocalNetworkNote, wrong_setting
 from market.errors import ConfigError
@@ -18,7 +20,7 @@ FILE_NAME = "client.toml"
 
 
 class ClientConfig(BaseSettings):
-    """Each field is also a variable: ASSAY_RPC, ASSAY_DEPLOYMENT, … Lists are JSON there.
+    """Each field is also a variable: ASSAY_RPC, ASSAY_DEPLOYMENT, … An empty one is none.
 
     Attributes:
         rpc, ws: URLs of the chain's HTTP and (optional) WebSocket endpoint; they and `index_url` may hold keys, so no
@@ -27,12 +29,12 @@ class ClientConfig(BaseSettings):
         password_file: holds the keystore's password; else ASSAY_PASSWORD, else it is asked for.
         data_dir: transaction queue, jobs, index, cached tokenizers.
         index_url: SQLAlchemy URL of the index (sqlite:///…, postgresql://…) instead of a SQLite file in data_dir.
-        packs: folders of local model packs.
+        packs: folders of local model packs; in the variable a JSON list, or paths with colons between them.
         quote_timeout: seconds that providers have for a quote.
         allow_private_endpoints: talk to providers in private networks; unset, a development chain allows this machine.
     """
 
-    model_config = SettingsConfigDict(env_prefix="ASSAY_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="ASSAY_", extra="forbid", frozen=True, env_ignore_empty=True)
 
     rpc: str | None = Field(default=None, repr=False)
     ws: str | None = Field(default=None, repr=False)
@@ -41,7 +43,7 @@ class ClientConfig(BaseSettings):
     password_file: Path | None = None
     data_dir: Path | None = None
     index_url: str | None = Field(default=None, repr=False)
-    packs: tuple[Path, ...] = ()
+    packs: Annotated[tuple[Path, ...], NoDecode] = ()
     allow_private_endpoints: bool | None = None
     quote_timeout: float = Field(default=1.0, gt=0, le=60)
 
@@ -49,6 +51,13 @@ class ClientConfig(BaseSettings):
     @classmethod
     def _one_text(cls, value: Any) -> Any:
         return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+
+    @field_validator("packs", mode="before")
+    @classmethod
+    def _several_paths(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return json.loads(value) if value.lstrip().startswith("[") else [p for p in value.split(os.pathsep) if p]
 
     @classmethod
     def settings_customise_sources(

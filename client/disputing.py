@@ -16,6 +16,7 @@ from market.dispute_contracts import Disputes
 from market.dispute_evidence import Evidence, answers_of, evidence_of
 from market.dispute_play import Player
 from market.disputes import DisputeBook
+from market.errors import ContractError
 from market.models.pack import Pack, load_pack
 from market.verification.traces import Traces
 
@@ -61,21 +62,41 @@ def evidence_for(
         output_ids: of its output, where the chain does not have them.
 
     Raises:
-        BadRequest: which provider? NoEvidence, HashMismatch: see market.dispute_evidence.
+        BadRequest: no such job or answer, or which provider? NoEvidence, HashMismatch: see market.dispute_evidence.
     """
     answers = answers_of(place.chain, place.jobs, job_id, place.deployment.block)
     found = answers.providers(job_id)
+    if not found:
+        state = _state(place, job_id)
+        raise BadRequest(
+            f"Nobody revealed an answer in job 0x{job_id.hex()}, which is {state}.",
+            hint="Only an answer that was revealed can be judged: `assay job show` says how far it is.",
+        )
+    names = ", ".join(found)
     if provider is None:
         if len(found) != 1:
-            names = ", ".join(found) or "nobody"
             raise BadRequest(f"Whose answer? In job 0x{job_id.hex()} {names} revealed one.", hint="Name the provider.")
         provider = found[0]
-    who = next((address for address in found if same_address(address, provider)), provider)
+    who = next((address for address in found if same_address(address, provider)), None)
+    if who is None:
+        raise BadRequest(f"{provider} revealed no answer in job 0x{job_id.hex()}.", hint=f"These did: {names}.")
     request = None if record is None else (record.request, record.ids)
     if output_ids is None and answers.ids(job_id, who) is None and record is not None:
         output_ids = _kept(record, who)
     registry = Registry(place.chain, place.deployment.registry)
     return evidence_of(answers, place.jobs, registry, job_id, who, request=request, output_ids=output_ids)
+
+
+def _state(place: Marketplace, job_id: bytes) -> str:
+    """Raises BadRequest: there is no such job."""
+    try:
+        return place.jobs.job(job_id).state.name.lower()
+    except ContractError as error:
+        if error.code != "UnknownJob":
+            raise
+        raise BadRequest(
+            f"This market has no job 0x{job_id.hex()}.", hint="Is it the right chain, and the right deployment?"
+        ) from None
 
 
 def _kept(record: JobRecord, provider: str) -> tuple[int, ...] | None:

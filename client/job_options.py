@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from pydantic import ValidationError
 
@@ -48,6 +49,7 @@ class JobOptions:
         escrow: where the money may come from.
         draw: the chain draws who answers, out of the offers that allow it; the prompt becomes public. `bond` is the
             least that each must lock then, 0 = what the contract demands. Who may answer cannot be chosen.
+        private: refuse what would make the prompt public.
     """
 
     model: str | None = None
@@ -75,6 +77,12 @@ class JobOptions:
     escrow: EscrowSource = EscrowSource.AUTO
     draw: bool = False
     bond: int = 0
+    private: bool = False
+
+    @property
+    def is_public(self) -> bool:
+        """Whether the prompt is written on chain, for all to read for ever."""
+        return self.draw or self.mode is Mode.OPTIMISTIC
 
 
 @dataclass(frozen=True)
@@ -145,6 +153,22 @@ class ChainLimits:
     max_replicas: int
 
 
+def _refuse_to_publish(options: JobOptions) -> NoReturn:
+    if options.mode is Mode.OPTIMISTIC:
+        raise BadRequest(
+            "Mode optimistic has no private form: its one answer is believed because anybody may compute it "
+            "again, so prompt and answer are written on chain.",
+            hint="Use mode quorum: the chosen providers alone read the prompt, and their answers are compared.",
+            code="PrivateOptimistic",
+        )
+    raise BadRequest(
+        "A job whose providers are drawn has no private form: nobody knows yet whom to bring the prompt, so it is "
+        "written on chain.",
+        hint="Choose among quotes instead of --draw.",
+        code="PrivateDraw",
+    )
+
+
 def check_options(options: JobOptions, limits: ChainLimits) -> None:
     """Refuses what `post` would refuse, before anybody is asked.
 
@@ -155,6 +179,8 @@ def check_options(options: JobOptions, limits: ChainLimits) -> None:
     if options.mode not in BUILT_MODES:
         built = ", ".join(mode.name.lower() for mode in BUILT_MODES)
         raise BadRequest(f"Mode {options.mode.name.lower()} is not built yet.", hint=f"Built: {built}.")
+    if options.private and options.is_public:
+        _refuse_to_publish(options)
     if options.mode is not Mode.QUORUM and (n, k) != (1, 1):
         raise BadRequest(f"Mode {options.mode.name.lower()} takes 1 replica and quorum 1, not {n} and {k}.")
     if options.mode is Mode.OPTIMISTIC and (options.top_k or options.top_p not in (None, 1, "1")):

@@ -50,7 +50,9 @@ class Evidence:
         ):
             if len(ids) != count or tokens_root(ids) != root:
                 raise HashMismatch(
-                    f"The ids of the {what} are not those that were hashed. Nothing was sent.", code=what
+                    f"The ids of the {what} are not those that were hashed. Nothing was sent.",
+                    hint="Give those of this very answer: the receipt that its provider signed has them.",
+                    code=what,
                 )
         if self.model.model_id != self.request.model_id:
             raise HashMismatch("The request is about another model. Nothing was sent.", code="ModelMismatch")

@@ -7,20 +7,21 @@ which the queue sends it at most once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from eth_account.signers.local import LocalAccount
 
-from market.chain import Call, Chain
+from market.chain import Call, Chain, same_address
 from market.contracts import Jobs, Token, Vault
 from market.dispute_contracts import Disputes
 from market.dispute_evidence import Evidence
 from market.dispute_gas import moves
 from market.disputes import Dispute, DisputeBook, Verdict
 from market.errors import ChainError, MarketError
-from market.events import decode_logs
+from market.events import Event, decode_logs
+from market.fees import FeePolicy
 from market.settlement import slash
 from market.transactions import Sent
 from market.verification.challenger import (
@@ -169,6 +170,10 @@ class Player:
             return 0
         return slash(replica.bond, min(replica.paid, replica.bond), self._jobs.challenger_share_bps()).reward
 
+    def gas_price(self) -> int:
+        """Wei per gas that a move costs now: the base fee, and the least tip that is offered."""
+        return self._chain.head().base_fee + FeePolicy().min_priority_fee
+
     def prospects(self, call: Call, prepaid: int, moves_left: int, reward: int) -> Prospects:
         """What a move costs and what it can win. `moves_left`: requests that may follow it, then a proof.
 
@@ -176,7 +181,7 @@ class Player:
             ContractError: the contract would refuse it; nothing was sent.
         """
         gas = self._chain.estimate_gas(call, self.address)
-        price = self._chain.head().base_fee
+        price = self.gas_price()
         left = moves_left * self.rules.request_fee
         return Prospects(prepaid, gas, gas * price, moves(moves_left), left, reward)
 
@@ -229,6 +234,12 @@ class Player:
             return None
         return self._send(self._contract.refund(dispute_id, self.address), f"refund:{dispute_id.hex()}")
 
+    def won(self, subject_id: bytes, provider: str, verdict: Verdict) -> int:
+        """Base units that this account got by a verdict of guilty, whoever's transaction brought it."""
+        events = decode_logs(self._chain.logs([self._jobs.address], verdict.block, verdict.block))
+        slashed = [e for e in events if e.name == "BondSlashed" and e.args["jobId"] == subject_id]
+        return _rewards([e for e in slashed if same_address(e.args["provider"], provider)], self.address)
+
     def permit(self, amount: int) -> bytes:
         """b"" where credit or an allowance pays, else an ERC-2612 permit for what is missing.
 
@@ -254,8 +265,12 @@ class Player:
 
 def rewarded(sent: Sent, address: str) -> int:
     """Base units that a verdict's transaction paid to an account as a challenger."""
+    return _rewards(decode_logs(sent.logs), address)
+
+
+def _rewards(events: Iterable[Event], address: str) -> int:
     total = 0
-    for event in decode_logs(sent.logs):
+    for event in events:
         if event.name == "BondSlashed":
             reward, mine = event.args["reward"], address.lower()
             asked, proved = event.args["requester"].lower() == mine, event.args["prover"].lower() == mine

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from assay.cli import app
 from client import JobResult
+from market.errors import AssayError
 from market.types import Mode
 from market.views import BondState, JobState
 from provider.config import Terms
@@ -58,6 +59,12 @@ class Command:
         assert found == code, (result.output, result.exception)
         return result.stdout
 
+    def error(self, *arguments: str) -> AssayError:
+        """What the command refuses."""
+        error = CliRunner().invoke(app, arguments, env=self._environment).exception
+        assert isinstance(error, AssayError), error
+        return error
+
     def lines(self, *arguments: str) -> list[Any]:
         return [json.loads(line) for line in self(*arguments, "--json", "--quiet").splitlines()]
 
@@ -75,6 +82,20 @@ class Command:
                     break
             process.kill()
         assert found, "it said nothing"
+        return found
+
+    def until_told_to_stop(self, *arguments: str) -> list[Any]:
+        """Lines of the command as a process, which is told to stop after the first; another beside it is refused."""
+        command = [sys.executable, "-m", "assay", *arguments, "--json", "--quiet"]
+        with subprocess.Popen(
+            command, env=os.environ | self._environment, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            found = [json.loads(process.stdout.readline())]
+            assert self.error(*arguments).code == "Locked"
+            process.send_signal(signal.SIGTERM)
+            found += [json.loads(line) for line in process.stdout]
+            assert process.wait(30) == 0
         return found
 
     def json(self, *arguments: str, code: int = 0) -> Any:
@@ -120,6 +141,7 @@ def test_dispute_auto_against_a_liar_slashes_it_and_says_what_was_won(
     assert market.contracts.jobs.replicas(result.job_id)[0].bond_state is BondState.SLASHED
     shown = assay("dispute", "show", job)
     assert "guilty" in shown
+    assert assay.error("dispute", "open", job, "--answer", str(receipt), "--yes").code == "AlreadyDisputed"
     market.assert_vault_is_whole()
 
 
@@ -158,6 +180,8 @@ def test_watcher_leaves_right_answers_alone_and_has_a_wrong_one_slashed(
     assert assay.lines("watch", "--once", "--rate", "1", "--budget", "1", "--yes") == []
     market.network.anvil.increase_time(market.network.plan.dispute_window + 5)
     until(lambda: market.contracts.jobs.job(right.job_id).state is JobState.SETTLED)
+    ended = assay.until_told_to_stop("watch", "--rate", "1", "--budget", "1", "--poll", "0.2", "--yes")
+    assert [line["event"] for line in ended] == ["start", "stop"]
     market.assert_vault_is_whole()
 
 
@@ -168,6 +192,14 @@ def test_dispute_about_a_right_answer_is_refused_or_answered_by_hand(
     result, receipt = bought(market, honest.address, tmp_path)
     job = "0x" + result.job_id.hex()
     assert assay.json("dispute", "accept", str(tiny_pack), "--yes")["accepted"] == []
+    for arguments, words in (
+        (("0x" + "ab" * 32,), "This market has no job"),
+        ((job, market.info.providers[LIAR].address), "revealed no answer"),
+        ((job, "--answer", str(tmp_path / "nowhere.json")), "cannot be read"),
+    ):
+        told = assay.error("dispute", "open", *arguments, "--yes")
+        assert words in told.message
+        assert "Nothing was sent" in told.hint
     assay("dispute", "open", job, "--answer", str(receipt), "--yes", code=5)  # nothing was sent
     found = [d["subject_id"] for d in assay.json("dispute", "list", "--all")]
     assert job not in found

@@ -48,11 +48,12 @@ class Arena:
 
     @classmethod
     @contextmanager
-    def of(cls, market: Market, folder: Path) -> Iterator[Self]:
-        account: LocalAccount = market.anvil.accounts[5]
+    def of(cls, market: Market, folder: Path, account: int = 5) -> Iterator[Self]:
+        """`account`: number of anvil's that doubts."""
+        doubter: LocalAccount = market.anvil.accounts[account]
         contracts = market.contracts
-        market.guardian.send(contracts.token.mint(account.address, TOKENS))
-        with Transactions(market.chain, account, ":memory:") as transactions:
+        market.guardian.send(contracts.token.mint(doubter.address, TOKENS))
+        with Transactions(market.chain, doubter, ":memory:") as transactions:
             player = Player(
                 market.chain,
                 contracts.jobs,
@@ -61,7 +62,7 @@ class Arena:
                 Disputes(market.chain, market.deployment.disputes),
                 DisputeBook(market.chain, market.deployment.disputes),
                 Traces([market.pack]),
-                account,
+                doubter,
                 lambda call, key: transactions.send(call, key=key),
                 lambda: market.chain.head().timestamp,
             )

@@ -78,3 +78,26 @@ def test_index_url_and_rpc_are_read_from_the_environment(tmp_path: Path, monkeyp
     monkeypatch.setenv("ASSAY_RPC", "https://one,https://two")
     config = load_config({}, {"ASSAY_HOME": str(tmp_path)})
     assert (config.index_url, config.rpc) == ("postgresql://h/index", "https://one,https://two")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("", ()), ("/a/b", ("/a/b",)), ("/a:/b", ("/a", "/b")), ('["/a:c", "/b"]', ("/a:c", "/b"))],
+)
+def test_packs_are_paths_or_a_json_list_in_their_variable_and_an_empty_one_is_none(
+    home: dict[str, str], monkeypatch: pytest.MonkeyPatch, text: str, expected: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("ASSAY_PACKS", text)
+    monkeypatch.setenv("ASSAY_KEYSTORE", "")
+    config = load_config({}, home)
+    assert config.packs == tuple(map(Path, expected))
+    assert config.keystore is not None
+    assert config.keystore.name == "keystore.json"
+
+
+def test_packs_that_are_no_json_are_told_apart_from_a_path(
+    home: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASSAY_PACKS", "[/a")
+    with pytest.raises(ConfigError, match="packs cannot be used"):
+        load_config({}, home)
