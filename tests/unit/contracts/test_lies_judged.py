@@ -81,10 +81,12 @@ def test_lie_is_proved_at_its_element_a_hundred_times(tiny: Trial, operation: Op
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
-def test_lie_in_a_text_of_another_length_is_proved_at_its_element(tiny: Trial, lengths: tuple[int, int]) -> None:
+def test_lie_in_a_text_of_another_length_is_proved_at_its_element(
+    tiny: Trial, lengths: tuple[int, int], judged: Judged
+) -> None:
     trial = Trial(tiny.judge, answered(tiny.base.pack, *lengths), tiny.products)
     for operation in Operation:
-        sweep(trial, operation, str(lengths), FEW)
+        judged("lies, tiny model, other lengths", sweep(trial, operation, str(lengths), FEW))
 
 
 @pytest.mark.slow
