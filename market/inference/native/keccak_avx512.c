@@ -23,8 +23,9 @@ static inline void gather_eight(const uint8_t *const from[8], int64_t offset, la
         b[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 1]);
     }
     for (int i = 0; i < 2; i++) {
-        const __m512i lower = _mm512_shuffle_i64x2(b[i], b[i + 2], 0x88), upper = _mm512_shuffle_i64x2(b[i + 4], b[i + 6], 0x88);
-        const __m512i left = _mm512_shuffle_i64x2(b[i], b[i + 2], 0xDD), right = _mm512_shuffle_i64x2(b[i + 4], b[i + 6], 0xDD);
+        const __m512i lower = _mm512_shuffle_i64x2(b[i], b[i + 2], 0x88), left = _mm512_shuffle_i64x2(b[i], b[i + 2], 0xDD);
+        const __m512i upper = _mm512_shuffle_i64x2(b[i + 4], b[i + 6], 0x88);
+        const __m512i right = _mm512_shuffle_i64x2(b[i + 4], b[i + 6], 0xDD);
         words[i] = (lanes)_mm512_shuffle_i64x2(lower, upper, 0x88);
         words[i + 4] = (lanes)_mm512_shuffle_i64x2(lower, upper, 0xDD);
         words[i + 2] = (lanes)_mm512_shuffle_i64x2(left, right, 0x88);

@@ -116,7 +116,8 @@ static __attribute__((unused)) void rows_activate(const int64_t *restrict gate, 
     }
 }
 
-static __attribute__((unused)) void rows_rotate(int64_t *restrict z, const int32_t *restrict cos, const int32_t *restrict sin, int size) {
+static __attribute__((unused)) void rows_rotate(int64_t *restrict z, const int32_t *restrict cos,
+                                                const int32_t *restrict sin, int size) {
     int half = size / 2;
     int64_t *restrict w = z + half;
     for (int i = 0; i < half; i++) {
@@ -126,7 +127,8 @@ static __attribute__((unused)) void rows_rotate(int64_t *restrict z, const int32
     }
 }
 
-static __attribute__((unused)) void rows_to_cache(const int64_t *restrict z, int fraction, int n, int16_t *restrict out) {
+static __attribute__((unused)) void rows_to_cache(const int64_t *restrict z, int fraction, int n,
+                                                  int16_t *restrict out) {
     const int right = 16 - fraction; /* 1..16 */
     const int64_t half = (int64_t)1 << (right - 1);
     for (int i = 0; i < n; i++) out[i] = (int16_t)clamp((z[i] + half) >> right, CACHE_LIMIT);

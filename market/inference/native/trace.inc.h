@@ -54,8 +54,7 @@ static void rotate(const int64_t *z, const int32_t *cos, const int32_t *sin, int
         }
 }
 
-/* Products of one query with BLOCK keys, whose elements lie position beside position. Sums stay below 2^36, which a double
- * holds. */
+/* Products of one query with BLOCK keys, whose elements lie position beside position: below 2^36, which a double holds. */
 static void dots(const int64_t *restrict query, const double *restrict keys, int size, double *restrict sum) {
     for (int u = 0; u < BLOCK; u++) sum[u] = 0;
     for (int i = 0; i < size; i++) {
@@ -74,9 +73,9 @@ static void mixed(const int32_t *restrict weight, const double *restrict values,
     }
 }
 
-/* One head at position p. score: the scores of its keys, all of them there. */
-static void finish_query(const struct attention *c, const struct trace_attention *a, const double *values, int p, int head,
-                         int32_t *weight) {
+/* One head at position p, whose scores are there. */
+static void finish_query(const struct attention *c, const struct trace_attention *a, const double *values, int p,
+                         int head, int32_t *weight) {
     const int size = c->size, own = p / BLOCK;
     const ptrdiff_t at = (ptrdiff_t)p * a->heads + head;
     int64_t *score = a->score + at * a->blocks * BLOCK, *softmax = a->softmax + at * (2 + a->blocks);
@@ -107,7 +106,8 @@ static int attend(const struct attention *c, const struct trace_attention *a, in
     const int size = c->size, share = a->heads / a->kv_heads, blocks = (to + BLOCK - 1) / BLOCK;
     const int64_t half = (int64_t)1 << (c->score_shift - 1);
     const size_t room = (size_t)blocks * BLOCK * (size_t)size;
-    double *keys = aligned_alloc(ALIGNMENT, room * sizeof *keys), *values = aligned_alloc(ALIGNMENT, room * sizeof *values);
+    double *keys = aligned_alloc(ALIGNMENT, room * sizeof *keys);
+    double *values = aligned_alloc(ALIGNMENT, room * sizeof *values);
     int32_t *weight = malloc((size_t)blocks * BLOCK * sizeof *weight);
     const int complete = keys && values && weight;
     for (int u = 0; complete && u < blocks * BLOCK; u++) {

@@ -199,8 +199,10 @@ def test_follower_far_behind_catches_up_in_parts(world: World) -> None:
     mint(world, 2)
     follower = follow(world, blocks_per_poll=far)
     assert amounts(take(follower)) == [1]
+    assert not follower.is_abreast
     assert amounts(take(follower)) == []
     assert amounts(take(follower)) == [2]
+    assert follower.is_abreast
     assert take(follower) == []
 
 

@@ -226,3 +226,22 @@ def test_book_says_what_the_chain_says_after_a_reorganisation(arena: Arena) -> N
     fresh = DisputeBook(market.chain, market.deployment.disputes)
     fresh.poll()
     assert fresh.dispute(evidence.dispute_id) == book.dispute(evidence.dispute_id)
+
+
+def test_look_at_a_new_block_asks_two_questions(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is what an agent does beside its inference every second while nobody disputes anything."""
+    market, asked = arena.market, list[str]()
+    book = DisputeBook(market.chain, market.deployment.disputes, start_block=market.deployment.block)
+    book.poll()
+    rpc = market.chain.rpc
+
+    def counted(method: str, *parameters: Any) -> Any:
+        asked.append(method)
+        return rpc(method, *parameters)
+
+    monkeypatch.setattr(market.chain, "rpc", counted)
+    market.anvil.mine(1)
+    book.poll()
+    assert asked == ["eth_getBlockByNumber", "eth_getLogs"]
+    book.poll()
+    assert asked[2:] == ["eth_getBlockByNumber"]

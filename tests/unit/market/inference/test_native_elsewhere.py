@@ -50,10 +50,9 @@ def model_file(model: IntegerModel, path: Path) -> Path:
     return path
 
 
-def build(compiler: str, flags: list[str], out: Path) -> Path:
+def build(compiler: str, flags: list[str], out: Path, harness: Path = Path(__file__).parent / "harness.c") -> Path:
     sources = [str(path) for path in sorted(NATIVE.glob("*.c"))]
-    harness = str(Path(__file__).parent / "harness.c")
-    command = [compiler, *flags, f"-I{NATIVE}", "-o", str(out), harness, *sources, "-lm"]
+    command = [compiler, *flags, f"-I{NATIVE}", "-o", str(out), str(harness), *sources, "-lm"]
     subprocess.run(command, check=True)
     return out
 

@@ -19,6 +19,7 @@ from market.verification.trace import Trace
 from market.verification.tree import Keccak, empty, fold
 from tests.liar import lie
 from tests.unit.market.verification.setting import Setting, setting
+from tests.unit.market.verification.test_tree import widths
 
 
 def naive_root(trace: Trace) -> bytes:
@@ -50,7 +51,7 @@ def test_the_root_is_the_naive_one(tiny: Setting, lengths: tuple[int, int]) -> N
     assert naive_root(trace) == trace.root()
 
 
-@pytest.mark.parametrize("width", [0, 1])
+@pytest.mark.parametrize("width", widths()[:2])
 def test_any_keccak_and_any_products_give_the_same_root(tiny: Setting, width: int) -> None:
     plain = Trace(tiny.model, tiny.shape, tiny.input_ids, tiny.output_ids, Keccak(width), Products("numpy", threads=1))
     assert plain.root() == tiny.honest.root()
