@@ -89,6 +89,27 @@ def compile_sources(
     return compiled
 
 
+def recompile(
+    sources: Mapping[str, str], paths: list[str], before: Mapping[str, Mapping[str, Artefact]]
+) -> dict[str, dict[str, Artefact]]:
+    """Compiles the contracts of `paths` after a small change, in a third of the time: the compiler makes bytecode of
+    whatever it is asked the syntax tree of, so what only trees tell (immutables, imports) stays what it was before.
+
+    Args:
+        sources: all that `paths` import of ours; nothing is written down.
+        before: what `compile_sources` gave for the unchanged sources.
+
+    Raises:
+        CompilationFailed: the compiler reported an error.
+    """
+    output = _run(sources, {path: {"*": _OUTPUTS} for path in paths})
+    return {
+        path: {name: before[path][name] | _codes(contract) for name, contract in contracts.items()}
+        for path, contracts in output["contracts"].items()
+        if path in paths
+    }
+
+
 def syntax_trees(sources: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """The compiler's syntax tree of each source; offsets in it count bytes of UTF-8.
 
@@ -139,7 +160,7 @@ def _run(sources: Mapping[str, str], selection: Mapping[str, Any]) -> dict[str, 
 def _artefact(
     path: str, name: str, contract: dict[str, Any], immutables: dict[str, str], trees: dict[str, Any]
 ) -> Artefact:
-    created, deployed = contract["evm"]["bytecode"], contract["evm"]["deployedBytecode"]
+    deployed = contract["evm"]["deployedBytecode"]
     values: dict[str, list[list[int]]] = {}
     for key, places in deployed["immutableReferences"].items():
         # two immutables of one name (a base's private one) could not be told apart by whoever fills them in
@@ -148,13 +169,21 @@ def _artefact(
     return {
         "contractName": name,
         "sourceName": path,
+        **_codes(contract),
+        "immutableReferences": values,
+        "sources": sorted(_with_imports(path, trees)),
+    }
+
+
+def _codes(contract: dict[str, Any]) -> Artefact:
+    """The part of an artefact that the compiler says about the contract alone."""
+    created, deployed = contract["evm"]["bytecode"], contract["evm"]["deployedBytecode"]
+    return {
         "abi": contract["abi"],
         "bytecode": "0x" + created["object"],
         "deployedBytecode": "0x" + deployed["object"],
         "linkReferences": _links(created),
         "deployedLinkReferences": _links(deployed),
-        "immutableReferences": values,
-        "sources": sorted(_with_imports(path, trees)),
     }
 
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tools.compiler import ROOT, Artefact, CompilationFailed, compile_sources
+from tools.compiler import ROOT, Artefact, CompilationFailed, compile_sources, recompile
 from tools.security.environment import BUILD, INSTEAD
 
 if TYPE_CHECKING:
@@ -121,11 +121,10 @@ class Runner:
             results.add(mutant, "caught", list(changed), by=by, seconds=seconds)
 
     def _compile(self, mutant: Mutant, affected: list[str]) -> dict[str, Artefact]:
-        """Contracts whose bytecode the mutant changes. The compiler gets no source that they do not need: it would
-        compile that as well."""
+        """Contracts whose bytecode the mutant changes."""
         needed = imported(self._sources, affected)
         sources = {path: text for path, text in mutant.applied(self._sources).items() if path in needed}
-        compiled = compile_sources(sources, {path: ["*"] for path in affected}, strict=False, keep=False)
+        compiled = recompile(sources, affected, self._plain)
         return {
             name: artefact
             for path, contracts in compiled.items()

@@ -233,6 +233,18 @@ def test_liar_in_a_deprecated_vault_is_found_without_prepayments(arena: DisputeW
         refund(game, OPENER.address)
 
 
+def test_honest_provider_in_a_deprecated_vault_is_cleared_and_paid_nothing(game: Game) -> None:
+    world = game.world
+    world.vault.deprecate(sender=GUARDIAN.address)
+    game.open().answer_root().ask(2, 0).answer(2, 0)
+    before = (world.credit(PROVIDER), world.burnt())
+    world.chain.now = game.view["endAt"] + 1
+    game.close()
+    assert world.logs("Paid") == []
+    assert (world.credit(PROVIDER), world.burnt()) == before
+    assert game.view["state"] == NOT_GUILTY
+
+
 def test_dispute_that_began_before_deprecation_ends_like_any_other(rooted: Game) -> None:
     world = rooted.world
     rooted.ask(2, 0)

@@ -94,6 +94,18 @@ def test_the_smallest_and_the_largest_id_are_read(proving: ProofWorld) -> None:
     assert _verify(proving, proving.offer(), pack(PROOF, instances), ids=pack_tokens(output))
 
 
+@pytest.mark.parametrize("count", [8, 9, 16, 17, 40])
+def test_an_input_of_several_words_has_the_root_of_its_ids(proving: ProofWorld, count: int) -> None:
+    """Whole words, started ones, and as many as need EMPTY ones beside them."""
+    given = [2 * i for i in range(count)]
+    model_id = proving.offer(dataclasses.replace(PROGRAM, inputs=count))
+    instances = [*map(instance, given), TAG, *map(instance, OUTPUT), TAG]
+    assert _verify(proving, model_id, pack(PROOF, instances), root=tokens_root(given), tokens=count)
+    for other in ([*given[:-1], 1], [1, *given[1:]]):
+        with _mismatch("input"):
+            _verify(proving, model_id, pack(PROOF, instances), root=tokens_root(other), tokens=count)
+
+
 def _malformed() -> list[bytes]:
     good = pack(PROOF, INSTANCES)
 

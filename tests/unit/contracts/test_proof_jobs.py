@@ -87,6 +87,21 @@ def test_a_job_that_nobody_proves_gives_the_whole_escrow_back_to_the_client(prov
         proving.proofs.expire(job.id, sender=STRANGER.address)
 
 
+def test_a_job_that_costs_nothing_ends_like_any_other_and_moves_nothing(proving: ProofWorld) -> None:
+    model_id = proving.offer()
+    free = {"base_fee": 0, "price_per_m_input": 0, "price_per_m_output": 0}
+    asked = proving.proof_request(model_id)
+    proved, unproved = (proving.post_proof(asked, proving.proof_quote(model_id, **free)) for _ in range(2))
+    before = (proving.credit(PROVIDER), proving.credit(CLIENT))
+    proving.settle_proof(proved, pack(PROOF, proving.instances(proved)))
+    assert [event.name for event in proving.chain.logs] == ["Proved"]
+    proving.warp(WINDOW + 1)
+    proving.proofs.expire(unproved.id, sender=STRANGER.address)
+    assert [event.name for event in proving.chain.logs] == ["ProofExpired"]
+    assert [proving.proof_job(job)["state"] for job in (proved, unproved)] == [SETTLED, EXPIRED]
+    assert (proving.credit(PROVIDER), proving.credit(CLIENT)) == before
+
+
 def test_a_refused_proof_pays_nothing(proving: ProofWorld) -> None:
     job = proving.post_proof(proving.proof_request(proving.offer()))
     proving.halo2.setAnswer(proving.halo2.NO(), sender=STRANGER.address)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.contracts.abi import Contract, Revert
 from tests.unit.contracts.revm import RevmChain
-from tools.compiler import ROOT, compile_sources, syntax_trees
+from tools.compiler import ROOT, CompilationFailed, compile_sources, recompile, syntax_trees
 from tools.security.findings import Finding, compare, read
 from tools.security.instrument import Side, instrument
 from tools.security.mutant_results import Results
@@ -178,6 +178,15 @@ def test_compiler_is_given_what_the_affected_files_import_and_nothing_else() -> 
         "contracts/D.sol": "",
     }
     assert imported(sources, ["contracts/A.sol"]) == set(sources) - {"contracts/D.sol"}
+
+
+def test_recompiled_contract_is_the_one_that_a_whole_compilation_makes() -> None:
+    before = compile_sources(SAMPLE)
+    assert recompile(SAMPLE, [PATH], before) == before
+    changed = mutant().applied(SAMPLE)
+    assert recompile(changed, [PATH], before) == compile_sources(changed) != before
+    with pytest.raises(CompilationFailed):
+        recompile(mutant(new="value ===").applied(SAMPLE), [PATH], before)
 
 
 def found_at(text: str, old: str, after: str = "") -> dict[str, Any]:
