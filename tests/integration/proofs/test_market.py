@@ -37,6 +37,9 @@ from tests.integration.chain.world import CLIENT, PROVIDERS
 from tests.integration.proofs.shopping import BASE_FEE, STRANGER, VALUES, Shopping
 from tests.integration.proofs.tiny import forward
 
+GAS_BAR = 700_000
+"""Of verification and settlement together."""
+
 
 @pytest.fixture(scope="module")
 def agent(shopping: Shopping, tiny: ProofArtefact, private: ProofArtefact) -> Iterator[ProvingAgent]:
@@ -54,6 +57,9 @@ def test_a_client_buys_a_proved_answer(shopping: Shopping, agent: ProvingAgent, 
     assert shopping.credit(PROVIDERS[0]) == earned + BASE_FEE
     assert [signed(token) for token in result.ids] == [round(s * 2**tiny.output_scale) for s in result.scores]
     assert shopping.world.contracts.proofs.job(result.job_id).state == ProofJobState.SETTLED
+    receipt = shopping.world.chain.receipt(result.transaction)
+    assert receipt is not None
+    assert int(receipt["gasUsed"], 16) <= GAS_BAR
 
 
 def test_a_private_input_is_bought_without_being_shown(
