@@ -5,6 +5,7 @@ The answer needs no trust in anybody: it is read from the event of the transacti
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ from client.provers import Provers
 from client.provider_http import printable
 from client.quotes import EXPIRY_MARGIN
 from client.wallet import Wallet
-from market.api import Body, QuoteRequest, SignedQuoteBody
+from market.api import BODY_LIMIT, Body, QuoteRequest, SignedQuoteBody
 from market.chain import DEVELOPMENT_CHAIN_IDS, Chain
 from market.deployment import Contracts, Deployment
 from market.errors import MarketError, WireError
@@ -363,15 +364,20 @@ class ProofClient:
     # --------------------------------------------------------------------------------------------------- plumbing
 
     def _ask(self, method: str, endpoint: str, path: str, body: Body, kind: type[Any] | None) -> Any:
+        content = bytearray()
         try:
-            answer = self._http.request(method, endpoint.rstrip("/") + path, json=body.to_json())
+            with self._http.stream(method, endpoint.rstrip("/") + path, json=body.to_json()) as answer:
+                for chunk in answer.iter_bytes():
+                    content += chunk
+                    if len(content) > BODY_LIMIT:
+                        raise WireError("The provider's answer is too large; nothing was spent.", code="too_large")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise WireError(
                 f"The provider cannot be reached ({type(error).__name__}); nothing was spent.", code="unreachable"
             ) from None
         if answer.status_code != 200:
             try:
-                told = answer.json()["error"]
+                told = json.loads(content)["error"]
                 code, message = str(told["code"]), printable(str(told["message"]))
             except (ValueError, KeyError, TypeError):
                 code, message = "REFUSED", f"HTTP {answer.status_code}"
@@ -379,7 +385,7 @@ class ProofClient:
         if kind is None:
             return None
         try:
-            return kind.model_validate_json(answer.content)
+            return kind.model_validate_json(bytes(content))
         except ValidationError:
             raise WireError("The provider's answer is malformed; nothing was spent.", code="malformed") from None
 

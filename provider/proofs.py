@@ -38,6 +38,10 @@ MAX_WINDOW = 86_400
 HASHES_AT_ONCE, HASH_SECONDS = 2, 5.0
 """Inputs that are hashed at a time, each in a process; and how long the next one waits for its turn."""
 FORGET_SECONDS = 60
+SEND_SECONDS = 3
+"""Left to the deadline when a proof is sent: a transaction that comes too late shows the answer and is not paid."""
+TRIES = 2
+"""Of a proof whose process somebody killed."""
 
 
 @dataclass
@@ -48,6 +52,7 @@ class _Task:
     request: Request | None = None
     ids: tuple[int, ...] = ()
     proof: Proof | None = None
+    tries: int = 0
     done: bool = False  # until a reorg: what settled it may have fallen
 
 
@@ -201,6 +206,7 @@ class ProofAgent:
         )
         self._tasks: dict[bytes, _Task] = {}
         self._forget_at = 0
+        self._seconds: dict[bytes, float] = {}  # that the last proof of a model took
 
     def catch_up(self) -> None:
         """Reads all that is on chain: before the first client delivers, every open job holds its input's place.
@@ -290,7 +296,9 @@ class ProofAgent:
         if job is None:
             return 0
         try:
-            proof = task.proof = task.proof or self._backend.prove(artefact.folder, ids, task.job_id, blinding=blinding)
+            proof = self._prove(task, artefact, ids, blinding)
+            if proof is None:
+                return 0
             call = self._contracts.proofs.settle(task.job_id, request, proof.ids, proof.data)
             self._transactions.send(call, key=f"prove-{task.job_id.hex()}")
         except ContractError as error:
@@ -301,10 +309,32 @@ class ProofAgent:
             log.warning("proof_not_sent", job="0x" + task.job_id.hex(), code=error.code, error=str(error))
             return 0
         except AssayError as error:
+            task.tries += 1
+            task.done = error.code != "ProverKilled" or task.tries >= TRIES
             log.warning("proof_failed", job="0x" + task.job_id.hex(), code=error.code, error=str(error))
             return 0
         log.info("proved", job="0x" + task.job_id.hex(), seconds=round(proof.seconds, 2), paid=job.escrow)
         return 1
+
+    def _prove(self, task: _Task, artefact: ProofArtefact, ids: Sequence[int], blinding: int) -> Proof | None:
+        """The proof, as it was made or made now; None where it would come too late: who sends an answer after its
+        deadline gives it away, and a client may leave less time than a proof takes."""
+        takes = 0.0 if task.proof else self._seconds.get(artefact.model_id, _measured(artefact))
+        if self._now() + takes + SEND_SECONDS > task.deadline:
+            log.warning("proof_too_late", job="0x" + task.job_id.hex(), seconds=takes, deadline=task.deadline)
+            return None
+        if task.proof is None:
+            task.proof = self._backend.prove(artefact.folder, ids, task.job_id, blinding=blinding)
+            self._seconds[artefact.model_id] = task.proof.seconds
+            if self._now() + SEND_SECONDS > task.deadline:
+                log.warning("proof_too_late", job="0x" + task.job_id.hex(), deadline=task.deadline)
+                return None
+        return task.proof
+
+
+def _measured(artefact: ProofArtefact) -> float:
+    """Seconds that its first proof took, where its manifest says so."""
+    return float(artefact.manifest.get("measured", {}).get("proveSeconds", 0))
 
 
 def first_block_since(chain: Chain, timestamp: int, low: int) -> int:

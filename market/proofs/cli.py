@@ -103,7 +103,10 @@ def prove_setup(
 
 @app.command("prove-show")
 def prove_show(path: Folder, as_json: Json = False) -> None:
-    """Describe a proof artefact, after checking every file and its modelId."""
+    """Describe a proof artefact, after checking every file and its modelId.
+
+    Example: assay model prove-show build/proofs/digits --json
+    """
     _print(load_artefact(path), as_json)
 
 

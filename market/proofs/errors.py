@@ -16,7 +16,8 @@ class NotProvable(ConfigError):
 
 
 class SrsError(ConfigError):
-    """A file of powers of tau is missing, another one than was named, or of another size; code SrsMismatch."""
+    """A file of powers of tau is missing, another one than was named, of another size or format; codes SrsMissing,
+    SrsMismatch, SrsSize, SrsMalformed."""
 
 
 class ArtefactError(WireError):

@@ -20,6 +20,11 @@ UNSAFE = (
 )
 
 
+_PTAU = b"ptau"
+_MOST_ROWS = 28
+"""The field has no larger domain."""
+
+
 @dataclass(frozen=True)
 class Ceremony:
     """A powers-of-tau file, and the hash that the ceremony published of it."""
@@ -47,7 +52,7 @@ def take(ceremony: Ceremony, log_rows: int, into: Path) -> Srs:
     """Copies a ceremony's file into an artefact once it is what it should be.
 
     Raises:
-        SrsError: code SrsMissing, SrsMismatch (other bytes) or SrsSize (for another number of rows).
+        SrsError: code SrsMissing, SrsMismatch (other bytes), SrsSize (for another number of rows) or SrsMalformed.
     """
     if not ceremony.path.is_file():
         raise SrsError(f"There is no file {ceremony.path}.", code="SrsMissing", path=str(ceremony.path))
@@ -69,10 +74,19 @@ def check_size(path: Path, log_rows: int) -> None:
     """A file of more powers would do, but is cut down anew, in seconds, at every proof.
 
     Raises:
-        SrsError: code SrsSize.
+        SrsError: code SrsSize, or SrsMalformed: of another format, or not whole.
     """
     with path.open("rb") as file:
-        has = int.from_bytes(file.read(4), "little")
+        head = file.read(4)
+    if head == _PTAU:
+        raise SrsError(
+            f"{path} is a .ptau file of snarkjs, which the prover does not read.",
+            hint="Take the ceremony's file in halo2's raw format (kzg….srs), or convert it.",
+            code="SrsMalformed",
+        )
+    has = int.from_bytes(head, "little")
+    if len(head) < 4 or has > _MOST_ROWS:
+        raise SrsError(f"{path} is no file of powers of tau in halo2's raw format.", code="SrsMalformed")
     if has != log_rows:
         raise SrsError(
             f"{path} has 2^{has} powers, this circuit takes 2^{log_rows}.",
@@ -81,3 +95,17 @@ def check_size(path: Path, log_rows: int) -> None:
             expected=log_rows,
             got=has,
         )
+    size, whole = path.stat().st_size, file_size(log_rows)
+    if size != whole:
+        raise SrsError(
+            f"{path} has {size:,} bytes, a file of 2^{log_rows} powers has {whole:,}.",
+            hint="It was cut off, or something hangs on to it: get it again.",
+            code="SrsMalformed",
+            expected=whole,
+            got=size,
+        )
+
+
+def file_size(log_rows: int) -> int:
+    """Bytes of halo2's raw format: k, the powers and the Lagrange polynomials in G1, two points in G2."""
+    return 4 + 2 * 64 * (1 << log_rows) + 2 * 128

@@ -273,7 +273,7 @@ class ProofMachine(RuleBasedStateMachine):
 
     @rule(
         pick=picks,
-        faults=st.lists(st.sampled_from(PROOF_FAULTS), min_size=1, max_size=4),
+        faults=st.lists(st.sampled_from(PROOF_FAULTS), min_size=4, max_size=8),
         other=st.none() | st.none() | st.none() | actors,
         swapped=st.sampled_from((False, False, False, True)),
     )
@@ -366,12 +366,17 @@ class ProofMachine(RuleBasedStateMachine):
     def warp(self, seconds: int) -> None:
         self.world.chain.now = self.model.now = self.model.now + seconds
 
-    @rule(pick=picks, beyond=st.integers(0, 1))
-    def warp_to_a_deadline(self, pick: int, beyond: int) -> None:
-        """To its last second, or one further."""
+    @rule(pick=picks, beyond=st.integers(0, 1), caller=actors, proved_first=st.booleans())
+    def end_at_a_deadline(self, pick: int, beyond: int, caller: LocalAccount, proved_first: bool) -> None:
+        """In its last second, or one further, both sides want the money."""
         picked = self._pick(pick)
-        if picked is not None and self.model.jobs[picked[0]].deadline >= self.model.now:
-            self.world.chain.now = self.model.now = self.model.jobs[picked[0]].deadline + beyond
+        if picked is None or self.model.jobs[picked[0]].deadline < self.model.now:
+            return
+        self.world.chain.now = self.model.now = self.model.jobs[picked[0]].deadline + beyond
+        if proved_first:
+            self._settle(*picked, "none", None, False)
+        self._expire(picked[0], caller)
+        self._settle(*picked, "none", None, False)
 
     @rule(caller=actors, to=actors, amount=st.sampled_from((1, 1_000, MONEY // 2)))
     def deposit(self, caller: LocalAccount, to: LocalAccount, amount: int) -> None:

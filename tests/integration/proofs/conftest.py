@@ -39,9 +39,11 @@ class Lab:
         self.backend = EzklBackend()
         self._ceremony: Ceremony | None = None
 
-    def make(self, name: str, seed: int, options: CircuitOptions | None = None) -> ProofArtefact:
+    def make(
+        self, name: str, seed: int, options: CircuitOptions | None = None, *, bent: int | None = None
+    ) -> ProofArtefact:
         wish = SetupWish(
-            source=write_tiny(self.folder / f"{name}.onnx", seed),
+            source=write_tiny(self.folder / f"{name}.onnx", seed, bent=bent),
             name=name,
             solc=SOLC,
             options=options or CircuitOptions(),

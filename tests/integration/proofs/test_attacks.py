@@ -11,8 +11,9 @@ from eth_abi import decode
 
 from market.hashing import pack_tokens, tokens_root
 from market.proofs.artefact import ProofArtefact
-from market.proofs.backend import EzklProgram, Proof, signed, unsigned
+from market.proofs.backend import CircuitOptions, EzklProgram, Proof, WeightForm, signed, unsigned
 from market.proofs.ezkl_backend import EzklBackend
+from tests.integration.proofs.conftest import Lab
 from tests.integration.proofs.tiny import forward
 from tests.unit.contracts.abi import Contract, Revert
 from tests.unit.contracts.artefacts import artefacts
@@ -200,6 +201,15 @@ def test_secret_weights_are_held_to_their_commitment(
     assert verifier.verifyProof(*decode(["bytes", "uint256[]"], foreign.data))
     scene.refuses("StatementMismatch", foreign.data, output=foreign.ids)
     scene.settle()
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_the_commitment_is_to_every_weight(lab: Lab, committed: tuple[ProofArtefact, ProofArtefact], part: int) -> None:
+    """Another model may share all weights but one, the last of any of its tensors."""
+    ours = committed[0]
+    theirs = lab.make(f"bent-{part}", 1, CircuitOptions(weights=WeightForm.COMMITTED), bent=part)
+    assert theirs.creation == ours.creation
+    assert theirs.program.weights_commitment != ours.program.weights_commitment
 
 
 def test_a_verifier_is_registered_only_for_the_model_that_names_it(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import struct
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from market.anvil import Anvil
 from market.chain import Chain
 from market.errors import ChainUnreachable, ConfigError, ContractError, MarketError, WireError
 from market.events import decode_logs
-from market.hashing import leaf_hash
+from market.hashing import leaf_hash, pack_tokens
 from market.keystore import save_account
 from market.proof_contracts import ProofJobParams
 from market.proofs.artefact import SRS, ProofArtefact
@@ -36,6 +37,9 @@ from provider.proofs_cli import ProvingAgent, proving
 from tests.integration.chain.world import CLIENT, PROVIDERS
 from tests.integration.proofs.shopping import BASE_FEE, STRANGER, VALUES, Shopping
 from tests.integration.proofs.tiny import forward
+
+GAS_BAR = 700_000
+"""Of verification and settlement together."""
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +58,9 @@ def test_a_client_buys_a_proved_answer(shopping: Shopping, agent: ProvingAgent, 
     assert shopping.credit(PROVIDERS[0]) == earned + BASE_FEE
     assert [signed(token) for token in result.ids] == [round(s * 2**tiny.output_scale) for s in result.scores]
     assert shopping.world.contracts.proofs.job(result.job_id).state == ProofJobState.SETTLED
+    receipt = shopping.world.chain.receipt(result.transaction)
+    assert receipt is not None
+    assert int(receipt["gasUsed"], 16) <= GAS_BAR
 
 
 def test_a_private_input_is_bought_without_being_shown(
@@ -101,6 +108,83 @@ def test_a_killed_prover_costs_nobody_anything_and_the_job_expires(shopping: Sho
     assert [type(error) for error in told] == [ProofNotMade]
     assert "nothing was lost" in str(told[0])
     assert shopping.credit(CLIENT) == held
+
+
+@pytest.mark.parametrize("killed", [1, 2])
+def test_a_prover_that_is_killed_is_tried_once_more_and_then_its_job_expires(
+    shopping: Shopping, tiny: ProofArtefact, monkeypatch: pytest.MonkeyPatch, killed: int
+) -> None:
+    """kill -9 in the middle of the proof, of its process alone."""
+    left = [killed]
+    popen = subprocess.Popen
+
+    class Doomed(popen):  # type: ignore[type-arg, misc, valid-type]
+        def communicate(self, *arguments: Any, **options: Any) -> Any:
+            if left[0]:
+                left[0] -= 1
+                threading.Timer(0.3, self.kill).start()
+            return super().communicate(*arguments, **options)
+
+    with proving(shopping.settings(tiny, provider=1)) as agent:
+        offered = shopping.client.negotiate(tiny, VALUES, agent.url)
+        monkeypatch.setattr("market.proofs.process.subprocess.Popen", Doomed)
+        told: list[Any] = []
+
+        def buy() -> None:
+            try:
+                told.append(shopping.client.classify(offered, window=60))
+            except MarketError as error:
+                told.append(error)
+
+        thread = threading.Thread(target=buy)
+        thread.start()
+        if killed == 2:
+            until = time.monotonic() + 30
+            while (left[0] or not all(task.done for task in agent._agent._tasks.values())) and time.monotonic() < until:
+                time.sleep(0.05)
+            assert thread.is_alive()
+            shopping.world.anvil.increase_time(61)
+        thread.join(60)
+    (result,) = told
+    assert left == [0]
+    assert isinstance(result, ProofNotMade) if killed == 2 else result.paid == BASE_FEE
+
+
+def test_an_answer_that_would_come_too_late_is_not_shown(
+    shopping: Shopping, tiny: ProofArtefact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transaction past the deadline is not paid, and its answer can be read by anybody."""
+    world = shopping.world
+    with proving(shopping.settings(tiny, provider=1)) as agent:
+        backend, sent = agent._agent._backend, list[object]()
+        prove, send, proved = backend.prove, agent._transactions.send, threading.Event()
+
+        def slow(*arguments: Any, **options: Any) -> Any:
+            made = prove(*arguments, **options)
+            world.anvil.increase_time(58)
+            proved.set()
+            return made
+
+        monkeypatch.setattr(backend, "prove", slow)
+        monkeypatch.setattr(
+            agent._transactions, "send", lambda call, **options: sent.append(call) or send(call, **options)
+        )
+        for window in (60, 30):  # in its time, but late; then not even begun, since the last one took so long
+            offered = shopping.client.negotiate(tiny, VALUES, agent.url)
+            quote, signature = shopping.requote(offered.quote, provider=1)
+            ids = pack_tokens(offered.ids)
+            params = ProofJobParams(BASE_FEE, window, offered.request, quote, signature, input=ids)
+            logs = world.send(STRANGER, world.contracts.proofs.post(params)).logs
+            job_id = next(e for e in decode_logs(logs) if e.name == "ProofJobPosted").args["jobId"]
+            assert proved.wait(60)
+            until = time.monotonic() + 30
+            while job_id not in agent._agent._tasks or not agent._agent._tasks[job_id].done:
+                assert time.monotonic() < until
+                time.sleep(0.02)
+            assert (agent._agent._tasks[job_id].proof is None) == (window == 30)
+            agent._agent._seconds[tiny.model_id] = 29.0
+            world.anvil.increase_time(5)
+    assert sent == []
 
 
 def test_a_restarted_agent_proves_what_is_still_open(shopping: Shopping, tiny: ProofArtefact) -> None:
