@@ -346,8 +346,10 @@ def test_environment_chooses_the_kernels(tiny_pack: Pack) -> None:
 
 def test_two_threads_on_one_processor_do_not_collapse(tiny_pack: Pack) -> None:
     """A processor for two threads, as when other processes take the rest: pure spinning makes a token wait for hundreds
-    of time slices, many times what one thread needs. Leaving the other thread out bounds it. Counted is the process's own
-    processor time, in turns: what runs beside this test is not its matter.
+    of time slices, many times what one thread needs. Leaving the other thread out bounds it.
+
+    Counted is the process's own processor time, in turns: what runs beside this test is not its matter. Pure spinning
+    took 220 times as long as one thread.
     """
     code = (
         "import os, sys, time; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
