@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -293,7 +292,7 @@ def answer_command(connection: Connection, dispute: str = DisputeArgument, yes: 
             )
         waiting = [asked.node for asked in found.unanswered]
         connection.confirm(f"Give {len(waiting)} replies with the trace computed here?", yes=yes)
-        logs.configure(sys.stderr, style="console")
+        logs.configure(style="console")
         given: list[int] = []
         responder = Responder(
             table.player.book,

@@ -5,22 +5,11 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 import structlog
 
 from provider import logs
-
-
-@pytest.fixture(autouse=True)
-def unconfigured() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
 
 
 def speak(style: str) -> str:
@@ -50,3 +39,17 @@ def test_console_is_for_reading_without_colours_in_a_file() -> None:
     assert "job_id=0x12" in text
     assert "\x1b[" not in text
     assert "ValueError: step" in text
+
+
+def test_standard_error_is_looked_up_when_logs_are_configured(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure()
+    structlog.get_logger("provider.test").info("job_final")
+    captured = capsys.readouterr()
+    assert json.loads(captured.err)["event"] == "job_final"
+    assert captured.out == ""
+
+
+def test_what_the_tests_above_configured_is_taken_back() -> None:
+    formatters = [handler.formatter for handler in logging.getLogger().handlers]
+    assert not any(isinstance(formatter, structlog.stdlib.ProcessorFormatter) for formatter in formatters)
+    assert not structlog.is_configured()
