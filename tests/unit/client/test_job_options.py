@@ -38,3 +38,9 @@ def test_request_carries_the_sampling_options_and_the_drawn_seed() -> None:
     fields = (asked.sampler, asked.temperature_q16, asked.top_k, asked.top_p_q16, asked.seed)
     assert fields == (Sampler.SEEDED_BY_REQUEST, 45875, 40, 58982, DRAWN)
     assert request_for(1, JobOptions(seed=NONCE)).seed == NONCE
+
+
+def test_request_seeded_by_the_chain_carries_no_seed() -> None:
+    asked = request_for(1, JobOptions(temperature="0.7", seed_by_chain=True))
+    fields = (asked.sampler, asked.temperature_q16, asked.top_k, asked.top_p_q16, asked.seed)
+    assert fields == (Sampler.SEEDED_BY_CHAIN, 45875, 0, 65536, ZERO32)

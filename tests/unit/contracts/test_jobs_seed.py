@@ -46,7 +46,13 @@ SAMPLED = {"sampler": 2, "temperature_q16": 65_536, "top_k": 40, "top_p_q16": 60
 RIGHT = answer()
 NOTHING = {"seed": ZERO32, "seedBlock": 0, "isFixed": False}
 HISTORY = "0x0000F90827F1C53a10cb7A02335B175320002935"
-RING = 8_191  # blocks that EIP-2935 remembers
+HISTORY_CODE = bytes.fromhex(
+    "3373fffffffffffffffffffffffffffffffffffffffe14604657602036036042575f35600143038111604257611fff8143031160425761"
+    "1fff9006545f5260205ff35b5f5ffd5b5f35611fff60014303065500"
+)
+"""https://eips.ethereum.org/EIPS/eip-2935"""
+SYSTEM = "0xfffffffffffffffffffffffffffffffffffffffe"
+RING = 8_191  # blocks that it remembers
 
 
 def sampled(**changes: Any) -> Request:
@@ -171,23 +177,24 @@ def test_seed_out_of_reach_leaves_the_client_its_cancel(world: World, job: Poste
     assert world.job(job)["state"] == JobState.CANCELLED
 
 
-def test_longer_history_gives_the_same_hash(world: World, job: PostedJob) -> None:
-    """EIP-2935: its contract answers with the hash of the block that it is asked for, else with a revert."""
+@pytest.mark.parametrize("later", [257, RING, RING + 1])
+def test_longer_history_keeps_the_hash_in_reach(world: World, job: PostedJob, later: int) -> None:
+    """With the contract of EIP-2935, which the system tells of each block's parent in its first call."""
     chain = world.chain
     assert isinstance(chain, RevmChain)
-    block, known = number(world), keccak256(b"as the history has it")
-    # where calldata is the posting block: return `known`; else revert
-    code = bytes.fromhex("5f35") + b"\x64" + block.to_bytes(5) + bytes.fromhex("14600f57" + "5f5ffd")
-    code += bytes.fromhex("5b7f") + known + bytes.fromhex("5f5260205ff3")
-    chain._evm.insert_account_info(HISTORY, AccountInfo(code=code))
-    mine(world, RING)
-    assert seed(world, job)["seed"] == keccak256(job.id + known)
-    late = post(world)
-    mine(world, 257)
-    with reverts("SeedOutOfReach", jobId=late.id, seedBlock=block + RING):
-        fix(world, late)
-    world.commit(job, (ONE, RIGHT))
-    assert seed(world, job) == {"seed": keccak256(job.id + known), "seedBlock": block, "isFixed": True}
+    chain._evm.insert_account_info(HISTORY, AccountInfo(code=HISTORY_CODE))
+    block = number(world)
+    mine(world)
+    chain.run_call(SYSTEM, HISTORY, blockhash(block), static=False)
+    mine(world, later - 1)
+    if later <= RING:
+        expected = seed_of(job, block)
+        assert seed(world, job) == {"seed": expected, "seedBlock": block, "isFixed": False}
+        world.commit(job, (ONE, RIGHT))
+        assert seed(world, job) == {"seed": expected, "seedBlock": block, "isFixed": True}
+    else:
+        with reverts("SeedOutOfReach", jobId=job.id, seedBlock=block):
+            fix(world, job)
 
 
 def test_two_jobs_of_one_block_have_two_seeds(world: World, job: PostedJob) -> None:
