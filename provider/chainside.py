@@ -11,7 +11,7 @@ from market.contracts import Jobs, Vault
 from market.errors import ContractError
 from market.events import Event, decode_logs
 from market.fees import FeePolicy
-from market.hashing import keccak256
+from market.hashing import chain_seed
 from market.signing import Domain
 from market.transactions import Transactions
 from market.types import Output
@@ -114,7 +114,7 @@ class ChainSide:
         view = self._jobs.seed_of(job_id)
         age = self._chain.head().number - view.block
         if not view.is_known and view.block and age <= 0:
-            view = replace(view, seed=keccak256(job_id + bytes.fromhex(self._chain.block(view.block).hash[2:])))
+            view = replace(view, seed=chain_seed(job_id, bytes.fromhex(self._chain.block(view.block).hash[2:])))
         return JobSeed(view, age)
 
     def stake(self) -> int:
