@@ -68,6 +68,7 @@ def post_command(
     top_k: int | None = asked.TopKOption,
     top_p: str | None = asked.TopPOption,
     seed: str | None = asked.SeedOption,
+    seed_by_chain: bool = asked.SeedByChainOption,
     draw: bool = asked.DrawOption,
     bond: str | None = asked.BondOption,
     stop_string: list[str] = asked.StopStringOption,
@@ -94,6 +95,9 @@ def post_command(
     With --draw the chain draws the providers instead of you choosing among quotes, and the prompt is written on chain,
     where anybody can read it for ever. All that are drawn are paid the same, no more than --max-price.
 
+    With --seed-by-chain the answer is sampled with a seed out of the hash of the block that the job lands in, which
+    nobody knew before: for whoever must be shown that you did not choose the answer. The report tells it.
+
     Examples:
 
         assay job post "What is the capital of France?"
@@ -107,11 +111,13 @@ def post_command(
         echo "Why is the sky blue?" | assay job post --yes --json | jq -r .answer
 
         assay job post --draw --max-price 0.01 "What is the capital of France?"
+
+        assay job post "Pick one of them: heads or tails?" --temperature 1 --seed-by-chain --yes
     """
     wanted = asked.JobQuestion(
         prompt, file, messages, model, mode, replicas, quorum, max_output_tokens, max_price, max_escrow, allow, deny,
-        label, min_reliability, max_kill_fee, temperature, top_k, top_p, seed, draw, bond, stop_string,
-        selection_seed,
+        label, min_reliability, max_kill_fee, temperature, top_k, top_p, seed, seed_by_chain, draw, bond,
+        stop_string, selection_seed,
     )  # fmt: skip
     connection.must_be_able_to_ask(yes=yes)
     question, source = wanted.question(), asked.parse_escrow(escrow)

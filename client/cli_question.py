@@ -71,6 +71,9 @@ TopPOption = typer.Option(
 SeedOption = typer.Option(
     None, "--seed", help="32 bytes hex: the same seed gives the same answer. Default: drawn.", show_default=False
 )
+SeedByChainOption = typer.Option(
+    False, "--seed-by-chain", help="The chain gives the seed once the job is posted: nobody chose the answer."
+)
 StopStringOption = typer.Option(
     [], "--stop-string", help="Cut the answer's text before this text; repeatable.", show_default=False
 )
@@ -109,6 +112,7 @@ class JobQuestion:
     top_k: int | None
     top_p: str | None
     seed: str | None
+    seed_by_chain: bool
     draw: bool
     bond: str | None
     stop_string: list[str]
@@ -173,6 +177,7 @@ class JobQuestion:
             top_k=self.top_k,
             top_p=self.top_p,
             seed=_seed("--seed", self.seed),
+            seed_by_chain=self.seed_by_chain,
             stop_strings=tuple(self.stop_string),
             selection_seed=_seed("--selection-seed", self.selection_seed),
             **more,

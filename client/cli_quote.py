@@ -36,6 +36,7 @@ def quote_command(
     top_k: int | None = asked.TopKOption,
     top_p: str | None = asked.TopPOption,
     seed: str | None = asked.SeedOption,
+    seed_by_chain: bool = asked.SeedByChainOption,
     draw: bool = asked.DrawOption,
     bond: str | None = asked.BondOption,
     stop_string: list[str] = asked.StopStringOption,
@@ -59,8 +60,8 @@ def quote_command(
     """
     wanted = asked.JobQuestion(
         prompt, file, messages, model, mode, replicas, quorum, max_output_tokens, max_price, max_escrow, allow, deny,
-        label, min_reliability, max_kill_fee, temperature, top_k, top_p, seed, draw, bond, stop_string,
-        selection_seed,
+        label, min_reliability, max_kill_fee, temperature, top_k, top_p, seed, seed_by_chain, draw, bond,
+        stop_string, selection_seed,
     )  # fmt: skip
     question = wanted.question()
     with connection.open(with_key=False) as client, progress_on(connection.console) as report:

@@ -19,7 +19,7 @@ from client.negotiation import Bargain, Directory, Negotiator
 from client.outputs import FetchedOutput, OutputReader
 from client.posting import Posted, Poster
 from client.progress import Progress, Report
-from client.reporting import compose, documents, first_block_of, gas_of, outcome_json, sources_of
+from client.reporting import chain_seed_of, compose, documents, first_block_of, gas_of, outcome_json, sources_of
 from client.results import JobResult
 from client.steps import StepClock
 from client.store import FINAL, PREPARED, JobRecord, JobStore, updated
@@ -186,7 +186,8 @@ class Conductor:
             outcome = outcome_json(output, answer, gas, record.stop_strings)
             record = updated(parts.store, record, state=FINAL, steps_ms=steps.measured(), result=outcome)
         domain, token = parts.marketplace.jobs.domain, parts.marketplace.token_info
-        result = compose(job_id, job, replicas, record, token, domain, steps.as_milliseconds(), output.problems)
+        seed = await anyio.to_thread.run_sync(chain_seed_of, parts.marketplace.jobs, record)
+        result = compose(job_id, job, replicas, record, token, domain, steps.as_milliseconds(), output.problems, seed)
         if record is None and output.ids is not None:  # a job of another machine, opened with the same key
             receipts = documents(output.receipts, domain, None, output.ids)
             result = dataclasses.replace(
@@ -251,7 +252,8 @@ class Conductor:
         replicas = self._parts.marketplace.jobs.replicas(job_id)
         steps = StepClock(known=None if record is None else record.steps_ms).as_milliseconds()
         place = self._parts.marketplace
-        return compose(job_id, job, replicas, record, place.token_info, place.jobs.domain, steps)
+        seed = chain_seed_of(place.jobs, record)
+        return compose(job_id, job, replicas, record, place.token_info, place.jobs.domain, steps, chain_seed=seed)
 
     def _job(self, job_id: bytes) -> JobView:
         try:

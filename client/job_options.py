@@ -39,9 +39,11 @@ class JobOptions:
         commit_window: for delivery, inference and commit; reveal_window: for the reveals after it.
         allow, deny: addresses of providers; labels: words a provider must carry.
         min_reliability_bps: least share of jobs paid, of providers with a record.
-        temperature: a decimal as text (or int, Decimal); None and 0 = greedy, unless top_k, top_p or seed is given: 1.
+        temperature: a decimal as text (or int, Decimal); None and 0 = greedy, unless top_k, top_p or a seed is: 1.
         top_k: most tokens to choose from, 0 = no limit; top_p: share of probability to choose from, as temperature.
         seed: 32 bytes that fix the answer; None = drawn, and told in the report.
+        seed_by_chain: the chain gives the seed once the job is posted, so that nobody chose the answer, this client
+            neither; told in the report.
         stop_strings: text that ends the answer, cut by this client alone: the provider neither knows nor stops.
         log_probabilities: of how many likeliest tokens, up to 20, providers shall tell for each of the answer's; 0 =
             none. Nobody proves what they tell.
@@ -71,6 +73,7 @@ class JobOptions:
     top_k: int | None = None
     top_p: Number | None = None
     seed: bytes | None = None
+    seed_by_chain: bool = False
     stop_strings: tuple[str, ...] = ()
     log_probabilities: int = 0
     selection_seed: bytes | None = None
@@ -209,7 +212,14 @@ def check_options(options: JobOptions, limits: ChainLimits) -> None:
 
 def sampling_of(options: JobOptions, drawn_seed: bytes) -> SamplingChoice:
     """How the tokens shall be chosen. Raises BadRequest."""
-    return SamplingChoice.of(options.temperature, options.top_k, options.top_p, options.seed, drawn_seed)
+    return SamplingChoice.of(
+        options.temperature,
+        options.top_k,
+        options.top_p,
+        options.seed,
+        drawn_seed,
+        by_chain=options.seed_by_chain,
+    )
 
 
 def _check_draw(options: JobOptions) -> None:

@@ -16,10 +16,11 @@ from client.store import JobRecord
 from market.chain import Chain
 from market.contracts import Jobs
 from market.events import decode_logs
+from market.hashing import ZERO32
 from market.receipts import ReceiptDocument
 from market.settlement import Terms, kill_fee
 from market.signing import Domain
-from market.types import Receipt
+from market.types import Receipt, Sampler
 from market.views import JobState, JobView, ReplicaState, ReplicaView
 
 _LABELS = {
@@ -88,6 +89,17 @@ def outcome_json(
     }
 
 
+def chain_seed_of(jobs: Jobs, record: JobRecord | None) -> bytes:
+    """The seed that the chain gave a job of this machine; zero where it gives none, or has not yet.
+
+    Raises:
+        ChainUnreachable, ChainError.
+    """
+    if record is None or record.request.sampler != Sampler.SEEDED_BY_CHAIN:
+        return ZERO32
+    return jobs.seed_of(record.job_id).seed
+
+
 def compose(
     job_id: bytes,
     job: JobView,
@@ -97,8 +109,12 @@ def compose(
     domain: Domain,
     steps_ms: Mapping[str, int],
     problems: Sequence[str] = (),
+    chain_seed: bytes = ZERO32,
 ) -> JobResult:
-    """The report of a job as the chain stores it, with the answer from the local record where there is one."""
+    """The report of a job as the chain stores it, with the answer from the local record where there is one.
+
+    `chain_seed`: see `chain_seed_of`.
+    """
     accepted: dict[str, bool] = {}
     outcome: Mapping[str, Any] = {}
     if record is not None:
@@ -126,7 +142,7 @@ def compose(
         final_at=job.final_at,
         receipts=documents(map(_receipt, outcome.get("receipts", ())), domain, record, outcome.get("ids") or ()),
         problems=tuple(problems),
-        sampling=None if record is None else SamplingChoice.of_request(record.request),
+        sampling=None if record is None else SamplingChoice.of_request(record.request, chain_seed),
         stop_string=outcome.get("stopString"),
         log_probabilities=tuple(map(TokenLogProbabilities.from_json, outcome.get("logProbabilities", ()))),
     )

@@ -27,6 +27,7 @@ class SamplingChoice:
     Attributes:
         temperature_q16, top_p_q16: in units of 1/65,536; top_p_q16 65,536 = no limit.
         top_k: 0 = no limit.
+        seed: the request's, or the one that the chain gave its job; zero where nobody knows that yet.
     """
 
     sampler: Sampler
@@ -43,16 +44,19 @@ class SamplingChoice:
         top_p: Number | None,
         seed: bytes | None,
         drawn_seed: bytes,
+        *,
+        by_chain: bool = False,
     ) -> Self:
         """Greedy where nothing is given or the temperature is 0; else seeded, at temperature 1 where only others are.
 
         Args:
             drawn_seed: 32 random bytes, for a request that names no seed.
+            by_chain: the chain gives the seed, once the job is posted.
 
         Raises:
             BadRequest: a value that none may have, or that would have no effect.
         """
-        others = {"top-k": top_k, "top-p": top_p, "seed": seed}
+        others = {"top-k": top_k, "top-p": top_p, "seed": seed, "the chain's seed": by_chain or None}
         given = [name for name, value in others.items() if value is not None]
         degree = ONE_Q16 if temperature is None else parse_q16("temperature", temperature)
         if degree == 0 and given:
@@ -69,12 +73,25 @@ class SamplingChoice:
             raise BadRequest(f"top-p is a share above 0 and up to 1, not {top_p}.", hint="Nothing was sent.")
         if seed is not None and len(seed) != 32:
             raise BadRequest(f"The seed takes 32 bytes, not {len(seed)}.", hint="Nothing was sent.")
+        if by_chain and seed is not None:
+            raise BadRequest(
+                "The seed is given twice: by you and by the chain.", hint="Nothing was sent. Leave one of them out."
+            )
+        if by_chain:
+            return cls(Sampler.SEEDED_BY_CHAIN, degree, top_k or 0, share, ZERO32)
         return cls(Sampler.SEEDED_BY_REQUEST, degree, top_k or 0, share, drawn_seed if seed is None else seed)
 
     @classmethod
-    def of_request(cls, request: Request) -> Self:
-        """The fields of a request that was sent."""
-        return cls(Sampler(request.sampler), request.temperature_q16, request.top_k, request.top_p_q16, request.seed)
+    def of_request(cls, request: Request, chain_seed: bytes = ZERO32) -> Self:
+        """The fields of a request that was sent. `chain_seed`: what the chain gave its job, where it seeds it."""
+        sampler = Sampler(request.sampler)
+        seed = chain_seed if sampler is Sampler.SEEDED_BY_CHAIN else request.seed
+        return cls(sampler, request.temperature_q16, request.top_k, request.top_p_q16, seed)
+
+    @property
+    def awaits_seed(self) -> bool:
+        """Whether the chain is still to give it."""
+        return self.sampler is Sampler.SEEDED_BY_CHAIN and self.seed == ZERO32
 
     def describe(self) -> str:
         """One line for people, with all that reproduces the choice."""
@@ -85,7 +102,9 @@ class SamplingChoice:
             parts.append(f"top-k {self.top_k}")
         if self.top_p_q16 != ONE_Q16:
             parts.append(f"top-p {format_q16(self.top_p_q16)}")
-        return "  ".join([*parts, f"seed 0x{self.seed.hex()}"])
+        given = "seed from the chain" if self.sampler is Sampler.SEEDED_BY_CHAIN else "seed"
+        told = ", once the job is posted" if self.awaits_seed else f" 0x{self.seed.hex()}"
+        return "  ".join([*parts, given + told])
 
     def to_json(self) -> dict[str, Any]:
         """Decimal strings beside the wire's integers; a greedy choice is its name alone."""
@@ -99,7 +118,7 @@ class SamplingChoice:
             "top_k": self.top_k,
             "top_p": format_q16(self.top_p_q16),
             "top_p_q16": self.top_p_q16,
-            "seed": "0x" + self.seed.hex(),
+            "seed": None if self.awaits_seed else "0x" + self.seed.hex(),
         }
 
 

@@ -106,7 +106,7 @@ contract Disputes is IDisputes, ReentrancyGuardTransient, Multicall {
         if (ClaimRules.isFaulty(params.request, params.output, params.outputIds, shape.vocabulary)) {
             _convict(id, Fault.LENGTHS, msg.sender, params.subject, params.subjectId, params.provider);
         } else {
-            _open(id, params, frozen.disputeEnd);
+            _open(id, params, frozen);
         }
     }
 
@@ -330,20 +330,16 @@ contract Disputes is IDisputes, ReentrancyGuardTransient, Multicall {
         return IJudge(judge).shapeOf(model.programRoot);
     }
 
-    function _open(bytes32 id, DisputeParams calldata params, uint256 disputeEnd) private {
-        uint256 latest = block.timestamp + MAX_DISPUTE_WINDOW;
-        // INVARIANT: everybody has the subject's whole window to join, and the dispute ends
-        if (disputeEnd < block.timestamp || disputeEnd > latest) {
-            revert DisputeEndOutOfRange(disputeEnd, block.timestamp, latest);
-        }
-        Claim memory claim = _claimOf(params);
+    function _open(bytes32 id, DisputeParams calldata params, Frozen memory frozen) private {
+        _checkEnd(frozen.disputeEnd);
+        Claim memory claim = ClaimRules.claimOf(params, frozen.seed);
         uint256 rounds = IJudge(judge).rounds(claim) + 1; // and the payload's
         if (rounds > MAX_ROUNDS) revert TooManyRounds(rounds, MAX_ROUNDS);
         (uint256 levels,,) = IJudge(judge).nodeAt(claim, 0, 0);
 
         Dispute storage record = _disputes[id];
         record.claimHash = keccak256(abi.encode(claim));
-        record.endAt = uint40(disputeEnd + (2 * rounds + 3) * replyWindow);
+        record.endAt = uint40(frozen.disputeEnd + (2 * rounds + 3) * replyWindow);
         record.unanswered = 1;
         uint64 deadline = uint64(block.timestamp) + replyWindow;
         _write(_node(id, 0, 0), deadline, levels, 0);
@@ -351,22 +347,12 @@ contract Disputes is IDisputes, ReentrancyGuardTransient, Multicall {
         _prepay(id, record, rootFee, params.permit);
     }
 
-    function _claimOf(DisputeParams calldata params) private pure returns (Claim memory claim) {
-        claim.subject = params.subject;
-        claim.subjectId = params.subjectId;
-        claim.provider = params.provider;
-        claim.weightsRoot = params.model.weightsRoot;
-        claim.programRoot = params.model.programRoot;
-        claim.tablesRoot = params.model.tablesRoot;
-        claim.inputRoot = params.request.inputRoot;
-        claim.outputRoot = params.output.outputRoot;
-        claim.inputTokens = params.request.inputTokens;
-        claim.outputTokens = params.output.outputTokens;
-        claim.sampler = params.request.sampler;
-        claim.temperatureQ16 = params.request.temperatureQ16;
-        claim.topK = params.request.topK;
-        claim.topPQ16 = params.request.topPQ16;
-        claim.seed = params.request.seed;
+    function _checkEnd(uint256 disputeEnd) private view {
+        uint256 latest = block.timestamp + MAX_DISPUTE_WINDOW;
+        // INVARIANT: everybody has the subject's whole window to join, and the dispute ends
+        if (disputeEnd < block.timestamp || disputeEnd > latest) {
+            revert DisputeEndOutOfRange(disputeEnd, block.timestamp, latest);
+        }
     }
 
     // ------------------------------------------------------------------------------------------- private: nodes

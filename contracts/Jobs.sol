@@ -22,6 +22,7 @@ import {JobChecks} from "./libraries/JobChecks.sol";
 import {Job, JobRecords, MAX_REPLICAS as REPLICA_LIMIT, Replica} from "./libraries/JobRecords.sol";
 import {Payout} from "./libraries/Payout.sol";
 import {QuoteRules} from "./libraries/QuoteRules.sol";
+import {Seeds} from "./libraries/Seeds.sol";
 import {Settlements} from "./libraries/Settlements.sol";
 import {Slashing, Verdicts} from "./libraries/Verdicts.sol";
 import {WireHash} from "./libraries/WireHash.sol";
@@ -142,6 +143,8 @@ contract Jobs is IJobs, EIP712 {
             revert WrongReplicaState(jobId, msg.sender, replica.state, ReplicaState.ASSIGNED);
         }
         if (commitment == 0) revert EmptyCommitment(jobId);
+        // INVARIANT: nobody commits to an answer before its seed is known, or after it could change
+        if (record.isSeeded) Seeds.fix(record, jobId);
 
         (replica.state, replica.bondState, replica.digest) = (ReplicaState.COMMITTED, BondState.LOCKED, commitment);
         bool last = ++record.committed == record.replicaCount;
@@ -185,6 +188,10 @@ contract Jobs is IJobs, EIP712 {
 
     function draw(bytes32 jobId) external {
         Draws.draw(_job(jobId), jobId, registry, stakeToken);
+    }
+
+    function fixSeed(bytes32 jobId) external {
+        Seeds.fix(_job(jobId), jobId);
     }
 
     function settle(bytes32 jobId) external {
@@ -269,6 +276,10 @@ contract Jobs is IJobs, EIP712 {
         }
     }
 
+    function seedOf(bytes32 jobId) external view returns (bytes32 seed, uint256 seedBlock, bool isFixed) {
+        return Seeds.seedOf(_job(jobId), jobId);
+    }
+
     function demandFeeOf(bytes32 jobId, address provider) public view returns (uint256) {
         Job storage record = _job(jobId);
         return Payout.demandFee(demandFee, record.replicas[record.indexOf(jobId, provider)].outputTokens);
@@ -351,6 +362,9 @@ contract Jobs is IJobs, EIP712 {
         record.inputTokens = params.request.inputTokens;
         record.maxOutputTokens = params.request.maxOutputTokens;
         record.inlineInput = params.inlineInput.length != 0;
+        if (params.request.sampler == QuoteRules.SEEDED_BY_CHAIN) {
+            (record.isSeeded, record.drawing.drawBlock) = (true, uint40(block.number));
+        }
         record.modelId = params.request.modelId;
         record.requestHash = requestHash;
     }

@@ -23,7 +23,7 @@ from market.code import NO_CODE, Code
 from market.errors import ConfigError
 from market.hashing import keccak256
 
-LIBRARIES = ("Draws", "Settlements", "Demands", "Verdicts")
+LIBRARIES = ("Draws", "Seeds", "Settlements", "Demands", "Verdicts")
 """Jobs runs their functions in its own storage; its code names their addresses."""
 STEPS = (
     *("Embedding", "Norm", "Matrix", "Rotary", "Scores", "Softmax"),

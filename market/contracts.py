@@ -33,6 +33,7 @@ from market.views import (
     ProviderView,
     ReplicaState,
     ReplicaView,
+    SeedView,
     Stake,
 )
 
@@ -373,6 +374,10 @@ class Jobs(Contract):
         """Draws the replicas of a job that waits for it; anybody may send it in any block after the draw block."""
         return self._write("draw", job_id)
 
+    def fix_seed(self, job_id: bytes) -> Call:
+        """Stores the seed that the chain gives a job (sampler 2); anybody may send it, any block after the posting."""
+        return self._write("fixSeed", job_id)
+
     def demand_reveal(self, job_id: bytes, provider: str, permit: bytes = b"") -> Call:
         """Demands the output of a replica that was paid, for `demand_fee_of`. In a public job anybody may."""
         return self._write("demandReveal", job_id, provider, permit)
@@ -396,6 +401,10 @@ class Jobs(Contract):
     def replicas(self, job_id: bytes, block: BlockTag = "latest") -> list[ReplicaView]:
         """In the order of the job's quotes."""
         return [_replica_view(values) for values in self._read("replicas", job_id, block=block)]
+
+    def seed_of(self, job_id: bytes, block: BlockTag = "latest") -> SeedView:
+        """The seed that the chain gives a job. Raises ContractError UnknownJob where there is none."""
+        return SeedView(*self._read("seedOf", job_id, block=block))
 
     def client_nonce(self, client: str, block: BlockTag = "latest") -> int:
         """Jobs `client` posted so far: the nonce of its next job id (market.hashing.job_id)."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from eth_utils.address import to_checksum_address
 
+from market.artefacts import LIBRARIES, STEPS
 from market.chain import Call, Chain
 from market.deployment_steps import Creation, Instruction, Plan, Step
 from market.errors import ChainError, ContractError
@@ -26,6 +27,7 @@ _BYTE_OF_CALLDATA = 16
 _WORD_OF_INITCODE = 2
 _BYTE_OF_CODE = 200
 _CONSTRUCTOR_GAS = 300_000  # a dozen storage slots and what reads them
+_LIBRARY_GAS = 10_000  # it has no constructor, and copies its code
 
 
 @dataclass(frozen=True)
@@ -109,18 +111,13 @@ def _gas(chain: Chain, plan: Plan, step: Step, absent: Mapping[str, bytes]) -> t
     except ChainError as error:
         if not absent or error.code == "ChainUnreachable":
             raise
-    return _from_above(call, len(step.artefact.runtime.code)), False
+    own = _LIBRARY_GAS if step.contract in (*LIBRARIES, *STEPS) else _CONSTRUCTOR_GAS
+    return _from_above(call, len(step.artefact.runtime.code)) + own, False
 
 
 def _from_above(call: Call, runtime_bytes: int) -> int:
     size = len(call.data)
-    return (
-        _CREATION_GAS
-        + _BYTE_OF_CALLDATA * size
-        + _WORD_OF_INITCODE * -(-size // 32)
-        + _BYTE_OF_CODE * runtime_bytes
-        + _CONSTRUCTOR_GAS
-    )
+    return _CREATION_GAS + _BYTE_OF_CALLDATA * size + _WORD_OF_INITCODE * -(-size // 32) + _BYTE_OF_CODE * runtime_bytes
 
 
 def _stand_in(name: str) -> str:

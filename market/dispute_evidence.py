@@ -16,8 +16,8 @@ from market.dispute_contracts import DisputeParams
 from market.disputes import dispute_id_of
 from market.errors import HashMismatch, MarketError
 from market.events import Event, decode_logs, struct_of
-from market.hashing import tokens_root, unpack_stop_tokens, unpack_tokens
-from market.types import Finish, Model, Output, Request
+from market.hashing import ZERO32, tokens_root, unpack_stop_tokens, unpack_tokens
+from market.types import Finish, Model, Output, Request, Sampler
 from market.verification.structs import Claim
 
 
@@ -27,7 +27,11 @@ class NoEvidence(MarketError):
 
 @dataclass(frozen=True)
 class Evidence:
-    """One answer, whole. Hashes are checked by `check`, and again by the contract."""
+    """One answer, whole. Hashes are checked by `check`, and again by the contract.
+
+    Attributes:
+        chain_seed: what the chain gave the subject for it (sampler 2), which the contract asks the subject itself.
+    """
 
     subject: str
     subject_id: bytes
@@ -37,6 +41,7 @@ class Evidence:
     output: Output
     input_ids: tuple[int, ...]
     output_ids: tuple[int, ...]
+    chain_seed: bytes = ZERO32
 
     @property
     def dispute_id(self) -> bytes:
@@ -109,7 +114,7 @@ class Evidence:
             temperature_q16=self.request.temperature_q16,
             top_k=self.request.top_k,
             top_p_q16=self.request.top_p_q16,
-            seed=self.request.seed,
+            seed=self.chain_seed if self.request.sampler == Sampler.SEEDED_BY_CHAIN else self.request.seed,
         )
 
 
@@ -207,8 +212,17 @@ def evidence_of(
             "demand that (`assay job demand`). Of a private job, give the ids with --answer FILE.",
             job_id="0x" + job_id.hex(),
         )
+    seeded = found[0].sampler == Sampler.SEEDED_BY_CHAIN  # whoever revealed had committed, and that fixed the seed
     evidence = Evidence(
-        jobs.address, job_id, provider, found[0], registry.model(found[0].model_id), output, found[1], tuple(ids)
+        jobs.address,
+        job_id,
+        provider,
+        found[0],
+        registry.model(found[0].model_id),
+        output,
+        found[1],
+        tuple(ids),
+        chain_seed=jobs.seed_of(job_id).seed if seeded else ZERO32,
     )
     evidence.check()
     return evidence

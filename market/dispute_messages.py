@@ -18,6 +18,10 @@ DISPUTE_MESSAGES: dict[str, tuple[str, str]] = {
         "This answer is or was disputed already ({disputeId}).",
         "Nothing was paid. While that dispute is open, everybody can join it.",
     ),
+    "NoSeed": (
+        "The request takes its seed from the chain, and {subject} has none for {subjectId}.",
+        "Nothing was paid. Nobody can compute this answer again, so nobody is judged for it.",
+    ),
     "AlreadyRequested": (
         "Node ({depth}, {index}) of dispute {disputeId} was requested by somebody.",
         "Nothing was paid. Wait for its reply: it is there for everybody.",

@@ -140,6 +140,11 @@ def job_id(chain_id: int, jobs: str, client: str, client_nonce: int) -> bytes:
     return keccak256(encode_static(kinds, [chain_id, jobs, client, client_nonce]))
 
 
+def chain_seed(job: bytes, block_hash: bytes) -> bytes:
+    """keccak256(abi.encode(jobId, hash of the seed block)): what a job is sampled with that the chain seeds."""
+    return keccak256(job + block_hash)
+
+
 def encode_static(kinds: Sequence[str], values: Sequence[Any]) -> bytes:
     """abi.encode of static values: a word of 32 bytes each.
 

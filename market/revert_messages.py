@@ -96,7 +96,7 @@ MESSAGES: dict[str, tuple[str, str]] = {
     ),
     "BadSampler": (
         "Sampler {sampler} cannot be used with these sampling fields in a job.",
-        "Use sampler 0 (greedy) with all sampling fields 0, or sampler 1 with a seed; 2 is not built yet.",
+        "Use sampler 0 (greedy) with all sampling fields 0, sampler 1, or sampler 2 with seed 0: the chain gives it.",
     ),
     "BadSignature": ("The quote is not signed by {provider}.", _NEW_QUOTE),
     "BondTooSmall": (
@@ -188,6 +188,18 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "Nothing can be earned on this job any more.",
     ),
     "NotArbiter": ("{caller} is not the arbiter.", "Open a dispute through the arbiter's contract."),
+    "NotSeededByChain": (
+        "Job {jobId} has no seed of the chain: its answer is a function of its request.",
+        "Nothing is to be done.",
+    ),
+    "SeedNotReady": (
+        "The seed of job {jobId} comes from the hash of block {seedBlock}, which is not over yet.",
+        "Nothing is lost; send it again in the next block.",
+    ),
+    "SeedOutOfReach": (
+        "The seed of job {jobId} comes from the hash of block {seedBlock}, which no contract can read any more.",
+        "Nobody can commit, and nobody loses a bond. Cancel the job, or settle it after its commit deadline.",
+    ),
     "NotClient": ("{caller} did not post job {jobId}.", "Use the key that posted it."),
     "NoDemandFee": ("A demand would cost nothing, so anybody could trouble any provider.", "Choose a fee above zero."),
     "NotDemanded": (

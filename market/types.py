@@ -35,7 +35,7 @@ class Finish(enum.IntEnum):
 
 
 class Sampler(enum.IntEnum):
-    """How tokens are chosen; GREEDY takes no parameters and no seed."""
+    """How tokens are chosen; GREEDY takes no parameters and no seed, SEEDED_BY_CHAIN no seed."""
 
     GREEDY = 0
     SEEDED_BY_REQUEST = 1

@@ -61,6 +61,24 @@ class JobView:
 
 
 @dataclass(frozen=True)
+class SeedView:
+    """The seed that the chain gives a job (sampler 2).
+
+    Attributes:
+        seed: zero where there is none, not yet or no longer; until it is fixed, a reorganisation may change it.
+        block: whose hash it comes from; 0 where the chain seeds nothing.
+    """
+
+    seed: bytes
+    block: int
+    is_fixed: bool
+
+    @property
+    def is_known(self) -> bool:
+        return self.seed != ZERO32
+
+
+@dataclass(frozen=True)
 class ReplicaView:
     """One replica of a job: what it did, what it was promised, what became of its bond. Money in base units."""
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from market.chain import Block, Call, Chain
 from market.contracts import Jobs, Vault
 from market.errors import ContractError
 from market.events import Event, decode_logs
 from market.fees import FeePolicy
+from market.hashing import chain_seed
 from market.signing import Domain
 from market.transactions import Transactions
 from market.types import Output
 from market.views import JobState, JobView, ReplicaView
+from provider.seeds import JobSeed
 
 URGENT_CEILING = 10 * FeePolicy().ceiling
 """Wei per gas for what a bond hangs on, when little time is left."""
@@ -32,8 +34,8 @@ class Outlook:
 
 
 class ChainSide:
-    """Implements provider.node.JobChain and provider.draws.DrawChain. Thread-safe; reads are RPC calls unless they say
-    otherwise.
+    """Implements provider.job_chain.JobChain and provider.draws.DrawChain. Thread-safe; reads are RPC calls unless they
+    say otherwise.
 
     Args:
         clock: unix seconds of this machine; monotonic: seconds that never jump.
@@ -109,6 +111,16 @@ class ChainSide:
     def replicas(self, job_id: bytes) -> list[ReplicaView]:
         return self._jobs.replicas(job_id)
 
+    def seed(self, job_id: bytes) -> JobSeed:
+        """The contract's word, or, while the posting block is the newest one, what it will say in the next: a chain
+        without other transactions has no next block until somebody commits.
+        """
+        view = self._jobs.seed_of(job_id)
+        age = self._chain.head().number - view.block
+        if not view.is_known and view.block and age <= 0:
+            view = replace(view, seed=chain_seed(job_id, bytes.fromhex(self._chain.block(view.block).hash[2:])))
+        return JobSeed(view, age)
+
     def stake(self) -> int:
         return self._vault.staked(self.address)
 
@@ -135,6 +147,9 @@ class ChainSide:
 
     def settle(self, job_id: bytes, key: str) -> None:
         self._transactions.send(self._jobs.settle(job_id), timeout=self._timeout, key=key)
+
+    def fix_seed(self, job_id: bytes, key: str) -> None:
+        self._transactions.send(self._jobs.fix_seed(job_id), timeout=self._timeout, key=key)
 
     def draw(self, job_id: bytes, key: str) -> None:
         self._transactions.send(self._jobs.draw(job_id), timeout=self._timeout, key=key)

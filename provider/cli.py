@@ -67,7 +67,9 @@ def init(
     mode: Annotated[list[str] | None, typer.Option(help="Verification mode to offer; repeat for more.")] = None,
     sampler: Annotated[
         list[str] | None,
-        typer.Option(help="Sampler to offer: greedy, seeded_by_request; repeat for more. Left out: both."),
+        typer.Option(
+            help="Sampler to offer: greedy, seeded_by_request, seeded_by_chain; repeat for more. Left out: all."
+        ),
     ] = None,
     device: Annotated[
         str, typer.Option(help="cpu, cuda or cuda:<n>; cuda needs torch and was never run on a GPU.")
@@ -114,7 +116,7 @@ def init(
         endpoint=endpoint,
         label=label,
         modes=mode or ("quorum", "none"),
-        samplers=sampler or ("greedy", "seeded_by_request"),
+        samplers=sampler or ("greedy", "seeded_by_request", "seeded_by_chain"),
         device=device,
         threads=threads,
         confirmations=confirmations,

@@ -23,7 +23,7 @@ from market.inference.log_probabilities import TOP_LIMIT
 from market.types import Mode, Sampler
 
 BUILT_MODES = (Mode.NONE, Mode.QUORUM, Mode.OPTIMISTIC)
-BUILT_SAMPLERS = (Sampler.GREEDY, Sampler.SEEDED_BY_REQUEST)
+BUILT_SAMPLERS = (Sampler.GREEDY, Sampler.SEEDED_BY_REQUEST, Sampler.SEEDED_BY_CHAIN)
 _MOST = 2**96  # so that no price, fee or bond made of it leaves uint128
 
 
@@ -69,6 +69,7 @@ class Gas(Section):
     reveal_gas: Count = 130_000
     settle_gas: Count = 210_000  # settling and releasing wait while they cost more than they bring
     release_gas: Count = 60_000
+    seed_gas: Count = 60_000  # storing the seed that the chain gives, alone; within a commit it is less
     draw_gas: Count = 180_000  # a draw that nobody makes; made where the job pays for it, too
 
 
@@ -145,7 +146,7 @@ class ProviderConfig(Section):
     label: Annotated[str, Field(max_length=31)] = ""  # region or privacy class, announced on chain
     packs: Annotated[tuple[Path, ...], Field(min_length=1)]
     modes: tuple[str, ...] = ("quorum", "none")
-    samplers: tuple[str, ...] = ("greedy", "seeded_by_request")  # other requests are refused
+    samplers: tuple[str, ...] = ("greedy", "seeded_by_request", "seeded_by_chain")  # other requests are refused
     device: str = "cpu"
     kernels: Literal["auto", "avx512vnni", "avx2", "portable", "torch", "numpy"] = "auto"  # of the cpu
     threads: Annotated[int, Field(strict=True, ge=1, le=1024)] | None = None  # None: what the engine finds best

@@ -50,7 +50,8 @@ label = {label}
 packs = {packs}
 # Ways to verify that are offered: quorum, none, optimistic (paid once nobody has proved the answer wrong; public).
 modes = {modes}
-# How tokens may be chosen: greedy, seeded_by_request (temperature, top-k, top-p with a seed in the request).
+# How tokens may be chosen: greedy; temperature, top-k and top-p with a seed in the request (seeded_by_request), or one
+# that the chain gives once the job is posted (seeded_by_chain).
 samplers = {samplers}
 # cpu, cuda or cuda:<n>. The path for cuda needs torch and was never run on a GPU: the self-test at start decides.
 device = {device}
@@ -174,7 +175,7 @@ class Choices:
     endpoint: str | None = None
     label: str = ""
     modes: Sequence[str] = ("quorum", "none")
-    samplers: Sequence[str] = ("greedy", "seeded_by_request")
+    samplers: Sequence[str] = ("greedy", "seeded_by_request", "seeded_by_chain")
     device: str = "cpu"
     threads: int | None = None
     confirmations: int = 0

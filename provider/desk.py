@@ -24,8 +24,8 @@ from market.views import JobState, ReplicaView
 from provider.catalogue import Catalogue
 from provider.chainside import Outlook
 from provider.errors import Refusal
+from provider.job_chain import JobChain
 from provider.journal import Journal
-from provider.node import JobChain
 from provider.pricing import Ask, Shop, Situation, check_request, unknown_model
 from provider.records import JobRow, Stage
 

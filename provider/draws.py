@@ -35,7 +35,7 @@ FORGOTTEN = 3_600  # seconds after its deadline at which a draw that nobody clos
 
 
 class DrawChain(Protocol):
-    """What is asked of the chain (provider.chainside); raises as provider.node.JobChain."""
+    """What is asked of the chain (provider.chainside); raises as provider.job_chain.JobChain."""
 
     @property
     def address(self) -> str: ...

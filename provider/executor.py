@@ -216,7 +216,8 @@ class EngineExecutor:
     def _ended(self, job_id: bytes, outcome: Answer | Failure) -> None:
         self._started.pop(job_id, None)
         with self._changed:
-            kept = self._open.pop(job_id, None) is not None
+            # what was dropped is stopped only now and then: it must not answer for what was submitted since
+            kept = job_id not in self._news and self._open.pop(job_id, None) is not None
             if kept:
                 self._outcomes[job_id] = outcome
         if kept:

@@ -20,10 +20,8 @@ from typing import Any
 from market.hashing import pack_tokens, unpack_tokens
 from market.types import Acceptance, Output, Quote, Request
 from provider.errors import JournalError
-from provider.journal_schema import ADDED, SCHEMA, SCHEMA_VERSION
+from provider.journal_schema import ADDED, BUSY_MILLISECONDS, SCHEMA, SCHEMA_VERSION, connect, wrong_version
 from provider.records import BONDED, JobRow, QuoteRow, Stage, StoredRequest, Tally
-
-BUSY_MILLISECONDS = 5_000  # another process may hold the file for so long
 
 
 class Journal:
@@ -45,7 +43,7 @@ class Journal:
         self._lock = threading.RLock()
         self._log_holds_dropped = True  # an earlier process may have ended between dropping and overwriting
         with self._mapped():
-            self._db = _connect(f"file:{path}?mode=rw")
+            self._db = connect(f"file:{path}?mode=rw")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA secure_delete = ON")
@@ -57,7 +55,7 @@ class Journal:
                 db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         elif version != SCHEMA_VERSION:
             self._db.close()
-            raise _wrong_version(path, version)
+            raise wrong_version(path, version)
         with self._write() as db:
             db.execute(ADDED)
 
@@ -73,11 +71,11 @@ class Journal:
         self = cls.__new__(cls)
         self.path, self._lock = path, threading.RLock()
         with self._mapped():
-            self._db = _connect(f"file:{path}?mode=ro")
+            self._db = connect(f"file:{path}?mode=ro")
         version = self._version()
         if version != SCHEMA_VERSION:
             self._db.close()
-            raise _wrong_version(path, version)
+            raise wrong_version(path, version)
         return self
 
     def close(self) -> None:
@@ -365,6 +363,16 @@ class Journal:
                 db.execute("UPDATE log_probabilities SET body = ? WHERE job_id = ?", (log_probabilities, job_id))
             return self.advance(job_id, Stage.ANSWERED, now)
 
+    def forget_answer(self, job_id: bytes, now: int) -> None:
+        """Takes answer and salt back, and what was sent under their keys: a commitment to them must not be opened."""
+        with self._write() as db:
+            db.execute(
+                "UPDATE jobs SET ids = NULL, output = NULL, salt = NULL, inference_ms = NULL, "
+                "attempts = attempts + 1 WHERE job_id = ?",
+                (job_id,),
+            )
+            self.advance(job_id, Stage.RUNNING, now)
+
     def want_log_probabilities(self, job_id: bytes, top: int) -> None:
         """Notes that a job's client wants to know log-probabilities; the first wish stands."""
         with self._write() as db:
@@ -448,25 +456,6 @@ class Journal:
 
     def _number(self, statement: str, *values: object) -> Any:
         return self._all(statement, *values)[0][0]
-
-
-def _connect(uri: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        uri, uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_MILLISECONDS / 1000
-    )
-    connection.row_factory = sqlite3.Row
-    return connection
-
-
-def _wrong_version(path: Path, version: int) -> JournalError:
-    return JournalError(
-        f"The journal {path} has schema version {version}, this program writes version {SCHEMA_VERSION}. "
-        "It was left as it is.",
-        hint="Run the version of Assay that wrote it until its jobs are closed, then start with a new data_dir.",
-        path=str(path),
-        has=version,
-        needs=SCHEMA_VERSION,
-    )
 
 
 def _job(row: sqlite3.Row) -> JobRow:

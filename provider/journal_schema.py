@@ -1,6 +1,13 @@
-"""The journal's tables."""
+"""The journal's tables, and opening the file that has them."""
 
 from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from provider.errors import JournalError
+
+BUSY_MILLISECONDS = 5_000  # another process may hold the file for so long
 
 SCHEMA_VERSION = 1
 SCHEMA = """
@@ -33,3 +40,22 @@ CREATE TABLE marks (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 ADDED = "CREATE TABLE IF NOT EXISTS log_probabilities (job_id BLOB PRIMARY KEY, top INTEGER NOT NULL, body TEXT)"
 """What journals of this version that are older lack; programs that do not know it never read it."""
+
+
+def connect(uri: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        uri, uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_MILLISECONDS / 1000
+    )
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+def wrong_version(path: Path, version: int) -> JournalError:
+    return JournalError(
+        f"The journal {path} has schema version {version}, this program writes version {SCHEMA_VERSION}. "
+        "It was left as it is.",
+        hint="Run the version of Assay that wrote it until its jobs are closed, then start with a new data_dir.",
+        path=str(path),
+        has=version,
+        needs=SCHEMA_VERSION,
+    )

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Protocol
 
 import structlog
 
@@ -19,61 +18,23 @@ from market.api import LogProbabilitiesBody
 from market.chain import DEVELOPMENT_CHAIN_IDS
 from market.errors import ContractError
 from market.hashing import tokens_root, unpack_stop_tokens
-from market.inference.sampling import Sampling
 from market.settlement import Terms as JobTerms
 from market.settlement import price
-from market.signing import Domain
 from market.types import ZERO_ADDRESS, Commitment, Mode, Output
 from market.views import JobState, JobView, ReplicaState, ReplicaView
 from provider.config import Timing
 from provider.errors import Refusal
 from provider.executor import Answer, Executor, Work
+from provider.job_chain import JobChain
 from provider.journal import Journal
-from provider.pricing import Shop, check_request, unknown_model
+from provider.pricing import Shop, check_request, takes_chain_seed, unknown_model
 from provider.records import JobRow, Stage, StoredRequest
+from provider.seeds import Seeds
 
 log = structlog.get_logger(__name__)
 
 GAS_PATIENCE = 600  # seconds until a settlement or release that was not worth its gas is looked at again
 SETTLED_READS = 5  # seconds a freshly mined transaction may stay invisible to reads before it counts as taken back
-
-
-class JobChain(Protocol):
-    """What the node asks of the chain. Writes return once the transaction is mined.
-
-    Raises (every method): ChainError; ContractError where a contract refused and nothing was changed.
-    """
-
-    @property
-    def address(self) -> str: ...
-    @property
-    def domain(self) -> Domain: ...
-    @property
-    def dispute_window(self) -> int: ...
-    @property
-    def dispute_deadline(self) -> int: ...
-    def now(self) -> int:
-        """What `block.timestamp` would be about now, rather too late than too early: a guess by this machine's clock.
-
-        Good for waking up and for refusing; nothing that costs a bond is given up because of it.
-        """
-
-    def seen(self, depth: int = 0) -> int:
-        """`block.timestamp` of the newest block seen, or of the one `depth` blocks below it."""
-
-    def job(self, job_id: bytes, depth: int = 0) -> JobView | None:
-        """The job at the newest block, or as it stood `depth` blocks below it; None where it was not there."""
-
-    def replicas(self, job_id: bytes) -> list[ReplicaView]: ...
-    def stake(self) -> int:
-        """Base units staked by this provider and not locked."""
-
-    def fee_per_gas(self) -> int: ...
-    def commit(self, job_id: bytes, commitment: bytes, key: str) -> None: ...
-    def reveal(self, job_id: bytes, output: Output, salt: bytes, key: str) -> None: ...
-    def settle(self, job_id: bytes, key: str) -> None: ...
-    def publish_output(self, job_id: bytes, ids: Sequence[int], key: str) -> None: ...
-    def release_bond(self, job_id: bytes, key: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -115,6 +76,7 @@ class Node:
         self._confirmations = confirmations
         self._clock = clock
         self._random_bytes = random_bytes
+        self._seeds = Seeds(chain, journal)
         self._settleable_since: dict[bytes, int] = {}
         self._sent_twice: set[tuple[bytes, Stage, int]] = set()
 
@@ -145,7 +107,7 @@ class Node:
         if mine.state is ReplicaState.ASSIGNED:
             return self._before_commit(row, job, mine, now)
         if mine.state is ReplicaState.COMMITTED:
-            return self._before_reveal(row, job, index, now)
+            return self._before_reveal(row, job, mine, index, now)
         return self._before_settlement(row, job, mine, index, now)
 
     # ----------------------------------------------------------------------------------------- until committed
@@ -153,6 +115,8 @@ class Node:
     def _before_commit(self, row: JobRow, job: JobView, mine: ReplicaView, now: int) -> Next:
         if job.state is not JobState.OPEN or self._chain.seen() > job.commit_deadline:
             return self._too_late(row, job)
+        if self._seeds.has_changed(row.job_id):
+            return self._start_again(row, now)
         if row.salt is not None:
             return self._commit(row, job, now)
         outcome = self._executor.outcome(row.job_id)
@@ -161,7 +125,7 @@ class Node:
         if outcome is not None:
             return self._refuse(row, "ENGINE_FAILED", f"{outcome.code}: {outcome.message}")
         if self._executor.holds(row.job_id):
-            return Next(at=max(job.commit_deadline, now) + 1)
+            return self._wait(row, max(job.commit_deadline, now) + 1, now)
         if now > job.commit_deadline:  # nothing was computed yet: no need to wait for a block that says so
             return self._too_late(row, job)
         return self._start(row, job, mine, now)
@@ -176,23 +140,38 @@ class Node:
             return Next(at=job.commit_deadline + 1)
         try:
             self._check(row, job, mine, stored, now)
+            is_known, sampling = self._seeds.sampling(row.job_id, stored.request)
         except Refusal as refusal:
             return self._refuse(row, refusal.code, refusal.message)
+        if not is_known:
+            return Next(at=now + 1)
         work = Work(
             job_id=row.job_id,
             model_id=job.model_id,
             ids=stored.ids,
             max_output_tokens=stored.request.max_output_tokens,
             stop_tokens=unpack_stop_tokens(stored.request.stop_tokens),
-            sampling=Sampling.of(stored.request),
+            sampling=sampling,
             owner=bytes.fromhex(job.client[2:]),
             log_probabilities=self._journal.log_probabilities_wanted(row.job_id),
         )
         if not self._executor.submit(work):
-            return Next(at=now + 1)
+            return self._wait(row, now + 1, now)
         if row.stage is not Stage.RUNNING:
             self._journal.advance(row.job_id, Stage.RUNNING, self._wall())
-        return Next(at=job.commit_deadline + 1)
+        return self._wait(row, job.commit_deadline + 1, now)
+
+    def _wait(self, row: JobRow, until: int, now: int) -> Next:
+        """Waits for the engine, and looks after a seed that the chain gives."""
+        again = self._seeds.look(row.job_id, now)
+        return Next(at=until if again is None else min(again, until))
+
+    def _start_again(self, row: JobRow, now: int) -> Next:
+        """A reorganisation gave the job another seed: what was computed answers nothing."""
+        if not self._seeds.start_again(row, self._wall()):
+            return self._refuse(row, "SEED_CHANGED", "An answer to the seed before is out: another contradicts it.")
+        self._executor.drop(row.job_id)
+        return Next(at=now + 1)
 
     def _delivered(self, row: JobRow, job: JobView) -> StoredRequest | None:
         """The prompt, where it was delivered for this very job or stands on chain.
@@ -237,7 +216,7 @@ class Node:
             job.input_tokens,
             job.max_output_tokens,
         )
-        self._shop.check_profit(earns, self._chain.fee_per_gas())
+        self._shop.check_profit(earns, self._chain.fee_per_gas(), seeds=takes_chain_seed(request))
 
     def _check_terms(self, row: JobRow, job: JobView, mine: ReplicaView) -> None:
         if job.is_drawn:
@@ -281,12 +260,12 @@ class Node:
     def _commit(self, row: JobRow, job: JobView, now: int) -> Next:
         if row.stage not in (Stage.ANSWERED, Stage.COMMITTING):  # the journal is ahead of the chain
             return self._taken_back(row, Stage.ANSWERED, now)
-        output, salt = _answered(row)
-        commitment = Commitment(row.job_id, self._chain.address, output.output_hash, salt)
         self._journal.advance(row.job_id, Stage.COMMITTING, self._wall())
         try:
-            self._chain.commit(row.job_id, self._chain.domain.digest(commitment), _key("commit", row))
+            self._chain.commit(row.job_id, self._commitment(row), _key("commit", row))
         except ContractError as error:
+            if error.code == "SeedOutOfReach":
+                return self._refuse(row, "SeedOutOfReach", error.message)
             if error.code == "InsufficientStake":
                 return self._refuse(row, "InsufficientStake", error.message)
             if error.code == "TooLate" and now > job.commit_deadline:  # the contract and the clock agree
@@ -295,12 +274,18 @@ class Node:
         self._journal.advance(row.job_id, Stage.COMMITTED, self._wall())
         return AGAIN
 
+    def _commitment(self, row: JobRow) -> bytes:
+        output, salt = _answered(row)
+        return self._chain.domain.digest(Commitment(row.job_id, self._chain.address, output.output_hash, salt))
+
     # ------------------------------------------------------------------------------------------ until revealed
 
-    def _before_reveal(self, row: JobRow, job: JobView, index: int, now: int) -> Next:
+    def _before_reveal(self, row: JobRow, job: JobView, mine: ReplicaView, index: int, now: int) -> Next:
         output = row.output
-        if row.salt is None or output is None:
+        if row.salt is None or output is None or self._commitment(row) != mine.digest:
             return self._refuse(row, "JOURNAL_LOST", "The commitment on chain is not in this journal.")
+        if self._seeds.has_changed(row.job_id):  # silence costs the miss fee, a wrong answer the bond
+            return self._refuse(row, "SEED_CHANGED", "The commitment is to an answer to another seed.")
         if row.stage in (Stage.ANSWERED, Stage.COMMITTING):
             row = self._journal.advance(row.job_id, Stage.COMMITTED, self._wall())
         if job.state is JobState.OPEN:
@@ -385,6 +370,7 @@ class Node:
 
     def _after_the_end(self, row: JobRow, job: JobView, mine: ReplicaView, now: int) -> Next:
         self._executor.drop(row.job_id)
+        self._seeds.forget(row.job_id)
         self._settleable_since.pop(row.job_id, None)
         release_at = mine.bond_free_at(job, self._chain.dispute_window, self._chain.dispute_deadline)
         locked = mine.is_held
@@ -442,6 +428,7 @@ class Node:
 
     def _refuse(self, row: JobRow, reason: str, detail: str = "") -> Next:
         self._executor.drop(row.job_id)
+        self._seeds.forget(row.job_id)
         self._journal.advance(row.job_id, Stage.REFUSED, self._wall(), reason=reason, detail=detail)
         log.warning("job_refused", job_id="0x" + row.job_id.hex(), reason=reason, detail=detail)
         return IDLE

@@ -69,7 +69,8 @@ class Situation:
 def has_step(request: Request) -> bool:
     """Whether two logits show a wrong token (ClaimRules.hasStep): only such answers can be judged."""
     whole = request.top_k == 0 and request.top_p_q16 == ONE_Q16
-    return request.sampler == Sampler.GREEDY or (request.sampler == Sampler.SEEDED_BY_REQUEST and whole)
+    seeded = request.sampler in (Sampler.SEEDED_BY_REQUEST, Sampler.SEEDED_BY_CHAIN)
+    return request.sampler == Sampler.GREEDY or (seeded and whole)
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Shop:
     terms: Terms
     gas: Gas
     limits: Limits
-    samplers: tuple[Sampler, ...] = (Sampler.GREEDY, Sampler.SEEDED_BY_REQUEST)
+    samplers: tuple[Sampler, ...] = (Sampler.GREEDY, Sampler.SEEDED_BY_REQUEST, Sampler.SEEDED_BY_CHAIN)
     max_bond: int = 0
     is_judged: Callable[[bytes], bool] = lambda _: True
 
@@ -170,7 +171,7 @@ class Shop:
                 free=str(max(free, 0)),
                 stake=str(situation.stake),
             )
-        self.check_profit(lowest, situation.fee_per_gas)
+        self.check_profit(lowest, situation.fee_per_gas, seeds=takes_chain_seed(ask.request))
         return Quote(
             provider=self.provider,
             client=ask.client,
@@ -190,9 +191,12 @@ class Shop:
             nonce=nonce,
         )
 
-    def check_profit(self, earns: int, fee_per_gas: int) -> None:
-        """Raises Refusal UNPROFITABLE where `earns` base units do not cover the gas of commit and reveal."""
-        spent = self.gas_cost(fee_per_gas)
+    def check_profit(self, earns: int, fee_per_gas: int, *, seeds: bool = False) -> None:
+        """Raises Refusal UNPROFITABLE where `earns` base units do not cover the gas of commit and reveal.
+
+        `seeds`: and of storing the seed that the chain gives, which the first to commit does.
+        """
+        spent = self.gas_cost(fee_per_gas) + (self.gas_cost(fee_per_gas, self.gas.seed_gas) if seeds else 0)
         if earns < spent:
             raise Refusal(
                 "UNPROFITABLE",
@@ -282,24 +286,22 @@ def check_request(request: Request, product: Product, limits: Limits, samplers: 
         )
 
 
+def takes_chain_seed(request: Request | None) -> bool:
+    return request is not None and request.sampler == Sampler.SEEDED_BY_CHAIN
+
+
 def _check_sampling(request: Request, samplers: Sequence[Sampler]) -> None:
     if request.sampler not in samplers:
-        if request.sampler == Sampler.SEEDED_BY_CHAIN:
-            message = "Sampler 2 takes its seed from the chain, and no contract stores such a seed yet."
-            hint = "Use sampler 1 with a seed in the request."
-        else:
-            words = ", ".join(f"{int(sampler)} ({sampler.name.lower()})" for sampler in samplers)
-            message = f"This provider does not sample with sampler {request.sampler}, only with: {words}."
-            hint = "Ask for one of these, or ask another provider."
+        words = ", ".join(f"{int(sampler)} ({sampler.name.lower()})" for sampler in samplers)
         raise Refusal(
             "SAMPLER_NOT_OFFERED",
-            message,
-            hint=hint,
+            f"This provider does not sample with sampler {request.sampler}, only with: {words}.",
+            hint="Ask for one of these, or ask another provider.",
             sampler=request.sampler,
             offered=[int(sampler) for sampler in samplers],
         )
     try:
-        Sampling.of(request)
+        Sampling.of(request, ZERO32)  # the chain's seed is not known before the job is posted
     except SamplingError as error:
         code = "BadSampler" if error.field == "sampler" else "BAD_SAMPLING"
         raise Refusal(code, error.message, sampler=request.sampler, field=error.field, value=error.value) from None

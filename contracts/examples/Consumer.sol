@@ -36,9 +36,14 @@ contract Consumer {
     uint8 public constant QUORUM = 2;
     uint32 public constant WINDOW = 10 minutes;
 
+    uint32 private constant NO_LIMIT = 65_536; // topPQ16
+
     IJobs public immutable jobs;
     IVault public immutable vault;
     IERC20 public immutable token;
+    /// @notice 0: the likeliest token each time. Else chance decides, by a seed that the chain gives: neither the asker nor a
+    /// provider can choose the answer (what that is worth: SECURITY.md).
+    uint32 public immutable temperatureQ16;
 
     uint256 public asked;
     mapping(bytes32 jobId => Question) public questions;
@@ -54,8 +59,9 @@ contract Consumer {
     error NothingDue(bytes32 jobId);
     error NotTheAnswer(bytes32 jobId, bytes32 expected, bytes32 got);
 
-    constructor(IJobs jobs_) {
+    constructor(IJobs jobs_, uint32 temperatureQ16_) {
         jobs = jobs_;
+        temperatureQ16 = temperatureQ16_;
         vault = IVault(jobs_.vault());
         token = IERC20(jobs_.stakeToken());
     }
@@ -90,10 +96,10 @@ contract Consumer {
                 inputTokens: inputTokens,
                 maxOutputTokens: maxOutputTokens,
                 stopTokens: stopTokens,
-                sampler: 0,
-                temperatureQ16: 0,
+                sampler: temperatureQ16 == 0 ? 0 : 2,
+                temperatureQ16: temperatureQ16,
                 topK: 0,
-                topPQ16: 0,
+                topPQ16: temperatureQ16 == 0 ? 0 : NO_LIMIT,
                 seed: 0,
                 nonce: keccak256(abi.encode(address(this), asked++))
             }),

@@ -116,6 +116,8 @@ interface IDisputes is IArbiter {
     error ProgramNotAccepted(bytes32 programRoot);
     error TablesNotAccepted(bytes32 tablesRoot);
     error PromptWithoutTrace(bytes32 reason);
+    /// @notice The request takes its seed from the chain, and the subject has none for the answer.
+    error NoSeed(ISubject subject, bytes32 subjectId);
     error FinishNotJudged(uint8 finish);
     error TooManyRounds(uint256 rounds, uint256 limit);
     error NoContradiction(bytes32 disputeId);

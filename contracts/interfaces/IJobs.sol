@@ -124,6 +124,8 @@ interface IJobs is ISubject {
     event ReplicaDrawn(bytes32 indexed jobId, address indexed provider);
     /// @dev The replicas are drawn; they may commit until `commitDeadline`.
     event Drawn(bytes32 indexed jobId, uint64 commitDeadline);
+    /// @dev The chain gave this job the seed of its answer. Emitted once: by the draw, the first commit, or `fixSeed`.
+    event SeedFixed(bytes32 indexed jobId, bytes32 seed);
     /// @dev Nobody was drawn in time. What is neither fee nor refund does not exist.
     event DrawLapsed(bytes32 indexed jobId, uint256 refunded, uint256 burnt);
     /// @dev Only for a job whose input was given inline.
@@ -208,6 +210,9 @@ interface IJobs is ISubject {
     error LateAndNotAgreed(bytes32 jobId, address provider);
     error EvidenceMismatch(bytes32 expected, bytes32 got);
     error DrawNotReady(bytes32 jobId, uint256 drawBlock);
+    error NotSeededByChain(bytes32 jobId);
+    error SeedNotReady(bytes32 jobId, uint256 seedBlock);
+    error SeedOutOfReach(bytes32 jobId, uint256 seedBlock);
     error NothingOwed(bytes32 jobId, address provider);
     error AlreadyDemanded(bytes32 jobId, address provider);
     error NotDemanded(bytes32 jobId, address provider);
@@ -220,7 +225,7 @@ interface IJobs is ISubject {
     /// Effect: Σ price(inputTokens, maxOutputTokens) of the quotes moves from the caller to this module as escrow.
     /// Requirements: mode NONE (k = n = 1), QUORUM (2 ≤ k ≤ n ≤ MAX_REPLICAS, 2k > n) or OPTIMISTIC (k = n = 1, and the
     /// arbiter can judge the model, the sampler and the lengths, else NotJudged); windows in range; greedy or
-    /// seeded request; per quote: signed by its provider, unexpired, for this client, model, request, mode and token,
+    /// seeded request, by itself or by the chain (then its seed field is 0); per quote: signed by its provider, unexpired, for this client, model, request, mode and token,
     /// inside its limits, used once per client, no provider twice, bond·(1 − challengerShare) ≥ price(maxInput,
     /// maxOutput), killFee ≤ price, price ≤ missFee ≤ bond; escrow ≤ maxEscrow. With `draw` = n there is exactly one
     /// quote, by provider 0 and without a signature: the terms that the client offers to the n providers to be drawn.
@@ -232,7 +237,15 @@ interface IJobs is ISubject {
     /// (256 blocks on), or draws too few that take the terms, this block becomes the draw block. The commit window
     /// begins with the draw.
     function draw(bytes32 jobId) external;
-    /// @notice Publishes the caller's salted commitment and locks its bond. OPEN, until the commit deadline.
+    /// @notice Stores the seed of a job whose answer the chain seeds (sampler 2, else NotSeededByChain): keccak256(abi.encode(
+    /// jobId, hash of the seed block)). The seed block is the posting block, or the block that drew the replicas. Anyone,
+    /// while the job is OPEN; the draw does it, or the first commit, so that this is for a job that waits long: not in the
+    /// posting block (SeedNotReady), and not once its hash is out of reach (SeedOutOfReach): 8,191 blocks on, 256 where
+    /// the chain lacks EIP-2935. Then nobody can commit any more, and the job ends as one that nobody took. Fixing again
+    /// changes nothing.
+    function fixSeed(bytes32 jobId) external;
+    /// @notice Publishes the caller's salted commitment and locks its bond. OPEN, until the commit deadline. Where the chain
+    /// seeds the answer, the first commit fixes the seed and is refused as `fixSeed` is.
     function commit(bytes32 jobId, bytes32 commitment) external;
     /// @notice Opens the caller's commitment. finish must be 1 or 2, outputTokens in 1…maxOutputTokens, and exactly
     /// maxOutputTokens where finish is 2. After the reveal deadline, until somebody settles, only an output equal to
@@ -262,6 +275,11 @@ interface IJobs is ISubject {
 
     function job(bytes32 jobId) external view returns (JobView memory);
     function replicas(bytes32 jobId) external view returns (ReplicaView[] memory);
+    /// @return seed with which the answer is sampled, where the chain gives it (sampler 2); 0 before it can be known, and
+    /// once the hash of the seed block is out of reach and nobody fixed it; until it is fixed, a reorganisation may change it
+    /// @return seedBlock whose hash it comes from; 0 where the chain gives none
+    /// @return isFixed whether it is stored, for good
+    function seedOf(bytes32 jobId) external view returns (bytes32 seed, uint256 seedBlock, bool isFixed);
     /// @notice Jobs posted by a client so far: the nonce of its next jobId.
     function clientNonce(address client) external view returns (uint256);
     function jobIdOf(address client, uint256 nonce) external view returns (bytes32);

@@ -8,6 +8,7 @@ struct Frozen {
     bytes32 outputHash;
     uint256 bond; // base units of the vault's stake token
     uint64 disputeEnd; // unix seconds, the last in which the answer can be disputed
+    bytes32 seed; // what the chain gave the answer for (sampler 2); 0 where the subject has none
 }
 
 /// @title What can be disputed

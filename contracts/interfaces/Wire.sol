@@ -23,7 +23,8 @@ struct Model {
 }
 
 /// @notice What the client asks for. `inputRoot` is the tokens root of the prompt's ids; `stopTokens` packs eight
-/// ascending uint32, unused = 0xffffffff; sampler 0 = greedy (every sampling field and the seed are 0).
+/// ascending uint32, unused = 0xffffffff; sampler 0 = greedy (every sampling field and the seed are 0),
+/// 1 = seeded by the request, 2 = seeded by the chain (the seed is 0: the subject has it).
 struct Request {
     bytes32 modelId;
     bytes32 inputRoot;

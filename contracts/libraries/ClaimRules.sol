@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {IDisputes} from "../interfaces/IDisputes.sol";
+import {DisputeParams, IDisputes} from "../interfaces/IDisputes.sol";
+import {Claim} from "../interfaces/Trace.sol";
 import {Output, Request} from "../interfaces/Wire.sol";
 import {TokensRoot} from "./TokensRoot.sol";
 
@@ -9,20 +10,46 @@ import {TokensRoot} from "./TokensRoot.sol";
 library ClaimRules {
     uint8 internal constant GREEDY = 0;
     uint8 internal constant SEEDED_BY_REQUEST = 1;
+    uint8 internal constant SEEDED_BY_CHAIN = 2;
     uint8 internal constant FINISH_STOP = 1;
     uint8 internal constant FINISH_LENGTH = 2;
     uint256 private constant STOP_TOKENS = 8;
     uint32 private constant UNUSED = type(uint32).max;
     uint32 private constant WHOLE_Q16 = 65_536;
 
-    /// @notice Whether the sampler has a step: greedy, or seeded by the request without top-k and top-p.
+    /// @notice Whether the sampler has a step: greedy, or seeded without top-k and top-p.
     function hasStep(Request calldata request) internal pure returns (bool) {
         bool whole = request.topK == 0 && request.topPQ16 == WHOLE_Q16;
-        return request.sampler == GREEDY || (request.sampler == SEEDED_BY_REQUEST && whole);
+        bool seeded = request.sampler == SEEDED_BY_REQUEST || request.sampler == SEEDED_BY_CHAIN;
+        return request.sampler == GREEDY || (seeded && whole);
     }
 
     function fits(Request calldata request, uint256 context) internal pure returns (bool) {
         return request.inputTokens != 0 && uint256(request.inputTokens) + request.maxOutputTokens <= context;
+    }
+
+    /// @notice The receipt under dispute, whole.
+    /// @param chainSeed what the subject says that the chain gave for this answer
+    function claimOf(DisputeParams calldata params, bytes32 chainSeed) internal pure returns (Claim memory claim) {
+        claim.subject = params.subject;
+        claim.subjectId = params.subjectId;
+        claim.provider = params.provider;
+        claim.weightsRoot = params.model.weightsRoot;
+        claim.programRoot = params.model.programRoot;
+        claim.tablesRoot = params.model.tablesRoot;
+        claim.inputRoot = params.request.inputRoot;
+        claim.outputRoot = params.output.outputRoot;
+        claim.inputTokens = params.request.inputTokens;
+        claim.outputTokens = params.output.outputTokens;
+        claim.sampler = params.request.sampler;
+        claim.temperatureQ16 = params.request.temperatureQ16;
+        claim.topK = params.request.topK;
+        claim.topPQ16 = params.request.topPQ16;
+        claim.seed = params.request.seed;
+        if (claim.sampler != SEEDED_BY_CHAIN) return claim;
+        // INVARIANT: nobody is judged by a seed that nobody gave
+        if (chainSeed == 0) revert IDisputes.NoSeed(params.subject, params.subjectId);
+        claim.seed = chainSeed;
     }
 
     /// @notice Checks that the prompt has a trace, whatever was answered.

@@ -6,6 +6,7 @@ import {Draw, IRegistry} from "../interfaces/IRegistry.sol";
 import {Quote} from "../interfaces/Wire.sol";
 import {JobChecks} from "./JobChecks.sol";
 import {Drawing, Job, JobRecords, Replica, Terms} from "./JobRecords.sol";
+import {Seeds} from "./Seeds.sol";
 
 /// @title How a job gets replicas that nobody chose
 /// @dev Linked to Jobs and run in its storage, so that jobs with quotes pay nothing for it. Moves no money itself.
@@ -32,13 +33,15 @@ library Draws {
         if (block.number <= drawBlock) revert IJobs.DrawNotReady(jobId, drawBlock);
         bytes32 source = blockhash(drawBlock);
         if (source == 0) return _rearm(job, jobId, registry, job.drawing.failed);
-        bytes32 seed = keccak256(abi.encode(jobId, source));
+        bytes32 seed = Seeds.seedFrom(jobId, source);
         address[] memory drawn = IRegistry(registry).draw(_wanted(job, seed, token));
         // INVARIANT: a job starts with all its replicas or with none
         if (drawn.length < job.replicaCount) return _rearm(job, jobId, registry, true);
 
         uint40 commitDeadline = uint40(block.timestamp) + job.commitWindow;
         (job.state, job.commitDeadline) = (JobState.OPEN, commitDeadline);
+        // one hash decides both: who answers, and with which seed; a draw that is armed anew arms the seed anew
+        if (job.isSeeded) Seeds.store(job, jobId, seed);
         for (uint256 i; i < drawn.length; ++i) {
             (job.replicas[i].provider, job.replicas[i].state) = (drawn[i], ReplicaState.ASSIGNED);
             emit IJobs.ReplicaDrawn(jobId, drawn[i]);

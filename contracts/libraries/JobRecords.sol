@@ -28,9 +28,9 @@ struct Replica {
     bytes32 digest; // first the commitment, then the output hash: once opened nobody needs the former
 }
 
-/// @dev What a draw depends on; only in drawn jobs. One slot.
+/// @dev What a draw depends on; only in drawn jobs, but for the block, which gives the seed too. One slot.
 struct Drawing {
-    uint40 drawBlock;
+    uint40 drawBlock; // its hash draws the replicas and seeds the answer
     uint32 length; // of the drawable list when the draw was armed
     bool failed;
 }
@@ -56,10 +56,12 @@ struct Job {
     bool isDrawn;
     bool inlineInput;
     uint40 revealedAt; // only where the money waits for it: OPTIMISTIC
+    bool isSeeded; // by the chain: sampler 2
     bytes32 modelId;
     bytes32 requestHash;
     Replica[MAX_REPLICAS] replicas;
     Drawing drawing;
+    bytes32 seed; // only where the chain gives it, 0 until then
     mapping(uint256 index => address) demanders; // who demanded a replica's output and waits for it
 }
 

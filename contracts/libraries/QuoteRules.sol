@@ -12,6 +12,7 @@ import {TokensRoot} from "./TokensRoot.sol";
 library QuoteRules {
     uint8 internal constant GREEDY = 0;
     uint8 internal constant SEEDED_BY_REQUEST = 1;
+    uint8 internal constant SEEDED_BY_CHAIN = 2;
 
     /// @dev A drawn job's replicas cost at least this much of their price from the draw on.
     uint256 internal constant DRAW_FEE_BPS = 1000;
@@ -38,9 +39,10 @@ library QuoteRules {
         // INVARIANT: there is something to do and something to pay for
         if (request.inputTokens == 0) revert IJobs.EmptyInput();
         if (request.maxOutputTokens == 0) revert IJobs.NoOutputAsked();
-        // INVARIANT: the answer is a function of the request: no sampler leaves the provider a choice
-        bool plain = request.temperatureQ16 | request.topK | request.topPQ16 == 0 && request.seed == 0;
-        bool holds = request.sampler == SEEDED_BY_REQUEST || (request.sampler == GREEDY && plain);
+        // INVARIANT: the answer is a function of request and chain: no sampler leaves the provider a choice
+        bool plain = request.temperatureQ16 | request.topK | request.topPQ16 == 0;
+        bool holds = request.sampler == SEEDED_BY_REQUEST
+            || (request.seed == 0 && (request.sampler == SEEDED_BY_CHAIN || (request.sampler == GREEDY && plain)));
         if (!holds) revert IJobs.BadSampler(request.sampler);
     }
 

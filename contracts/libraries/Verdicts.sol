@@ -68,7 +68,8 @@ library Verdicts {
             requestHash: job.requestHash,
             outputHash: replica.digest,
             bond: replica.terms.bond,
-            disputeEnd: uint64(disputeEnd)
+            disputeEnd: uint64(disputeEnd),
+            seed: job.seed
         });
     }
 

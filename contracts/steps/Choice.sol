@@ -10,7 +10,8 @@ import {Context, Place, TraceTree} from "../libraries/TraceTree.sol";
 /// @title Whether an id that was returned is the one that the logits give (docs/numerics.md, sections 3.10 and 10)
 library Choice {
     uint8 private constant GREEDY = 0;
-    uint8 private constant SEEDED = 1;
+    uint8 private constant SEEDED_BY_REQUEST = 1;
+    uint8 private constant SEEDED_BY_CHAIN = 2; // the claim has that seed
     uint32 private constant ALL = 65_536; // topPQ16 that leaves everything
 
     function isWrong(Context memory context, Claim calldata claim, OutputAccusation calldata accusation)
@@ -36,7 +37,8 @@ library Choice {
     function _isSeeded(Context memory context, Claim calldata claim) private pure returns (bool) {
         if (claim.sampler == GREEDY) return false;
         // INVARIANT: nobody is judged by a rule that two logits do not decide
-        if (claim.sampler != SEEDED) revert IJudge.SamplerWithoutStep(claim.sampler);
+        bool seeded = claim.sampler == SEEDED_BY_REQUEST || claim.sampler == SEEDED_BY_CHAIN;
+        if (!seeded) revert IJudge.SamplerWithoutStep(claim.sampler);
         if (claim.temperatureQ16 == 0) return false;
         bool all = claim.topPQ16 == ALL && (claim.topK == 0 || claim.topK >= context.shape.vocabulary);
         if (!all) revert IJudge.SamplerWithoutStep(claim.sampler);

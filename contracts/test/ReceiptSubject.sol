@@ -70,7 +70,8 @@ contract ReceiptSubject is ISubject, EIP712 {
             requestHash: receipt.requestHash,
             outputHash: _outputHash(receipt),
             bond: session.bond,
-            disputeEnd: session.disputeEnd
+            disputeEnd: session.disputeEnd,
+            seed: 0 // its requests are greedy or carry their seed
         });
     }
 

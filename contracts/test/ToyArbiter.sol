@@ -14,6 +14,7 @@ contract ToyArbiter is IArbiter {
         bytes32 outputHash;
         uint256 bond;
         uint64 disputeEnd;
+        bytes32 seed;
         address challenger;
     }
 
@@ -31,6 +32,7 @@ contract ToyArbiter is IArbiter {
             outputHash: frozen.outputHash,
             bond: frozen.bond,
             disputeEnd: frozen.disputeEnd,
+            seed: frozen.seed,
             challenger: msg.sender
         });
         emit DisputeOpened(subject, subjectId, provider, msg.sender);

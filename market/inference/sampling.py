@@ -93,7 +93,7 @@ class Sampling:
             if request.seed != ZERO32:
                 raise SamplingError("seed", 2, "Sampler 2 takes its seed from the chain: the seed field must be 0.")
             if chain_seed is None:
-                raise SamplingError("sampler", 2, "Sampler 2 needs the chain's seed, which no contract stores yet.")
+                raise SamplingError("sampler", 2, "Sampler 2 needs the seed that the chain gives the job.")
             seed = chain_seed
         elif request.sampler != Sampler.SEEDED_BY_REQUEST:
             raise SamplingError("sampler", request.sampler, f"There is no sampler {request.sampler}.")

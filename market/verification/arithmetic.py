@@ -68,7 +68,7 @@ def has_output_step(claim: Claim, vocabulary: int) -> bool:
     """Whether two logits tell a wrong token under the claim's sampler."""
     if claim.sampler == Sampler.GREEDY:
         return True
-    if claim.sampler != Sampler.SEEDED_BY_REQUEST:
+    if claim.sampler not in (Sampler.SEEDED_BY_REQUEST, Sampler.SEEDED_BY_CHAIN):
         return False
     whole = claim.top_p_q16 == ONE_Q16 and (claim.top_k == 0 or claim.top_k >= vocabulary)
     return whole or claim.temperature_q16 == 0

@@ -221,7 +221,7 @@ class Challenger:
     def _find_wrong_output(self) -> tuple[int, int, int] | None:
         claim = self._claim
         sampling = None
-        if claim.sampler == Sampler.SEEDED_BY_REQUEST:
+        if claim.sampler in (Sampler.SEEDED_BY_REQUEST, Sampler.SEEDED_BY_CHAIN):  # the claim has the seed of either
             sampling = Sampling(claim.temperature_q16, claim.top_k, claim.top_p_q16 or ONE_Q16, claim.seed)
         logits = self._trace.logits()
         for position, token in enumerate(self._trace.output_ids):

@@ -20,7 +20,7 @@ from client.errors import NoAgreement
 from market.anvil import development_accounts
 from market.chain import CREATE, Call, Chain
 from market.events import decode_logs
-from market.hashing import pack_stop_tokens, pack_tokens
+from market.hashing import keccak256, pack_stop_tokens, pack_tokens
 from market.transactions import Transactions
 from market.types import Output
 from market.views import JobState, ReplicaState
@@ -30,6 +30,7 @@ from tests.unit.contracts.artefacts import artefacts
 PROMPT = "the cat sat"
 ASKER = 1  # of anvil's accounts: the network's client
 CAP = 10**6
+TEMPERATURE_Q16 = 1 << 16
 SECONDS = 90
 
 
@@ -103,7 +104,9 @@ def test_client_that_vanishes_after_the_post_does_not_keep_the_job_from_its_draw
 
 
 def test_contract_that_asks_reads_the_answer_of_drawn_agents(market: Market) -> None:
-    """Nobody but the asker does anything: the agents make the draw, answer, settle; the answer is brought and read."""
+    """Nobody but the asker does anything: the agents make the draw, answer, settle; the answer is brought and read. Its
+    seed is the draw's: who answered and with which tokens, nobody chose.
+    """
     contracts, chain = market.contracts, Chain(market.info.rpc_url)
     compiled = artefacts()["Consumer"]
     code = Web3().eth.contract(abi=compiled["abi"], bytecode=compiled["bytecode"])
@@ -119,7 +122,7 @@ def test_contract_that_asks_reads_the_answer_of_drawn_agents(market: Market) -> 
         def read(name: str, *arguments: Any) -> bytes:
             return chain.call(Call(consumer, _bytes(code.encode_abi(name, arguments)), f"Consumer.{name}"))
 
-        creation = code.constructor(contracts.jobs.address).data_in_transaction
+        creation = code.constructor(contracts.jobs.address, TEMPERATURE_Q16).data_in_transaction
         consumer = asker.send(Call(CREATE, _bytes(creation), "Consumer")).contract_address
         assert consumer is not None
         before = contracts.token.balance_of(asker.address)
@@ -132,6 +135,9 @@ def test_contract_that_asks_reads_the_answer_of_drawn_agents(market: Market) -> 
         job = posted.args["jobId"]
         until(lambda: contracts.jobs.job(job).state is JobState.SETTLED)
 
+        seed = contracts.jobs.seed_of(job)
+        assert seed.is_fixed
+        assert seed.seed == keccak256(job + _bytes(chain.block(seed.block).hash))
         replicas = contracts.jobs.replicas(job)
         assert {r.provider.lower() for r in replicas} == {p.address.lower() for p in market.info.providers}
         assert {r.state for r in replicas} == {ReplicaState.REVEALED}

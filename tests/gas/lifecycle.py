@@ -48,6 +48,7 @@ def measure() -> dict[str, int]:
         _bonds(meter)
         _draws(meter)
         _demands(meter)
+        _seeds(meter)
         meter.gas[JOB_TOTAL] = sum(meter.gas[key] for key in JOB_KEYS)
         return meter.gas
 
@@ -193,3 +194,14 @@ def _demands(meter: _Meter) -> None:
     meter("publishOutput, 64 tokens", lambda: jobs.publishOutput(job.id, pack_tokens(ids), sender=ONE.address))
     world.warp(DEMAND_WINDOW + 1)
     meter("slashWithheld", lambda: jobs.slashWithheld(job.id, TWO.address, sender=who))
+
+
+def _seeds(meter: _Meter) -> None:
+    """Of jobs that the chain seeds: what they cost beside `post` and `commit`."""
+    world, asked = meter.world, request(sampler=2, temperature_q16=65_536, top_p_q16=65_536)
+    posted: list[PostedJob] = []
+    meter("post, seeded by the chain", lambda: posted.append(world.post(asked=asked)))
+    meter("commit 1, seeded by the chain", lambda: world.commit(posted[0], (ONE, RIGHT)))
+    meter("commit 2, seeded by the chain", lambda: world.commit(posted[0], (TWO, RIGHT)))
+    waiting = world.post(asked=asked)
+    meter("fixSeed", lambda: world.jobs.fixSeed(waiting.id, sender=STRANGER.address))

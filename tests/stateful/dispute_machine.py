@@ -81,7 +81,7 @@ class DisputeMachine(RuleBasedStateMachine):
         self.games.append(made_up(self.world, tree=tree))
         end = chain.now + DAY
         self.games[0].session()
-        frozen = (MODEL.model_id, self.games[2].request.request_hash, self.games[2].output.output_hash, 0, end)
+        frozen = (MODEL.model_id, self.games[2].request.request_hash, self.games[2].output.output_hash, 0, end, ZERO32)
         subject.set(frozen, True, False)
         self.world.judge.setRounds(ROUNDS - 1)
         if behaviour == "liar":

@@ -7,15 +7,15 @@ from contextlib import ExitStack
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, get_state_machine_test, invariant
 
-from tests.stateful.optimistic_rules import OptimisticRules
 from tests.stateful.pair import Pair, prepare
 from tests.stateful.registry_rules import RegistryRules
+from tests.stateful.seed_rules import SeedRules
 from tests.stateful.vault_rules import VaultRules
 from tests.unit.contracts.revm import RevmChain
 from tests.unit.contracts.world import World
 
 
-class MarketMachine(VaultRules, RegistryRules, OptimisticRules):
+class MarketMachine(VaultRules, RegistryRules, SeedRules):
     """Market and model start anew for each example; the deployment is undone, not repeated."""
 
     world: World
@@ -39,7 +39,7 @@ class MarketMachine(VaultRules, RegistryRules, OptimisticRules):
         for identity in self.pair.jobs[-3:]:
             job = self.pair.model.jobs[identity]
             replicas = tuple((replica.state, replica.bond_state, replica.demander) for replica in job.replicas)
-            key = (job.state, job.agreed, job.reveal_deadline, job.draw_block, replicas)
+            key = (job.state, job.agreed, job.reveal_deadline, job.draw_block, job.seed, replicas)
             if self._compared.get(identity) != key:
                 self.pair.compare_job(identity)
                 self._compared[identity] = key

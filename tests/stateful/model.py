@@ -37,6 +37,7 @@ from tests.unit.contracts.draws import blockhash
 MIN_WINDOW, MAX_WINDOW = 30, 86_400
 MAX_REPLICAS = 7
 DISPUTE_DEADLINE = 7 * 86_400
+HASHES = 256  # blocks whose hash a contract can ask for, without EIP-2935
 
 
 @dataclass
@@ -86,6 +87,8 @@ class Model(Ledger):
             inline=bool(call.inline),
             commit_window=call.commit_window,
         )
+        if job.is_seeded:
+            job.seed_block = self.number
         if call.draw:
             job.state = JobState.DRAWING
             for replica in job.replicas:
@@ -107,7 +110,8 @@ class Model(Ledger):
         asked = call.request
         require(asked.input_tokens > 0, "EmptyInput")
         require(asked.max_output_tokens > 0, "NoOutputAsked")
-        require(asked.is_plain_greedy or asked.sampler == 1, "BadSampler", sampler=asked.sampler)
+        seeded = asked.sampler == 1 or (asked.sampler == 2 and asked.seed == ZERO32)
+        require(asked.is_plain_greedy or seeded, "BadSampler", sampler=asked.sampler)
         if call.mode == Mode.OPTIMISTIC:
             model_id = asked.model_id
             require(model_id in self.registry.published, "UnknownModel", modelId=model_id)
@@ -213,7 +217,7 @@ class Model(Ledger):
         self._state(job, JobState.DRAWING)
         self._not_after(job, job.commit_deadline)
         require(self.number > job.draw_block, "DrawNotReady", jobId=job.id, drawBlock=job.draw_block)
-        if self.number - job.draw_block > 256:
+        if self.number - job.draw_block > HASHES:
             self._arm(job, job.draw_failed)
             return []
         quote = job.replicas[0].quote
@@ -239,13 +243,43 @@ class Model(Ledger):
             self._arm(job, failed=True)
             return []
         job.state, job.commit_deadline = JobState.OPEN, self.now + job.commit_window
+        self._fix_seed(job)
         for replica, provider in zip(job.replicas, drawn, strict=True):
             replica.provider, replica.state = provider, ReplicaState.ASSIGNED
         return drawn
 
     def _arm(self, job: ModelJob, failed: bool) -> None:
         job.draw_block, job.draw_failed = self.number, failed
+        job.seed_block = job.draw_block if job.is_seeded else 0
         job.draw_length = len(self.registry.lists[job.request.model_id].order)
+
+    # --- the seed that the chain gives
+
+    def fix_seed(self, identity: bytes) -> None:
+        job = self._job(identity)
+        require(job.is_seeded, "NotSeededByChain", jobId=job.id)
+        if job.seed == ZERO32:
+            self._state(job, JobState.OPEN)
+            self._check_seed(job)
+            self._fix_seed(job)
+
+    def seed_of(self, job: ModelJob) -> tuple[bytes, int, bool]:
+        found, known = job.seed, self.number - job.seed_block
+        if job.is_seeded and found == ZERO32 and job.state is JobState.OPEN and 0 < known <= HASHES:
+            found = keccak256(job.id + blockhash(job.seed_block))
+        return found, job.seed_block, job.seed != ZERO32
+
+    def _check_seed(self, job: ModelJob) -> None:
+        """It is fixed, or can be now."""
+        if not job.is_seeded or job.seed != ZERO32:
+            return
+        block = job.seed_block
+        require(self.number > block, "SeedNotReady", jobId=job.id, seedBlock=block)
+        require(self.number - block <= HASHES, "SeedOutOfReach", jobId=job.id, seedBlock=block)
+
+    def _fix_seed(self, job: ModelJob) -> None:
+        if job.is_seeded and job.seed == ZERO32:
+            job.seed = keccak256(job.id + blockhash(job.seed_block))
 
     def commit(self, caller: str, identity: bytes, commitment: bytes) -> None:
         job = self._job(identity)
@@ -254,8 +288,10 @@ class Model(Ledger):
         replica = job.replica(caller)
         self._replica_state(job, replica, ReplicaState.ASSIGNED)
         require(commitment != ZERO32, "EmptyCommitment", jobId=job.id)
+        self._check_seed(job)
         require(not self.deprecated, "VaultDeprecated")
         self._bond(caller, replica.quote.bond)
+        self._fix_seed(job)
         replica.state, replica.bond_state = ReplicaState.COMMITTED, BondState.LOCKED
         replica.digest = commitment
         if job.committed == len(job.replicas):

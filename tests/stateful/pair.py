@@ -209,6 +209,8 @@ class Pair:
         assert view["outputHash"] == (job.agreed or bytes(32))
         assert (view["drawBlock"], view["drawFailed"]) == (job.draw_block, job.draw_failed)
         assert view["inlineInput"] == job.inline
+        self.model.number = number(self.world)
+        assert tuple(self.world.jobs.seedOf(identity)) == self.model.seed_of(job)
         for replica, seen in zip(job.replicas, self.world.jobs.replicas(identity), strict=True):
             expected = (replica.provider, replica.state, replica.bond_state, replica.digest, job.paid(replica))
             keys = ("provider", "state", "bondState", "digest", "paid")

@@ -16,7 +16,7 @@ from market.settlement import (
     Terms,
     payment,
 )
-from market.types import ZERO_ADDRESS, Output, Quote, Request
+from market.types import ZERO_ADDRESS, Output, Quote, Request, Sampler
 from tests.stateful.ledger import Refused
 
 
@@ -85,6 +85,8 @@ class ModelJob:
     draw_length: int = 0
     draw_failed: bool = False
     revealed_at: int = 0  # optimistic jobs only
+    seed_block: int = 0  # sampler 2 only
+    seed: bytes = ZERO32
 
     @property
     def facts(self) -> JobFacts:
@@ -95,6 +97,11 @@ class ModelJob:
             tuple(replica.facts for replica in self.replicas),
             self.agreed,
         )
+
+    @property
+    def is_seeded(self) -> bool:
+        """By the chain."""
+        return self.request.sampler == Sampler.SEEDED_BY_CHAIN
 
     @property
     def committed(self) -> int:

@@ -10,7 +10,7 @@ from tests.unit.contracts.artefacts import artefacts
 from tools.compiler import Artefact, compile_sources, read_sources
 
 JOBS, VAULT, REGISTRY = "Jobs", "Vault", "Registry"
-DRAWS, SETTLEMENTS, DEMANDS, VERDICTS = LIBRARIES
+DRAWS, SEEDS, SETTLEMENTS, DEMANDS, VERDICTS = LIBRARIES
 FOLDERS = dict.fromkeys(LIBRARIES, "libraries/")
 
 
@@ -407,6 +407,38 @@ TWINS = (
     ),
     Twin("drawn below its list price", REGISTRY, "Registry", "wanted.baseFee >= offer.baseFee", "true", slow=True),
     Twin("client drawn for itself", REGISTRY, "Registry", " || provider == wanted.client", "", slow=True),
+    Twin(
+        "commit before the seed is known",
+        JOBS,
+        "Jobs",
+        "        if (record.isSeeded) Seeds.fix(record, jobId);\n",
+        "",
+    ),
+    Twin(
+        "seed of a later block",
+        SEEDS,
+        "libraries/Seeds",
+        "if (seed == 0) revert IJobs.SeedOutOfReach(jobId, seedBlock);",
+        "if (seed == 0) seed = _computed(jobId, block.number - 1);",
+        slow=True,
+    ),
+    Twin(
+        "seed fixed before the draw",
+        SEEDS,
+        "libraries/Seeds",
+        "        job.need(jobId, JobState.OPEN);\n",
+        "",
+        slow=True,
+    ),
+    Twin(
+        "draw leaves the seed open",
+        DRAWS,
+        "libraries/Draws",
+        "        if (job.isSeeded) Seeds.store(job, jobId, seed);\n",
+        "",
+        slow=True,
+    ),
+    Twin("arbiter not told the seed", VERDICTS, "libraries/Verdicts", "seed: job.seed", "seed: 0", slow=True),
     Twin("offers outlive their provider", REGISTRY, "Registry", "        ++provider.epoch;\n", ""),
 )
 

@@ -143,6 +143,29 @@ def test_job_sampled_by_its_seed_is_agreed_on_by_all_and_can_be_asked_again(
     assert any(ids != result.ids for ids in others)
 
 
+def test_job_seeded_by_the_chain_is_told_its_seed_and_comes_out_otherwise_the_next_time(
+    connect: Connect, honest: JobOptions
+) -> None:
+    client = connect()
+    options = dataclasses.replace(honest, temperature="3", seed_by_chain=True, max_output_tokens=12)
+    assert client.quote(PROMPT, options=options).sampling.to_json()["seed"] is None
+    first, second = (client.run(PROMPT, options=options) for _ in range(2))
+    for result in (first, second):
+        assert {replica.role for replica in result.providers} == {"agreed"}
+        assert result.sampling is not None
+        seed = client.marketplace.jobs.seed_of(result.job_id)
+        assert seed.is_fixed
+        assert result.sampling.seed == seed.seed
+        assert client.show(result.job_id).to_json()["sampling"]["seed"] == "0x" + seed.seed.hex()
+        record = client.store.get(result.job_id)
+        assert record is not None
+        assert record.request.seed == bytes(32)
+    assert first.ids != second.ids
+    alone = dataclasses.replace(options, seed_by_chain=False, replicas=1, quorum=1, mode=Mode.NONE)
+    assert first.sampling is not None
+    assert client.run(PROMPT, options=alone, seed=first.sampling.seed).ids == first.ids
+
+
 def test_job_with_log_probabilities_tells_what_anybody_can_recompute(
     connect: Connect, honest: JobOptions, tiny_pack: Path
 ) -> None:

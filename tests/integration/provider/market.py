@@ -145,18 +145,19 @@ class Market:
         request: Request,
         *,
         quorum: int = 1,
+        mode: Mode | None = None,
         inline: Sequence[int] = (),
         commit_window: int = 120,
         reveal_window: int = 120,
         sender: Transactions | None = None,
     ) -> bytes:
-        """Posts the job, as the client or as `sender`, and returns its id."""
+        """Posts the job, as the client or as `sender`, and returns its id. One quote: mode none, if none is named."""
         sender = sender or self.transactions
         nonce = self.contracts.jobs.client_nonce(sender.address)
         posted = job_id(self.chain.chain_id, self.deployment.jobs, sender.address, nonce)
         call = self.contracts.jobs.post(
             JobParams(
-                mode=Mode.NONE if len(quotes) == 1 else Mode.QUORUM,
+                mode=(Mode.NONE if len(quotes) == 1 else Mode.QUORUM) if mode is None else mode,
                 quorum=quorum,
                 max_escrow=10**9,
                 commit_window=commit_window,

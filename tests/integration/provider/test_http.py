@@ -80,7 +80,8 @@ def test_quote_that_cannot_be_given_is_refused(
     [
         ({"max_output_tokens": 100_000}, "OUTPUT_TOO_LONG"),
         ({"input_tokens": 100_000}, "INPUT_TOO_LONG"),
-        ({"sampler": 2}, "SAMPLER_NOT_OFFERED"),
+        ({"sampler": 3}, "SAMPLER_NOT_OFFERED"),
+        ({"sampler": 2}, "BAD_SAMPLING"),
         ({"sampler": 1}, "BAD_SAMPLING"),
         ({"temperature_q16": 1}, "BadSampler"),
         ({"model_id": keccak256(b"other")}, "UnknownModel"),

@@ -59,3 +59,9 @@ def test_job_that_would_publish_its_prompt_is_refused_where_it_shall_be_private(
     with pytest.raises(BadRequest, match="no private form") as refused:
         check_options(options, limits)
     assert refused.value.code == code
+
+
+def test_request_seeded_by_the_chain_carries_no_seed() -> None:
+    asked = request_for(1, JobOptions(temperature="0.7", seed_by_chain=True))
+    fields = (asked.sampler, asked.temperature_q16, asked.top_k, asked.top_p_q16, asked.seed)
+    assert fields == (Sampler.SEEDED_BY_CHAIN, 45875, 0, 65536, ZERO32)

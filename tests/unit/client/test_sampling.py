@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -89,6 +90,29 @@ def test_anything_given_is_sampled_with_a_seed_that_is_told() -> None:
     for fields in ((None, 40, None, None), (None, None, "0.9", None), (None, None, None, SEED)):
         assert SamplingChoice.of(*fields, DRAWN).temperature_q16 == 65536
     assert SamplingChoice.of("1", None, None, SEED, DRAWN).describe() == f"temperature 1  seed 0x{SEED.hex()}"
+
+
+def test_seed_of_the_chain_is_none_of_the_requests_and_told_once_it_is_known() -> None:
+    chosen = SamplingChoice.of("0.7", 40, "0.9", None, DRAWN, by_chain=True)
+    assert chosen == SamplingChoice(Sampler.SEEDED_BY_CHAIN, 45875, 40, 58982, ZERO32)
+    assert chosen.describe() == "temperature 0.7  top-k 40  top-p 0.9  seed from the chain, once the job is posted"
+    assert chosen.to_json()["sampler"] == "seeded_by_chain"
+    assert chosen.to_json()["seed"] is None
+    assert SamplingChoice.of(None, None, None, None, DRAWN, by_chain=True).temperature_q16 == 65536
+    known = replace(chosen, seed=SEED)
+    assert known.describe() == f"temperature 0.7  top-k 40  top-p 0.9  seed from the chain 0x{SEED.hex()}"
+    assert known.to_json()["seed"] == "0x" + SEED.hex()
+
+
+@pytest.mark.parametrize(
+    ("temperature", "seed", "says"),
+    [("0", None, "the chain's seed would have no effect"), ("1", SEED, "given twice"), (None, SEED, "given twice")],
+)
+def test_seed_of_the_chain_beside_what_rules_it_out_is_refused(
+    temperature: str | None, seed: bytes | None, says: str
+) -> None:
+    with pytest.raises(BadRequest, match=says):
+        SamplingChoice.of(temperature, None, None, seed, DRAWN, by_chain=True)
 
 
 @pytest.mark.parametrize(

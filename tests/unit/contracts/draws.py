@@ -8,7 +8,7 @@ from typing import Any
 from eth_abi import encode
 from eth_account.signers.local import LocalAccount
 
-from market.hashing import keccak256
+from market.hashing import chain_seed, keccak256
 from market.types import ZERO_ADDRESS, Mode, Model, Quote, Request
 from tests.unit.contracts.revm import RevmChain
 from tests.unit.contracts.world import CLIENT, INPUT, MAX_OUTPUT, STAKE_CAP, PostedJob, World, request
@@ -126,4 +126,4 @@ def draw(world: World, job: PostedJob, sender: str = CLIENT.address) -> list[str
 
 
 def seed_of(job: PostedJob, block: int) -> bytes:
-    return keccak256(job.id + blockhash(block))
+    return chain_seed(job.id, blockhash(block))

@@ -27,14 +27,18 @@ def refused(name: str) -> Iterator[None]:
     assert caught.value.name == name
 
 
+def deploy(world: World, temperature_q16: int = 0) -> Contract:
+    made = world.deploy("Consumer", world.jobs.address, temperature_q16)
+    world.token.approve(made.address, 10**6, sender=ASKER)
+    return made
+
+
 @pytest.fixture
 def consumer(world: World) -> Contract:
     publish(world)
     mine(world, 1_000)
     enlist(world, *REPLICAS[:5])
-    made = world.deploy("Consumer", world.jobs.address)
-    world.token.approve(made.address, 10**6, sender=ASKER)
-    return made
+    return deploy(world)
 
 
 def ask(world: World, consumer: Contract, cap: int = CAP, **changes: Any) -> bytes:
@@ -160,6 +164,26 @@ def test_answer_that_is_withheld_is_demanded_by_anyone_and_its_price_comes_back(
     consumer.refund(job, sender=STRANGER.address)
     assert balance(world) == before + max(replica["paid"] for replica in world.jobs.replicas(job))
     assert world.credit(consumer.address) == 0
+
+
+def test_consumer_with_a_temperature_asks_for_an_answer_that_the_chain_seeds(world: World, consumer: Contract) -> None:
+    assert tuple(world.jobs.seedOf(ask(world, consumer))) == (bytes(32), 0, False)
+    chancy = deploy(world, 45_875)
+    job = ask(world, chancy)
+    (published,) = world.logs("RequestPublished")
+    asked = published.values["request"]
+    assert (asked["sampler"], asked["temperatureQ16"], asked["topPQ16"], asked["seed"]) == (
+        2,
+        45_875,
+        65_536,
+        bytes(32),
+    )
+    settle(world, job, RIGHT, RIGHT, RIGHT)
+    seed, _, is_fixed = world.jobs.seedOf(job)
+    assert is_fixed
+    assert seed != bytes(32)
+    chancy.answer(job, RIGHT.values(), pack_tokens(IDS), sender=STRANGER.address)
+    assert chancy.answers(job) == pack_tokens(IDS)
 
 
 @pytest.mark.parametrize("call", ["answer", "refund"])

@@ -141,7 +141,7 @@ def test_dispute_where_the_subject_names_another_model_than_the_request_reverts(
     game = Game(arena)
     other = dataclasses.replace(MODEL, tables_root=keccak256(b"other"))
     subject = arena.deploy("HostileSubject")
-    frozen = (other.model_id, game.request.request_hash, game.output.output_hash, 0, arena.chain.now)
+    frozen = (other.model_id, game.request.request_hash, game.output.output_hash, 0, arena.chain.now, ZERO32)
     subject.set(frozen, False, False)
     with reverts("HashMismatch", field=word("request's model"), expected=MODEL.model_id, got=other.model_id):
         game.open(subject=subject.address, model=other.values())
@@ -196,12 +196,33 @@ def test_dispute_about_an_answer_that_came_to_no_end_reverts(arena: DisputeWorld
         game.open()
 
 
+def test_dispute_about_a_seed_that_the_subject_lacks_reverts(arena: DisputeWorld) -> None:
+    """A session's receipts have no seed of the chain: whoever signed one is not judged by any."""
+    game = Game(arena, request=request(sampler=2, top_p_q16=65_536)).session()
+    with reverts("NoSeed", subject=arena.receipts.address, subjectId=game.subject_id):
+        game.open()
+
+
+@pytest.mark.parametrize(("sampler", "given"), [(0, False), (1, False), (2, True)])
+def test_claim_has_the_seed_of_the_request_or_of_the_subject(arena: DisputeWorld, sampler: int, given: bool) -> None:
+    """A subject that lies about the seed has its own providers judged wrongly, and nobody else's."""
+    own, subjects = keccak256(b"of the request"), keccak256(b"of the subject")
+    game = Game(arena, request=request(sampler=sampler, seed=own, top_p_q16=65_536))
+    subject = arena.deploy("HostileSubject")
+    frozen = (MODEL.model_id, game.request.request_hash, game.output.output_hash, 0, arena.chain.now, subjects)
+    subject.set(frozen, False, False)
+    game.open(subject=subject.address)
+    (opened,) = arena.logs("Disputed")
+    assert opened.values["claim"]["seed"] == (subjects if given else own)
+    assert opened.values["claim"]["sampler"] == sampler
+
+
 def test_dispute_after_the_subjects_window_reverts(arena: DisputeWorld) -> None:
     game = Game(arena)
     now = arena.chain.now
     for end in (now - 1, now + 365 * DAY + 1):
         subject = arena.deploy("HostileSubject")
-        subject.set((MODEL.model_id, game.request.request_hash, game.output.output_hash, 0, end), False, False)
+        subject.set((MODEL.model_id, game.request.request_hash, game.output.output_hash, 0, end, ZERO32), False, False)
         with reverts("DisputeEndOutOfRange", disputeEnd=end, minimum=now, maximum=now + 365 * DAY):
             game.open(subject=subject.address)
 
@@ -322,7 +343,10 @@ def assert_guilty_at_once(game: Game) -> None:
         ({"sampler": 1, "top_p_q16": 65_536}, True),
         ({"sampler": 1, "top_p_q16": 65_535}, False),
         ({"sampler": 1, "top_k": 1}, False),
+        ({"sampler": 2, "top_p_q16": 65_536, "temperature_q16": 65_536}, True),
+        ({"sampler": 2, "top_p_q16": 65_536, "top_k": 1}, False),
         ({"sampler": 2}, False),
+        ({"sampler": 3, "top_p_q16": 65_536}, False),
         ({"max_output_tokens": CONTEXT - 3}, True),
         ({"max_output_tokens": CONTEXT - 2}, False),
         ({"input_tokens": 0}, False),

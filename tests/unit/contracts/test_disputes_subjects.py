@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from market.hashing import keccak256, tokens_root
+from market.hashing import ZERO32, keccak256, tokens_root
 from market.settlement import BondState, slash
 from market.types import ZERO_ADDRESS, Output
 from tests.unit.contracts.abi import Contract, Revert
@@ -244,7 +244,7 @@ def hostile(arena: DisputeWorld, *, refuses: bool = False, says: bool = False) -
             return subject.address, keccak256(b"anything"), PROVIDER.address
 
     made = MadeUp(arena)
-    frozen = (MODEL.model_id, game.request.request_hash, game.output.output_hash, 2**200, arena.chain.now + DAY)
+    frozen = (MODEL.model_id, game.request.request_hash, game.output.output_hash, 2**200, arena.chain.now + DAY, ZERO32)
     subject.set(frozen, refuses, says)
     return made, subject
 

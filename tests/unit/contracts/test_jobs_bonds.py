@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from eth_abi import encode
 
-from market.hashing import keccak256
+from market.hashing import ZERO32, keccak256
 from market.settlement import BPS, BondState, JobState, ReplicaState, Slash, price, slash
 from market.types import ZERO_ADDRESS, Request
 from tests.unit.contracts.abi import Contract
@@ -136,6 +136,7 @@ def test_freeze_tells_the_arbiter_what_is_disputed(world: World) -> None:
         WRONG.output_hash,
         BOND,
         world.job(job)["finalAt"] + DISPUTE_WINDOW,
+        ZERO32,  # a greedy answer has no seed
         CHALLENGER.address,
     )
     assert bond_state(world, job, 2) is BondState.DISPUTED

@@ -163,7 +163,8 @@ def test_post_of_an_empty_request_reverts(world: World) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"sampler": 2},
+        {"sampler": 2, "seed": keccak256(b"seed")},
+        {"sampler": 3},
         {"sampler": 255},
         {"temperature_q16": 1},
         {"top_k": 1},

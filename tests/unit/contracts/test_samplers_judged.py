@@ -16,7 +16,7 @@ from tests.unit.contracts.step_cases import TINY
 from tests.unit.contracts.test_steps_choice import Choosing, finds_wrong
 from tests.unit.contracts.world import World
 
-SAMPLERS = [0, 1, 2]
+SAMPLERS = [0, 1, 2, 3]
 TEMPERATURES = [0, 1, 65_536]
 TOP_KS = [0, 1, 50, TINY.vocabulary, 2**32 - 1]
 TOP_PS = [0, 1, 65_535, 65_536]

@@ -125,7 +125,7 @@ def compare_seeded(court: Court, seed: int, count: int) -> None:
         temperature = random.choice((1, 45_875, 65_536, 2**32 - 1, random.getrandbits(32) or 1))
         top_k = random.choice((0, shape.vocabulary, 2**32 - 1))
         key = random.randbytes(32)
-        at = Choosing(position, ids, (1, temperature, top_k, ALL, key), shape)
+        at = Choosing(position, ids, (random.choice((1, 2)), temperature, top_k, ALL, key), shape)
         output, rival = ids[position], random.randrange(shape.vocabulary)
         limit = random.choice((1, 2**16, 2**20, 2**25, 2**31 - 1))
         logits = {token: random.randint(-limit, limit) for token in (output, rival)}
@@ -204,7 +204,7 @@ def test_published_choices_are_beaten_by_nobody(court: Court) -> None:
     "sampling",
     [
         *((1, 1, 50, ALL), (1, 1, TINY.vocabulary - 1, ALL), (1, 1, 0, ALL - 1), (1, 1, 0, 0)),
-        *((2, 1, 0, ALL), (2, 0, 0, ALL), (255, 0, 0, 0)),
+        *((2, 1, 50, ALL), (2, 1, 0, ALL - 1), (3, 1, 0, ALL), (3, 0, 0, ALL), (255, 0, 0, 0)),
     ],
 )
 def test_sampler_that_two_logits_do_not_decide_has_no_step(court: Court, sampling: tuple[int, int, int, int]) -> None:

@@ -9,8 +9,9 @@ from market.errors import ContractError
 from market.hashing import ZERO32
 from market.signing import Domain
 from market.types import ZERO_ADDRESS, Mode, Output, Quote
-from market.views import BondState, JobState, JobView, ReplicaState, ReplicaView
+from market.views import BondState, JobState, JobView, ReplicaState, ReplicaView, SeedView
 from provider.executor import Answer, Failure, Work
+from provider.seeds import JobSeed
 from tests.unit.provider import samples
 
 DOMAIN = Domain(31337, "0x" + "44" * 20)
@@ -38,6 +39,7 @@ class FakeChain:
         self.refuse_next: ContractError | None = None
         self.crash_after: str = ""
         self.published: tuple[int, ...] | None = None
+        self.seeded = JobSeed(SeedView(ZERO32, 0, False), 0)
         self.view: JobView | None = JobView(
             client=samples.CLIENT,
             state=JobState.OPEN,
@@ -98,6 +100,14 @@ class FakeChain:
 
     def fee_per_gas(self) -> int:
         return self.gas_price
+
+    def seed(self, job_id: bytes) -> JobSeed:
+        return self.seeded
+
+    def fix_seed(self, job_id: bytes, key: str) -> None:
+        if self._send("fix", key):
+            self.seeded = replace(self.seeded, view=replace(self.seeded.view, is_fixed=True))
+        self._crash("fix")
 
     def commit(self, job_id: bytes, commitment: bytes, key: str) -> None:
         if self._send("commit", key):

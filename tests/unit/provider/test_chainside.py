@@ -1,13 +1,18 @@
-"""What time the agent thinks it is on the chain."""
+"""What time the agent thinks it is on the chain, and which seed a job has there."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any
 
+import pytest
+
 from market.chain import Block
+from market.hashing import ZERO32, keccak256
 from market.signing import Domain
+from market.views import SeedView
 from provider.chainside import ChainSide
+from provider.seeds import JobSeed
 
 
 class StillChain:
@@ -74,3 +79,35 @@ def test_seen_time_is_of_blocks_whatever_the_clocks_say() -> None:
     assert (side.now(), side.seen()) == (9_000, 5_000)
     assert side.seen(2) == 4_005
     assert side.seen(100) == 4_000
+
+
+JOB = keccak256(b"job")
+SEED = keccak256(b"seed")
+
+
+class SeededJobs(Contracts):
+    def __init__(self, view: SeedView) -> None:
+        self.view = view
+
+    def seed_of(self, _job: bytes) -> SeedView:
+        return self.view
+
+
+@pytest.mark.parametrize(
+    ("view", "expected", "age"),
+    [
+        (SeedView(SEED, 5, False), SEED, 2),
+        (SeedView(SEED, 5, True), SEED, 2),
+        (SeedView(ZERO32, 5, False), ZERO32, 2),  # out of reach, or a head that the contract had not seen
+        (SeedView(ZERO32, 7, False), keccak256(JOB + b"\x07"), 0),
+        (SeedView(ZERO32, 0, False), ZERO32, 7),
+    ],
+)
+def test_seed_of_the_newest_block_is_what_the_contract_will_say_in_the_next(
+    view: SeedView, expected: bytes, age: int
+) -> None:
+    chain: Any = StillChain()
+    parts: Any = Contracts()
+    jobs: Any = SeededJobs(view)
+    side = ChainSide(chain, jobs, parts, parts)
+    assert side.seed(JOB) == JobSeed(dataclasses.replace(view, seed=expected), age)

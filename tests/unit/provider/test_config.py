@@ -101,7 +101,7 @@ def test_written_file_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
         ('endpoint = "ftp://a"', "endpoint"),
         ('modes = ["proof"]', "modes"),
         ("modes = []", "modes"),
-        ('samplers = ["seeded_by_chain"]', "samplers"),
+        ('samplers = ["seeded"]', "samplers"),
         ("samplers = []", "samplers"),
         ("[terms]\nmiss_fee_bps = 9999", "terms.miss_fee_bps"),
         ("[prices]\nbase_fee = 1e3", "prices.base_fee"),

@@ -106,6 +106,22 @@ def test_work_is_answered_with_its_time(bench: Bench) -> None:
     assert bench.executor.load() == 0
 
 
+def test_work_that_was_dropped_does_not_answer_for_what_is_submitted_after_it(bench: Bench) -> None:
+    """The same job, computed with another seed: its first answer comes when the engine's step is over."""
+    assert bench.executor.submit(work(1, token=7, length=1))
+    assert bench.engine.started.get(timeout=TIMEOUT) == 7
+    bench.executor.drop(work(1).job_id)
+    assert bench.executor.submit(work(1, token=8, length=1))
+    bench.engine.gate.release()
+    assert bench.engine.started.get(timeout=TIMEOUT) == 8
+    assert bench.done.empty()
+    bench.engine.gate.release()
+    bench.done.get(timeout=TIMEOUT)
+    answer = bench.executor.outcome(work(1).job_id)
+    assert isinstance(answer, Answer)
+    assert answer.ids == (8,)
+
+
 def test_work_beyond_the_limit_is_not_taken(bench: Bench) -> None:
     assert [bench.executor.submit(work(name)) for name in (1, 2, 3, 4)] == [True, True, True, False]
     assert not bench.executor.holds(work(4).job_id)

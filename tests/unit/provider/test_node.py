@@ -301,7 +301,7 @@ def test_reveal_taken_back_by_a_reorganisation_is_sent_again(desk: Desk) -> None
     desk.run()
     desk.chain.change(state=JobState.REVEALING, committed=2, reveal_deadline=NOW + 60)
     desk.run()
-    desk.chain.mine = replace(desk.chain.mine, state=ReplicaState.COMMITTED)
+    desk.chain.mine = replace(desk.chain.mine, state=ReplicaState.COMMITTED, digest=desk.chain.commitments[0])
     for _ in range(2):
         assert desk.chain.salts == [SALT]
         desk.clock += 5

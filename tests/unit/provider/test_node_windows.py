@@ -17,9 +17,9 @@ from tests.unit.provider.fakes import DOMAIN
 
 def committed(desk: Desk, *, chain_id: int = 1) -> None:
     """This replica and another have committed, a third has not; the chain is none for development."""
+    desk.chain.domain = replace(DOMAIN, chain_id=chain_id)
     desk.answered()
     desk.run()
-    desk.chain.domain = replace(DOMAIN, chain_id=chain_id)
     desk.chain.change(committed=2, replicas=3)
 
 

@@ -110,7 +110,9 @@ def test_quote_for_a_mode_that_is_not_sold_is_refused() -> None:
         ({"sampler": 1, "top_p_q16": 0}, False),
         ({"sampler": 1, "top_p_q16": 65_535}, False),
         ({"sampler": 1, "top_p_q16": 65_536, "top_k": 1}, False),
-        ({"sampler": 2, "top_p_q16": 65_536}, False),
+        ({"sampler": 2, "top_p_q16": 65_536}, True),
+        ({"sampler": 2, "top_p_q16": 65_536, "top_k": 1}, False),
+        ({"sampler": 3, "top_p_q16": 65_536}, False),
     ],
 )
 def test_only_samplers_that_the_contract_judges_are_sold_as_optimistic(fields: dict[str, Any], judged: bool) -> None:
@@ -120,8 +122,13 @@ def test_only_samplers_that_the_contract_judges_are_sold_as_optimistic(fields: d
 @pytest.mark.parametrize(
     ("fields", "code", "details"),
     [
-        ({"sampler": Sampler.SEEDED_BY_CHAIN}, "SAMPLER_NOT_OFFERED", {"sampler": 2, "offered": [0, 1]}),
-        ({"sampler": 7}, "SAMPLER_NOT_OFFERED", {"sampler": 7, "offered": [0, 1]}),
+        ({"sampler": 7}, "SAMPLER_NOT_OFFERED", {"sampler": 7, "offered": [0, 1, 2]}),
+        ({"sampler": 2}, "BAD_SAMPLING", {"sampler": 2, "field": "topPQ16", "value": 0}),
+        (
+            {"sampler": 2, "top_p_q16": 65_536, "seed": keccak256(b"seed")},
+            "BAD_SAMPLING",
+            {"sampler": 2, "field": "seed", "value": 2},
+        ),
         ({"seed": keccak256(b"seed")}, "BadSampler", {"sampler": 0, "field": "sampler", "value": 0}),
         ({"temperature_q16": 1}, "BadSampler", {"sampler": 0, "field": "sampler", "value": 0}),
         ({"sampler": 1}, "BAD_SAMPLING", {"sampler": 1, "field": "topPQ16", "value": 0}),
@@ -151,13 +158,26 @@ def test_quote_with_the_usual_limits_fills_the_context_of_2048(count: int) -> No
         shop.quote(replace(ASK, request=more), samples.situation(), nonce=1)
 
 
-def test_quote_for_a_seeded_request_is_given_where_that_sampler_is_on() -> None:
-    seeded = samples.request(sampler=1, temperature_q16=45875, top_k=40, top_p_q16=62259, seed=keccak256(b"seed"))
+@pytest.mark.parametrize("sampler", [1, 2])
+def test_quote_for_a_seeded_request_is_given_where_that_sampler_is_on(sampler: int) -> None:
+    fields = {"sampler": sampler, "temperature_q16": 45875, "top_k": 40, "top_p_q16": 62259}
+    seeded = samples.request(**fields, seed=keccak256(b"seed") if sampler == 1 else ZERO32)
     ask = replace(ASK, request=seeded)
     assert samples.shop().quote(ask, samples.situation(), nonce=1).request_hash == seeded.request_hash
     with pytest.raises(Refusal) as caught:
         samples.shop(samplers=(Sampler.GREEDY,)).quote(ask, samples.situation(), nonce=1)
-    assert (caught.value.code, caught.value.details) == ("SAMPLER_NOT_OFFERED", {"sampler": 1, "offered": [0]})
+    assert (caught.value.code, caught.value.details) == ("SAMPLER_NOT_OFFERED", {"sampler": sampler, "offered": [0]})
+
+
+def test_quote_for_the_chains_seed_pays_for_the_gas_of_storing_it() -> None:
+    gas = Gas(token_per_coin=10**18, commit_gas=5, reveal_gas=5, seed_gas=4)
+    earned = price(JobTerms(10, 50_000, 200_000, 0, 0, 0), 3, 16)
+    shop = samples.shop(gas=gas)
+    for sampler, spent in ((0, 10), (2, 14)):
+        request = samples.request(sampler=sampler, top_p_q16=65_536 if sampler else 0)
+        ask, most = replace(ASK, request=request), earned // spent
+        shop.quote(ask, samples.situation(fee_per_gas=most), nonce=1)
+        assert refusal(ask, shop=shop, fee_per_gas=most + 1).code == "UNPROFITABLE"
 
 
 def test_quote_beyond_the_context_is_refused_with_what_is_left() -> None:

@@ -16,7 +16,7 @@ from market.verification.step import OpeningError
 from market.verification.structs import Claim
 from tests.unit.market.verification.setting import Setting
 
-SAMPLERS = [(0, 0), (1, 0), (1, 1), (1, 65536), (1, 2**20), (1, 2**32 - 1)]
+SAMPLERS = [(0, 0), (1, 0), (1, 1), (1, 65536), (1, 2**20), (1, 2**32 - 1), (2, 0), (2, 65536)]
 SEED = b"\x05" * 32
 
 
@@ -83,7 +83,7 @@ def test_of_equal_logits_the_lower_id_wins(tiny: Setting) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"top_k": 287}, {"top_p_q16": 60000}, {"sampler": 2}], ids=["top-k", "top-p", "chain's seed"]
+    "change", [{"top_k": 287}, {"top_p_q16": 60000}, {"sampler": 3}], ids=["top-k", "top-p", "unknown"]
 )
 def test_samplers_without_a_step_are_refused(tiny: Setting, change: dict[str, int]) -> None:
     claim: Claim = dataclasses.replace(tiny.claim(1, 65536, SEED), **change)
