@@ -24,6 +24,7 @@ from market.signing import Domain
 from market.types import Mode, Model, Output
 from market.views import (
     BondState,
+    DemandCost,
     DrawableEntry,
     Exit,
     JobParams,
@@ -374,7 +375,7 @@ class Jobs(Contract):
         return self._write("draw", job_id)
 
     def demand_reveal(self, job_id: bytes, provider: str, permit: bytes = b"") -> Call:
-        """Demands the output of a replica that was paid, for `demand_fee_of`. In a public job anybody may."""
+        """Demands the output of a replica that revealed, for `demand_cost_of`. In a public job anybody may."""
         return self._write("demandReveal", job_id, provider, permit)
 
     def publish_output(self, job_id: bytes, ids: Sequence[int]) -> Call:
@@ -421,9 +422,9 @@ class Jobs(Contract):
         """Base units that a demand of up to 512 tokens costs, and a provider that publishes them earns."""
         return cast(int, self._read("demandFee"))
 
-    def demand_fee_of(self, job_id: bytes, provider: str) -> int:
-        """Base units that a demand of the provider's output costs; grows with its length."""
-        return cast(int, self._read("demandFeeOf", job_id, provider))
+    def demand_cost_of(self, job_id: bytes, provider: str) -> DemandCost:
+        """What a demand of the provider's output costs, once its job is final."""
+        return DemandCost(*self._read("demandCostOf", job_id, provider))
 
     def demand_window(self) -> int:
         """Seconds in which a provider must publish what is demanded."""

@@ -17,18 +17,26 @@ library Demands {
     using JobChecks for Replica;
     using JobRecords for Job;
 
-    function open(Job storage job, bytes32 jobId, address provider, uint256 disputeWindow, uint256 demandWindow)
-        external
-    {
+    /// @param price of an output that the client does not pay for (`cost`), else 0
+    function open(
+        Job storage job,
+        bytes32 jobId,
+        address provider,
+        uint256 disputeWindow,
+        uint256 demandWindow,
+        uint256 price
+    ) external {
         // OPTIMISTIC pays after the window in which its answer can be looked at, the other modes before it
-        job.need(jobId, job.mode == Mode.OPTIMISTIC ? JobState.REVEALING : JobState.SETTLED);
+        if (job.mode == Mode.OPTIMISTIC) job.need(jobId, JobState.REVEALING);
+        else if (job.finalAt == 0) revert IJobs.WrongState(jobId, job.state, JobState.SETTLED);
         // INVARIANT: nobody but the client brings a private answer into the open
         if (msg.sender != job.client && !job.inlineInput) revert IJobs.NotClient(jobId, msg.sender);
         uint256 index = job.indexOf(jobId, provider);
         Replica storage replica = job.replicas[index];
-        // INVARIANT: an answer is demanded only of who is paid for it
-        bool agreed = replica.state == ReplicaState.REVEALED && replica.digest == job.agreedOutput();
-        if (!agreed && replica.state != ReplicaState.LATE) revert IJobs.NothingOwed(jobId, provider);
+        // INVARIANT: only what was revealed can be published
+        if (replica.state != ReplicaState.REVEALED && replica.state != ReplicaState.LATE) {
+            revert IJobs.NothingOwed(jobId, provider);
+        }
         // INVARIANT: a demand lengthens a bond's window once
         if (replica.demandDeadline != 0) revert IJobs.AlreadyDemanded(jobId, provider);
         replica.needHeldBond(jobId);
@@ -37,7 +45,23 @@ library Demands {
         uint40 deadline = uint40(block.timestamp + demandWindow);
         replica.demandDeadline = deadline;
         job.demanders[index] = msg.sender;
-        emit IJobs.RevealDemanded(jobId, provider, msg.sender, deadline);
+        // INVARIANT: nobody has an answer for less than its price, and no liar keeps it
+        if (price != 0) job.buyers[index] = msg.sender;
+        emit IJobs.RevealDemanded(jobId, provider, msg.sender, deadline, price);
+    }
+
+    /// @notice What demanding an output costs.
+    /// @return fee to whoever publishes it
+    /// @return price of an output that the client does not pay for, else 0
+    function cost(Job storage job, bytes32 jobId, address provider, uint256 feeOfTokens)
+        external
+        view
+        returns (uint256 fee, uint256 price)
+    {
+        Replica memory replica = job.replicas[job.indexOf(jobId, provider)];
+        fee = Payout.demandFee(feeOfTokens, replica.outputTokens);
+        bool unpaid = replica.state == ReplicaState.REVEALED && replica.digest != job.agreedOutput();
+        if (unpaid) price = Payout.price(replica.terms, job.inputTokens, replica.outputTokens);
     }
 
     /// @return demanded whether somebody asked for it, and paid
@@ -86,6 +110,23 @@ library Demands {
     function close(Job storage job, bytes32 jobId, uint256 index) internal returns (address demander) {
         demander = job.demanders[index];
         if (demander != address(0)) _close(job, jobId, index, demander);
+    }
+
+    /// @notice Says where the price of an output goes that the client did not pay for. The caller pays it, once: with the
+    /// bond, which leaves once.
+    /// @param toProvider else it goes back to who paid it
+    /// @return to 0 where nothing was held
+    /// @return price
+    function sold(Job storage job, bytes32 jobId, uint256 index, bool toProvider)
+        internal
+        returns (address to, uint256 price)
+    {
+        to = job.buyers[index];
+        if (to == address(0)) return (to, price);
+        Replica memory replica = job.replicas[index];
+        if (toProvider) to = replica.provider;
+        price = Payout.price(replica.terms, job.inputTokens, replica.outputTokens);
+        emit IJobs.DemandPricePaid(jobId, replica.provider, to, price);
     }
 
     /// @dev Whether the provider may publish on its own: an OPTIMISTIC answer, once, while it can still be challenged.

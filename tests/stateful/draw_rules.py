@@ -150,12 +150,12 @@ class DrawRules(JobRules):
     # --- demand
 
     def _pick_demandable(self, pick: int, which: int) -> tuple[ModelJob, str]:
-        """A replica that was paid, mostly, where there is one."""
+        """A replica that revealed, mostly, where there is one; paid or not."""
         found = [
             (job, replica.provider)
             for job in self.pair.model.jobs.values()
             for replica in job.replicas
-            if job.state is JobState.SETTLED and replica.digest == job.agreed
+            if job.state.is_final and replica.state in (ReplicaState.REVEALED, ReplicaState.LATE)
         ]
         if found and pick % 6:
             return found[-1 - which % len(found)]
@@ -175,7 +175,8 @@ class DrawRules(JobRules):
         replica = next((r for r in job.replicas if r.provider == provider), None)
         if replica is not None and provider != ZERO_ADDRESS and replica.output is not None:
             fee = demand_fee(self.pair.model.constants.demand_fee, replica.output.output_tokens)
-            assert self.jobs.demandFeeOf(job.id, provider) == fee
+            cost = (fee, self.pair.model.demand_price(job, replica))
+            assert self.jobs.demandCostOf(job.id, provider) == cost
         self.pair.both(
             lambda: self.pair.model.demand(who, job.id, provider),
             lambda: self.jobs.demandReveal(job.id, provider, b"", sender=who),
@@ -249,7 +250,7 @@ class DrawRules(JobRules):
             if replica.state is ReplicaState.COMMITTED:
                 self._reveal_committed(job, replica.provider)
         self._settle(job.id)
-        for replica in job.replicas[:2]:
+        for replica in job.replicas:  # whoever disagreed was not paid, and can be asked all the same
             self._end_demand(job, replica.provider, demander or client, then, guilty, wait)
 
     live_drawn_again = live_drawn_more = live_drawn_once_more = live_drawn

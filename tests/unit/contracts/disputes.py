@@ -305,7 +305,7 @@ class Game:
         self.world.judge.setWrong(keccak256(encode(["uint32"] * 5, list(place))), True)
 
     def prove(self, leaf: int, who: LocalAccount = OPENER) -> Game:
-        self.world.disputes.prove(self.claim, leaf, self.accusation(leaf), sender=who.address)
+        self.world.disputes.prove(self.claim, self.accusation(leaf), sender=who.address)
         return self
 
     def close(self, who: LocalAccount = OTHER) -> None:
