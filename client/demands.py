@@ -11,9 +11,11 @@ from client.marketplace import Marketplace
 from client.results import TokenInfo
 from client.wallet import Wallet
 from market.chain import Call, same_address
+from market.dispute_play import rewarded
 from market.errors import ContractError
 from market.events import decode_logs
 from market.hashing import unpack_tokens
+from market.transactions import Sent
 from market.views import BondState, DemandCost, ReplicaView
 
 _REFUSED = frozenset(
@@ -41,6 +43,7 @@ class Demand:
         price: of an answer that the job did not pay for, else 0; comes back where the provider loses its bond.
         deadline: until when the provider must publish.
         ids, answer: what it published, and its text.
+        wei: gas that this step paid; reward: base units that it won as a challenger.
     """
 
     job_id: bytes
@@ -52,6 +55,8 @@ class Demand:
     token: TokenInfo
     ids: tuple[int, ...] | None = None
     answer: str | None = None
+    wei: int = 0
+    reward: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -64,6 +69,8 @@ class Demand:
             "token": self.token.to_json(),
             "ids": None if self.ids is None else list(self.ids),
             "answer": self.answer,
+            "wei": str(self.wei),
+            "reward": self.reward,
         }
 
 
@@ -77,28 +84,30 @@ def demand_next(place: Marketplace, wallet: Wallet, job_id: bytes, provider: str
     replica = _replica(place, job_id, provider)
     cost = place.jobs.demand_cost_of(job_id, replica.provider)
 
-    def outcome(state: str, ids: tuple[int, ...] | None = None) -> Demand:
+    def outcome(state: str, *sent: Sent, ids: tuple[int, ...] | None = None) -> Demand:
         deadline = _replica(place, job_id, provider).demand_deadline
-        return Demand(job_id, replica.provider, state, cost.fee, cost.price, deadline, place.token_info, ids)
+        wei = sum(each.gas_used * each.effective_gas_price for each in sent)
+        won = sum(rewarded(each, wallet.account.address) for each in sent)
+        said = (job_id, replica.provider, state, cost.fee, cost.price, deadline, place.token_info)
+        return Demand(*said, ids=ids, wei=wei, reward=won)
 
     if replica.demand_deadline == 0:
         now = place.clock.now()
         _check(place, place.jobs.demand_reveal(job_id, replica.provider), wallet)
         with wallet.open() as transactions:
             money = plan_escrow(place.token, place.vault, wallet.account, cost.total, now=now)
-            if money.approval is not None:
-                transactions.send(money.approval)
+            sent = [] if money.approval is None else [transactions.send(money.approval)]
             call = place.jobs.demand_reveal(job_id, replica.provider, money.permit)
-            transactions.send(call, key=f"demand:{job_id.hex()}:{replica.provider}")
-        return outcome("demanded")
+            sent.append(transactions.send(call, key=f"demand:{job_id.hex()}:{replica.provider}"))
+        return outcome("demanded", *sent)
     if replica.bond_state is BondState.SLASHED:
         return outcome("slashed")
     if not replica.is_demanded:
-        return outcome("published", _published(place, job_id, replica))
+        return outcome("published", ids=_published(place, job_id, replica))
     if place.clock.now() <= replica.demand_deadline:
         return outcome("waiting")
-    wallet.send(place.jobs.slash_withheld(job_id, replica.provider), f"slash:{job_id.hex()}:{replica.provider}")
-    return outcome("slashed")
+    slashing = place.jobs.slash_withheld(job_id, replica.provider)
+    return outcome("slashed", wallet.send(slashing, f"slash:{job_id.hex()}:{replica.provider}"))
 
 
 def _check(place: Marketplace, call: Call, wallet: Wallet) -> None:

@@ -24,26 +24,26 @@ from tests.unit.contracts.demands import (
     settled,
     slash_withheld,
 )
-from tests.unit.contracts.test_jobs_bonds import PROVER, decide, dispute
+from tests.unit.contracts.test_jobs_bonds import CHALLENGER, PROVER, decide, dispute
 from tests.unit.contracts.world import (
     CLIENT,
     DEMAND_FEE,
     DEMAND_WINDOW,
     DISPUTE_WINDOW,
     GUARDIAN,
-    OTHER_CLIENT,
+    REPLICAS,
     SHARE_BPS,
     PostedJob,
     World,
 )
 
-S = OTHER_CLIENT.address
+S = REPLICAS[4].address  # of another job; a stranger here
 LIE = [5, 6, 2]  # WRONG's ids
 ALONE = [7, 2]
 
 
 def price_of(job: PostedJob, index: int, output: Output) -> int:
-    return price(job.terms[index], 10, output.output_tokens)
+    return price(job.terms[index], job.request.input_tokens, output.output_tokens)
 
 
 def torn(world: World, *, inline: bool = False) -> PostedJob:
@@ -92,16 +92,17 @@ def test_price_comes_back_where_the_minority_is_found_guilty(world: World) -> No
     demand(world, job, provider=R, sender=S)
     owed = price_of(job, 2, WRONG)
     publish(world, job, provider=R, ids=LIE)
-    before, burnt = money(world, S, R, A, PROVER.address), world.burnt()
+    before, burnt = money(world, S, R, A, PROVER.address, CHALLENGER.address), world.burnt()
     dispute(world, job, R)
     decide(world, job, guilty=True, provider=R)
     (event,) = world.logs("DemandPricePaid")
     assert (event.values["to"], event.values["price"]) == (S, owed)
     parts = slash(BOND, 0, SHARE_BPS)  # it was not paid by the client, which is refunded nothing
-    after = money(world, S, R, A, PROVER.address)
+    after = money(world, S, R, A, PROVER.address, CHALLENGER.address)
     assert after[S] == before[S] + owed
     assert (after[A], after[R]) == (before[A], before[R])
-    assert after[PROVER.address] == before[PROVER.address] + parts.reward
+    assert after[PROVER.address] == before[PROVER.address] + parts.reward - parts.reward // 2
+    assert after[CHALLENGER.address] == before[CHALLENGER.address] + parts.reward // 2
     assert world.burnt() == burnt + parts.burnt
     assert bond_state(world, job, 2) is BondState.SLASHED
     assert world.held() == 2 * BOND
