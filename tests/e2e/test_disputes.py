@@ -31,7 +31,7 @@ ADVERSARIES = str(Path(__file__).resolve().parent.parent / "adversaries.py")
 QUESTION = [{"role": "user", "content": "hello"}]
 LIAR = 1
 SHORT = ("--max-output-tokens", "4", "--quote-timeout", "20", "--quiet", "--yes")
-NO_AGREEMENT = 6
+NO_AGREEMENT = 5
 
 
 @pytest.fixture(scope="module")
