@@ -15,11 +15,11 @@ from client.demands import Demand
 from market.chain import same_address
 from market.contracts import Jobs, Registry
 from market.dispute_play import OPEN_GAS, PROOF_GAS, REQUEST_GAS, Player
-from market.errors import AssayError, ChainError
+from market.errors import AssayError, ChainError, ContractError
 from market.types import Model, Request
 from market.verification.geometry import Geometry
 from market.verification.structs import Shape
-from market.views import BondState, JobView, ReplicaState, ReplicaView
+from market.views import BondState, ReplicaState, ReplicaView
 
 DEMAND_GAS = 250_000
 """What a demand takes at most, an approval with it."""
@@ -62,15 +62,15 @@ class Disagreements:
 
     def _judge(self, job_id: bytes, block: int) -> None:
         asked = self._store.request(job_id)
-        job = self._jobs.job(job_id)
-        if asked is None or not job.state.is_final:
+        try:
+            if asked is None or not self._jobs.job(job_id).state.is_final:
+                return
+        except ContractError:  # taken back by a reorganisation: the next look tells
             return
         try:
             right = self._right_output(*asked)
-        except ChainError:
-            raise
         except AssayError as error:  # a stranger's request can be anything
-            right, why = None, error.code
+            right, why = None, refusal(error).code
         else:
             why = ""
         for replica in self._jobs.replicas(job_id):
@@ -104,8 +104,8 @@ class Disagreements:
 
     def _ask(self, audit: Audit) -> None:
         """Demands the ids, where what a dispute then costs and can win allows it."""
-        job, replica = self._jobs.job(audit.job_id), self._replica(audit)
-        if replica.bond_state is not BondState.LOCKED:
+        replica = self._replica(audit)
+        if replica is None or replica.bond_state is not BondState.LOCKED:
             self._change(audit, "safe")
             return
         if self._store.ids(audit.job_id, audit.provider) is not None:  # somebody else made it publish
@@ -113,14 +113,12 @@ class Disagreements:
             return
         cost = self._jobs.demand_cost_of(audit.job_id, audit.provider)
         reward = self._player.reward(audit.job_id, audit.provider)
-        why = self._obstacle(self._gas(audit, job, replica), cost.fee, reward)
+        why = self._obstacle(self._gas(audit, replica), cost.fee, reward)
         if not why:
             try:
                 self._step(replace(audit, state="demanded"))
-            except ChainError:
-                raise
             except AssayError as error:  # no money for it, or too late
-                why = f"{error.code}: {error.message}"
+                why = f"{refusal(error).code}: {error.message}"
         if why and self._told.get((audit.job_id, audit.provider)) != why:
             self._told[audit.job_id, audit.provider] = why
             self._say(audit, not_demanded=why)
@@ -131,11 +129,10 @@ class Disagreements:
             return
         try:
             self._step(audit)
-        except ChainError:
-            raise
         except AssayError as error:
-            if self._replica(audit).bond_state is not BondState.LOCKED:
-                self._change(audit, "over", refused=error.code)
+            code, replica = refusal(error).code, self._replica(audit)
+            if replica is None or replica.bond_state is not BondState.LOCKED:
+                self._change(audit, "over", refused=code)
 
     def _step(self, audit: Audit) -> None:
         """The next thing about a demand: what it cost and won is written down."""
@@ -149,19 +146,31 @@ class Disagreements:
         if known is None or audit.state != known.state:
             self._say(audit, demand=done.state)
 
-    def _gas(self, audit: Audit, job: JobView, replica: ReplicaView) -> int:
+    def _gas(self, audit: Audit, replica: ReplicaView) -> int:
         """Of the demand, and of the whole dispute that may follow it."""
         asked = self._store.request(audit.job_id)
         if asked is None:
             return DEMAND_GAS + OPEN_GAS + PROOF_GAS
         pack = self._player.traces.pack(self._registry.model(asked[0].model_id))
-        rounds = Geometry(Shape.of(pack.program), job.input_tokens, replica.output_tokens).rounds() + 1
+        rounds = Geometry(Shape.of(pack.program), asked[0].input_tokens, replica.output_tokens).rounds() + 1
         return DEMAND_GAS + OPEN_GAS + rounds * REQUEST_GAS + PROOF_GAS
 
-    def _replica(self, audit: Audit) -> ReplicaView:
-        return next(r for r in self._jobs.replicas(audit.job_id) if same_address(r.provider, audit.provider))
+    def _replica(self, audit: Audit) -> ReplicaView | None:
+        """None where a reorganisation took the job back."""
+        try:
+            replicas = self._jobs.replicas(audit.job_id)
+        except ContractError:
+            return None
+        return next((r for r in replicas if same_address(r.provider, audit.provider)), None)
 
     def _change(self, audit: Audit, state: str, **more: object) -> None:
         audit = replace(audit, state=state)
         self._store.change(audit)
         self._say(audit, **more)
+
+
+def refusal(error: AssayError) -> AssayError:
+    """Lets errors through that are no refusals: a chain that cannot be asked for a while. Raises ChainError."""
+    if isinstance(error, ChainError) and not isinstance(error, ContractError):
+        raise error
+    return error
