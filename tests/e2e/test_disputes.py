@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from assay.cli import app
 from client import JobResult
+from market.errors import AssayError
 from market.hashing import tokens_root
 from market.keystore import load_account
 from market.receipts import ReceiptDocument
@@ -64,6 +65,12 @@ class Command:
         )
         assert found == code, (result.output, result.exception)
         return result.stdout
+
+    def refusal(self, *arguments: str) -> str:
+        """Code of the error that the command ends with."""
+        result = CliRunner().invoke(app, [*arguments, "--json"], env=self._environment)
+        assert isinstance(result.exception, AssayError), (result.output, result.exception)
+        return result.exception.code
 
     def lines(self, *arguments: str) -> list[Any]:
         return [json.loads(line) for line in self(*arguments, "--json", "--quiet").splitlines()]
@@ -198,26 +205,25 @@ def test_dispute_about_a_right_answer_is_refused_or_answered_by_hand(
 def test_second_answer_that_a_provider_signed_is_its_end(market: Market, assay: Command, tmp_path: Path) -> None:
     result, receipt = bought(market, become(market, "liar"), tmp_path)
     job, liar = "0x" + result.job_id.hex(), market.info.providers[LIAR]
-    same = assay.json("dispute", "contradict", job, str(receipt), "--yes", code=5)
-    assert same["error"]["code"] == "NoContradiction"
+    contradict = ("dispute", "contradict", job, str(receipt), "--yes")
+    assert assay.refusal(*contradict) == "NoContradiction"
     document = ReceiptDocument.from_json(json.loads(receipt.read_text(encoding="utf-8")))
     ids = (document.ids[0] ^ 3, *document.ids[1:])
     other = dataclasses.replace(document.receipt, output_root=tokens_root(ids))
     changed = dataclasses.replace(document, receipt=other, ids=ids)
     receipt.write_text(json.dumps(changed.to_json()), encoding="utf-8")
-    forged = assay.json("dispute", "contradict", job, str(receipt), "--yes", code=5)
-    assert forged["error"]["code"] == "BadSignature"
+    assert assay.refusal(*contradict) == "BadSignature"  # of the receipt that it did sign
     password = Path(market.info.password_file).read_text(encoding="utf-8").strip()
     key = load_account(Path(liar.config).parent / "keystore.json", password)
     signature = sign(market.contracts.jobs.domain, other, key)
     receipt.write_text(json.dumps(dataclasses.replace(changed, signature=signature).to_json()), encoding="utf-8")
-    done = assay.json("dispute", "contradict", job, str(receipt), "--yes", "--quiet")
+    done = assay.json(*contradict, "--quiet")
     assert (done["verdict"], done["fault"]) == ("GUILTY", "CONTRADICTION")
     (replica,) = market.contracts.jobs.replicas(result.job_id)
     share = market.contracts.jobs.challenger_share_bps()
     assert done["reward"] == min(replica.bond * share // 10_000, (replica.bond - replica.paid) // 2) > 0
     assert replica.bond_state is BondState.SLASHED
-    assay("dispute", "contradict", job, str(receipt), "--yes", code=4)  # a bond is lost once
+    assert assay.refusal(*contradict) == "AlreadyDisputed"  # a bond is lost once
     market.assert_vault_is_whole()
 
 
