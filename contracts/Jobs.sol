@@ -178,9 +178,8 @@ contract Jobs is IJobs, EIP712 {
     }
 
     function publishOutput(bytes32 jobId, bytes calldata ids) external {
-        if (!Demands.publish(_job(jobId), jobId, ids)) return;
-        (uint256 fee,) = demandCostOf(jobId, msg.sender);
-        IVault(vault).pay(stakeToken, msg.sender, fee);
+        uint256 fee = Demands.publish(_job(jobId), jobId, ids, demandFee);
+        if (fee != 0) IVault(vault).pay(stakeToken, msg.sender, fee);
     }
 
     // ------------------------------------------------------------------------------------------------- anyone
@@ -198,9 +197,8 @@ contract Jobs is IJobs, EIP712 {
     }
 
     function demandReveal(bytes32 jobId, address provider, bytes calldata permit) external {
-        (uint256 fee, uint256 price) = demandCostOf(jobId, provider);
-        Demands.open(_job(jobId), jobId, provider, disputeWindow, demandWindow, price);
-        IVault(vault).fund(stakeToken, msg.sender, fee + price, permit);
+        uint256 total = Demands.open(_job(jobId), jobId, provider, disputeWindow, demandWindow, demandFee);
+        IVault(vault).fund(stakeToken, msg.sender, total, permit);
     }
 
     function slashWithheld(bytes32 jobId, address provider) external {
@@ -261,7 +259,7 @@ contract Jobs is IJobs, EIP712 {
         }
     }
 
-    function demandCostOf(bytes32 jobId, address provider) public view returns (uint256 fee, uint256 price) {
+    function demandCostOf(bytes32 jobId, address provider) external view returns (uint256 fee, uint256 price) {
         return Demands.cost(_job(jobId), jobId, provider, demandFee);
     }
 

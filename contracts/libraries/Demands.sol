@@ -17,15 +17,16 @@ library Demands {
     using JobChecks for Replica;
     using JobRecords for Job;
 
-    /// @param price of an output that the client does not pay for (`cost`), else 0
+    /// @param feeOfTokens for every 512 tokens
+    /// @return total of fee and price
     function open(
         Job storage job,
         bytes32 jobId,
         address provider,
         uint256 disputeWindow,
         uint256 demandWindow,
-        uint256 price
-    ) external {
+        uint256 feeOfTokens
+    ) external returns (uint256 total) {
         // OPTIMISTIC pays after the window in which its answer can be looked at, the other modes before it
         if (job.mode == Mode.OPTIMISTIC) job.need(jobId, JobState.REVEALING);
         else if (job.finalAt == 0) revert IJobs.WrongState(jobId, job.state, JobState.SETTLED);
@@ -45,9 +46,11 @@ library Demands {
         uint40 deadline = uint40(block.timestamp + demandWindow);
         replica.demandDeadline = deadline;
         job.demanders[index] = msg.sender;
+        uint256 price = _price(job, replica);
         // INVARIANT: nobody has an answer for less than its price, and no liar keeps it
         if (price != 0) job.buyers[index] = msg.sender;
         emit IJobs.RevealDemanded(jobId, provider, msg.sender, deadline, price);
+        return Payout.demandFee(feeOfTokens, replica.outputTokens) + price;
     }
 
     /// @notice What demanding an output costs.
@@ -58,17 +61,18 @@ library Demands {
         view
         returns (uint256 fee, uint256 price)
     {
-        Replica memory replica = job.replicas[job.indexOf(jobId, provider)];
-        fee = Payout.demandFee(feeOfTokens, replica.outputTokens);
-        bool unpaid = replica.state == ReplicaState.REVEALED && replica.digest != job.agreedOutput();
-        if (unpaid) price = Payout.price(replica.terms, job.inputTokens, replica.outputTokens);
+        Replica storage replica = job.replicas[job.indexOf(jobId, provider)];
+        return (Payout.demandFee(feeOfTokens, replica.outputTokens), _price(job, replica));
     }
 
-    /// @return demanded whether somebody asked for it, and paid
-    function publish(Job storage job, bytes32 jobId, bytes calldata ids) external returns (bool demanded) {
+    /// @return fee of whoever asked for it; 0 where nobody did
+    function publish(Job storage job, bytes32 jobId, bytes calldata ids, uint256 feeOfTokens)
+        external
+        returns (uint256 fee)
+    {
         uint256 index = job.indexOf(jobId, msg.sender);
         Replica storage replica = job.replicas[index];
-        demanded = !_isFree(job, replica);
+        bool demanded = !_isFree(job, replica);
         if (demanded) {
             _needDemand(job, jobId, index);
             JobChecks.notAfter(jobId, replica.demandDeadline);
@@ -83,9 +87,13 @@ library Demands {
         bytes32 got = WireHash.outputInMemory(output);
         if (got != replica.digest) revert IJobs.OutputMismatch(replica.digest, got);
 
-        if (demanded) _close(job, jobId, index, msg.sender);
-        // INVARIANT: what was published can be disputed for a whole window, and need not be published again
-        else replica.demandDeadline = uint40(block.timestamp);
+        if (demanded) {
+            _close(job, jobId, index, msg.sender);
+            fee = Payout.demandFee(feeOfTokens, count);
+        } else {
+            // INVARIANT: what was published can be disputed for a whole window, and need not be published again
+            replica.demandDeadline = uint40(block.timestamp);
+        }
         emit IJobs.OutputPublished(jobId, msg.sender, output, ids);
     }
 
@@ -123,9 +131,9 @@ library Demands {
     {
         to = job.buyers[index];
         if (to == address(0)) return (to, price);
-        Replica memory replica = job.replicas[index];
+        Replica storage replica = job.replicas[index];
         if (toProvider) to = replica.provider;
-        price = Payout.price(replica.terms, job.inputTokens, replica.outputTokens);
+        price = _price(job, replica);
         emit IJobs.DemandPricePaid(jobId, replica.provider, to, price);
     }
 
@@ -133,6 +141,12 @@ library Demands {
     function _isFree(Job storage job, Replica storage replica) private view returns (bool) {
         return job.mode == Mode.OPTIMISTIC && job.finalAt == 0 && replica.state == ReplicaState.REVEALED
             && replica.demandDeadline == 0;
+    }
+
+    /// @dev Of an output that the client does not pay for.
+    function _price(Job storage job, Replica storage replica) private view returns (uint256) {
+        bool unpaid = replica.state == ReplicaState.REVEALED && replica.digest != job.agreedOutput();
+        return unpaid ? Payout.price(replica.terms, job.inputTokens, replica.outputTokens) : 0;
     }
 
     function _needDemand(Job storage job, bytes32 jobId, uint256 index) private view returns (address demander) {

@@ -260,7 +260,7 @@ def test_watcher_has_a_minority_slashed_that_keeps_its_answer_to_itself(market: 
     market.replace(2, None)
     liar = become(market, "secretive").lower()
     watching = ("watch", "--budget", "1", "--poll", "0.2", "--rate", "0", "--yes")
-    document = assay.json("job", "post", "hello", "--draw", "--audit", "never", *SHORT)
+    document = assay.json("job", "post", "hello", "--draw", "--bond", "10", "--audit", "never", *SHORT)
     job = document["job_id"]
     lines = assay.until_killed("demanded", *watching)
     assert {(line["provider"], line["state"]) for line in lines if line.get("job_id") == job} == {

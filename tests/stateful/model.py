@@ -399,10 +399,10 @@ class Model(Ledger):
 
     def demand(self, caller: str, identity: bytes, provider: str) -> None:
         job = self._job(identity)
-        replica = job.replica(provider)
         if job.mode == Mode.OPTIMISTIC or not job.state.is_final:
             self._state(job, JobState.REVEALING if job.mode == Mode.OPTIMISTIC else JobState.SETTLED)
         require(caller == job.client or job.inline, "NotClient", jobId=job.id, caller=caller)
+        replica = job.replica(provider)
         revealed = replica.state in (ReplicaState.REVEALED, ReplicaState.LATE)
         require(revealed, "NothingOwed", jobId=job.id, provider=provider)
         require(replica.demand_deadline == 0, "AlreadyDemanded", jobId=job.id, provider=provider)

@@ -38,7 +38,7 @@ def test_disputes_beside_their_model_for_a_long_time(start: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", range(1, 5))
+@pytest.mark.parametrize("start", range(1, 17))
 def test_disputes_with_the_deployed_judge_for_a_long_time(tiny_pack: Path, start: int) -> None:
     outcomes = run_dispute_machine(JudgedStage(tiny_pack), examples=250, steps=40, start=start)
     assert {"liar lost", "silent lost", "cleared", "NothingWrong"} <= set(outcomes)

@@ -284,8 +284,9 @@ TWINS = (
         "answer of the unpaid for the fee alone",
         DEMANDS,
         "libraries/Demands",
-        "if (unpaid) price = Payout.price(",
-        "if (false) price = Payout.price(",
+        "return unpaid ? Payout.price(",
+        "return false ? Payout.price(",
+        slow=True,
     ),
     Twin(
         "slashed liar keeps the price of its answer",
