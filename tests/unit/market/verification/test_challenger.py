@@ -90,7 +90,7 @@ def test_challenger_finds_the_very_number_that_was_changed(
         assert accused.element == element
     root = play.theirs.root()
     assert root != honest.root()
-    leaf = play.theirs.geometry.node_of(Place(accused.group, accused.operation, accused.row, accused.slot)).index
+    leaf = play.theirs.geometry.node_of(Place(group, operation, row, accused.slot)).index
     assert fold_path(leaf_hash(accused.accused.payload), leaf, accused.accused.path) == root
     requests = [m for m in play.moves if isinstance(m, RequestNode)]
     assert len(requests) <= play.theirs.geometry.rounds() + 1  # and one for the payload
