@@ -117,7 +117,7 @@ TWINS = (
     ),
     Twin(
         "bond let go in its window",
-        JOBS,
+        SETTLEMENTS,
         "libraries/JobRecords",
         "return start + disputeWindow;",
         "return start;",
@@ -345,7 +345,7 @@ TWINS = (
     ),
     Twin(
         "withheld bond let go",
-        JOBS,
+        SETTLEMENTS,
         "libraries/JobChecks",
         "if (replica.demandDeadline != 0 && job.demanders[index] != address(0))",
         "if (false)",
@@ -359,8 +359,8 @@ TWINS = (
         slow=True,
     ),
     Twin(
-        "published on demand and not disputable",
-        JOBS,
+        "bond of what was published on demand let go early",
+        SETTLEMENTS,
         "libraries/JobRecords",
         "if (start == 0) start = job.mode",
         "start = job.mode",
