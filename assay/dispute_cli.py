@@ -1,4 +1,4 @@
-"""`assay dispute open|show|list|step|auto|answer|accept`: disputes for people, every move is explained."""
+"""`assay dispute open|show|list|step|auto|contradict|answer|accept`: disputes for people, every move is explained."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import typer
 from eth_utils.address import is_address
 
+from assay.dispute_contradict import contradict_command
 from assay.dispute_render import (
     dispute_json,
     show_dispute,
@@ -269,6 +270,9 @@ def auto_command(
         finish(connection, table, result)
         if result.verdict is None:
             raise typer.Exit(NotDisputable.exit_code)
+
+
+app.command("contradict")(contradict_command)
 
 
 @app.command("answer")

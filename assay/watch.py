@@ -14,7 +14,9 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
+from assay.watch_disagreements import Disagreements
 from assay.watch_store import Audit, WatchStore
+from client.demands import Demand
 from market.audit import AuditPolicy, is_audited
 from market.chain import Chain, same_address
 from market.contracts import Jobs, Registry
@@ -68,6 +70,7 @@ class Watch:
     """See the module. Not for several threads at once.
 
     Args:
+        demand: does the next thing about the output of a replica that keeps it back, as `client.demands.demand_next`.
         tell: told of everything that happened, as JSON-serialisable objects.
         now: unix seconds by the chain's clock.
     """
@@ -81,6 +84,7 @@ class Watch:
         store: WatchStore,
         follower: Follower,
         rules: WatchRules,
+        demand: Callable[[bytes, str], Demand],
         tell: Callable[[dict[str, Any]], None],
         now: Callable[[], int],
     ) -> None:
@@ -88,6 +92,7 @@ class Watch:
         self._store, self._follower, self._rules, self._tell, self._now = store, follower, rules, tell, now
         self._share_bps = jobs.challenger_share_bps()
         self._told: dict[tuple[bytes, str], str] = {}
+        self._disagreements = Disagreements(jobs, registry, player, store, demand, self._too_dear, self._say, now)
 
     def tick(self, stopped: Callable[[], bool] = lambda: False) -> bool:
         """One look: reads events, audits what is drawn, and does one thing in each dispute. Returns whether anything is
@@ -102,12 +107,13 @@ class Watch:
             if stopped():
                 return True
             self._audit(job_id, provider, block)
+        self._disagreements.look()
         for state, work in (("wrong", self._open), ("disputed", self._go_on)):
             for audit in self._store.audits(state):
                 if stopped():
                     return True
                 work(audit)
-        return bool(self._store.audits("disputed"))
+        return bool(self._store.audits("disputed", "demanded"))
 
     def _read(self) -> None:
         while True:
@@ -225,11 +231,15 @@ class Watch:
         if evidence.forbidden(self._player.traces.pack(evidence.claim()).limits.vocabulary) is None:
             challenger = self._player.challenger(evidence.claim(), evidence.input_ids, evidence.output_ids)
             gas += moves(challenger.geometry.rounds() + 1)
+        return self._too_dear(gas, 0, reward)
+
+    def _too_dear(self, gas: int, fee: int, reward: int) -> str:
+        """Why so much gas, and base units beside it, are not spent for a reward; "" where it pays."""
         wei = gas * self._player.gas_price()
         left = self._rules.budget - self._store.spent_since(self._now() - DAY)
         if wei > left:
             return f"over budget: it may cost {wei} wei, {max(left, 0)} are left for today"
-        cost = -(-wei * self._rules.token_per_coin // WEI)
+        cost = fee - (-wei * self._rules.token_per_coin // WEI)
         if reward * 10_000 <= cost * (10_000 + self._rules.margin_bps) and cost:
             return f"unprofitable: it may cost {cost} base units and win {reward}"
         return ""

@@ -20,6 +20,7 @@ from assay.dispute_render import coins
 from assay.watch import Watch, WatchRules
 from assay.watch_store import WatchStore
 from client.cli_options import Connection, connected
+from client.demands import demand_next
 from client.disputing import load_packs, player_of
 from client.errors import BadRequest
 from client.store import market_key
@@ -76,8 +77,8 @@ def watch(
             code="NoPack",
         )
     with connection.open(with_key=True) as client:
-        place = client.marketplace
-        if client.wallet is None:
+        place, wallet = client.marketplace, client.wallet
+        if wallet is None:
             raise ConfigError("No keystore was named.", hint="Give --keystore (ASSAY_KEYSTORE). Nothing was sent.")
         decimals = place.token_info.decimals
         rules = WatchRules(
@@ -101,10 +102,11 @@ def watch(
                 place.chain,
                 place.jobs,
                 Registry(place.chain, place.deployment.registry),
-                player_of(place, client.wallet, packs),
+                player_of(place, wallet, packs),
                 store,
                 follower,
                 rules,
+                lambda job_id, provider: demand_next(place, wallet, job_id, provider),
                 lambda line: tell(connection, line),
                 place.clock.now,
             )

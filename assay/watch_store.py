@@ -39,7 +39,8 @@ class Audit:
 
     Attributes:
         state: skipped (not drawn), unknown (no pack), safe (no bond any more), right, wrong (and not disputed yet),
-            disputed, guilty, or over (disputed, and ended otherwise).
+            hidden (wrong, and its ids not shown), demanded (they are to be published), disputed, guilty, or over
+            (disputed or demanded, and ended otherwise).
         keyed_root: shows that this watcher computed the trace; see `watch.keyed_root`.
         wei: gas paid for it; reward in base units.
     """
@@ -103,7 +104,7 @@ class WatchStore:
                 for table in ("request", "revealed", "published"):
                     self._database.execute(f"DELETE FROM {table} WHERE block > ?", (item.to_block,))  # noqa: S608
                 # an answer that came again is looked at again; money that was spent stays counted
-                where = "block > ? AND state NOT IN ('disputed', 'guilty', 'over')"
+                where = "block > ? AND state NOT IN ('demanded', 'disputed', 'guilty', 'over')"
                 self._database.execute(f"DELETE FROM audit WHERE {where}", (item.to_block,))  # noqa: S608
             elif item.name in ("RequestPublished", "Revealed", "OutputPublished"):
                 self._note(item)
@@ -156,7 +157,19 @@ class WatchStore:
         )
         return list(self._database.execute(query))
 
+    def disagreements(self) -> list[tuple[bytes, int]]:
+        """Public jobs whose replicas revealed different outputs, not all judged yet; block of the last reveal."""
+        query = (
+            "SELECT r.job, MAX(r.block) FROM revealed r JOIN request q ON q.job = r.job "
+            "LEFT JOIN audit a ON a.job = r.job AND a.provider = r.provider GROUP BY r.job "
+            "HAVING COUNT(DISTINCT r.body) > 1 AND SUM(a.state IS NULL OR a.state = 'skipped') > 0 ORDER BY 2"
+        )
+        return list(self._database.execute(query))
+
     # ----------------------------------------------------------------------------------------------------- audits
+
+    def audit(self, job_id: bytes, provider: str) -> Audit | None:
+        return next((a for a in self.audits() if (a.job_id, a.provider) == (job_id, provider)), None)
 
     def put(self, audit: Audit, block: int, now: int) -> None:
         """Writes what came of an answer."""

@@ -15,7 +15,7 @@ from client import cli_question as asked
 from client.checking import Audit
 from client.cli_options import Connection, connected
 from client.cli_proofs import classify_command, expire_command
-from client.demands import fee_of
+from client.demands import cost_of
 from client.errors import BadRequest
 from client.progress import Progress, Report
 from client.render import (
@@ -242,13 +242,14 @@ def draw_command(connection: Connection, job: str = JobArgument) -> None:
 def demand_command(
     connection: Connection,
     job: str = JobArgument,
-    provider: str = typer.Argument(help="The provider (address) that was paid.", show_default=False),
+    provider: str = typer.Argument(help="The provider (address) that revealed it.", show_default=False),
     yes: bool = YesOption,
 ) -> None:
-    """Make a provider that was paid publish its answer on chain, or lose its bond. Call it again to go on.
+    """Make a provider that revealed an answer publish it on chain, or lose its bond. Call it again to go on.
 
-    Costs the contract's fee, once for each 512 tokens begun, which comes back where the provider stays silent.
-    Everybody can read what is published.
+    Costs the contract's fee, once for each 512 tokens begun, which comes back where the provider stays silent. An
+    answer that the job did not pay for (in the minority, or without a quorum) costs its price too, which comes back
+    where the provider loses its bond. Everybody can read what is published.
 
     Examples:
 
@@ -259,8 +260,11 @@ def demand_command(
     connection.must_be_able_to_ask(yes=yes)
     with connection.open(with_key=True) as client:
         wanted = client.find(job)
-        fee = money(fee_of(client.marketplace, wanted, provider), client.marketplace.token_info)
-        question = f"Demand the answer for {fee}, if that was not done yet? It becomes public."
+        cost, token = cost_of(client.marketplace, wanted, provider), client.marketplace.token_info
+        price = f" and its price of {money(cost.price, token)}, which the job did not pay" if cost.price else ""
+        question = (
+            f"Demand the answer for {money(cost.fee, token)}{price}, if that was not done yet? It becomes public."
+        )
         connection.confirm(question, yes=yes)
         with progress_on(connection.console):
             demand = client.demand(wanted, provider)

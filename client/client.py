@@ -48,6 +48,7 @@ from market.events import HeadWaker
 from market.index import Index
 from market.keystore import load_account
 from market.types import ZERO_ADDRESS, parse_bytes32
+from market.views import ReplicaView
 
 T = TypeVar("T")
 HTTP_SECONDS = 10.0
@@ -283,11 +284,17 @@ class Client:
     ) -> JobResult:
         """Computes a job's answers again, where a pack of its model is local, and disputes what is wrong to the end.
         Returns the result with what came of it; see client.checking. Raises ChainError."""
-        if self.wallet is None or audit is Audit.NEVER or not result.ids:
+        if self.wallet is None or audit is Audit.NEVER:
             return result
         record, folders = self.store.get(result.job_id), self._settings.packs
         options = CheckOptions(audit, dispute, audit_secret(self._settings.data_dir), tuple(folders))
-        found = check_result(self.marketplace, self.wallet, result.job_id, result.ids, record, options, progress)
+
+        def obtain(replica: ReplicaView) -> tuple[int, ...] | None:
+            return self._call(lambda: self._conductor.ids_of(result.job_id, replica))
+
+        found = check_result(
+            self.marketplace, self.wallet, result.job_id, result.ids, record, options, progress, obtain
+        )
         return dataclasses.replace(result, checks=tuple(found))
 
     def settle(self, job_id: bytes | str) -> JobResult:

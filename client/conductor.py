@@ -16,7 +16,7 @@ from client.job_options import JobOptions, Prompt
 from client.marketplace import Marketplace
 from client.model_files import ModelFiles
 from client.negotiation import Bargain, Directory, Negotiator
-from client.outputs import FetchedOutput, OutputReader
+from client.outputs import FetchedOutput, OutputReader, Source
 from client.posting import Posted, Poster
 from client.progress import Progress, Report
 from client.reporting import chain_seed_of, compose, documents, first_block_of, gas_of, outcome_json, sources_of
@@ -206,6 +206,20 @@ class Conductor:
         endpoints = await anyio.to_thread.run_sync(self._endpoints, record, job)
         now = await anyio.to_thread.run_sync(self._parts.marketplace.clock.now)
         return await reader.fetch(job_id, job, sources_of(job, replicas, endpoints), now)
+
+    async def ids_of(self, job_id: bytes, replica: ReplicaView) -> tuple[int, ...] | None:
+        """Ids of one replica's output, whatever was agreed; None where it does not serve them."""
+        parts, record = self._parts, self._parts.store.get(job_id)
+        if parts.reader is None:
+            return None
+        job = await anyio.to_thread.run_sync(parts.marketplace.jobs.job, job_id)
+        endpoints = await anyio.to_thread.run_sync(self._endpoints, record, job)
+        endpoint = endpoints.get(replica.provider.lower())
+        if endpoint is None:
+            return None
+        now = await anyio.to_thread.run_sync(parts.marketplace.clock.now)
+        its = dataclasses.replace(job, output_hash=replica.digest)
+        return (await parts.reader.fetch(job_id, its, [Source(replica, endpoint)], now)).ids
 
     async def _decode(self, job: JobView, output: FetchedOutput) -> str | None:
         if output.ids is None:

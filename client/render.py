@@ -210,12 +210,12 @@ def _token(token: LikelyToken) -> str:
 
 def show_demand(console: Console, demand: Demand) -> None:
     """How far a demand is, and what to do next."""
-    until, fee = moment(demand.deadline), money(demand.fee, demand.token)
+    until, fee = moment(demand.deadline), money(demand.fee + demand.price, demand.token)
     words = {
         "demanded": f"Demanded for {fee}. The provider must publish its answer until {until}.",
         "waiting": f"The provider has until {until} to publish. Then: the same command again, which slashes its bond.",
-        "slashed": "The provider kept the answer back and lost its bond. Its price went to the job's client, "
-        "the fee back to whoever demanded the answer, both as credit.",
+        "slashed": "The provider kept the answer back and lost its bond. What the job paid it went to the client, "
+        "what the demand cost back to whoever made it, both as credit.",
         "published": "Published on chain:",
     }
     console.print(Text(words[demand.state]))

@@ -20,7 +20,7 @@ from market.hashing import ZERO32
 from market.receipts import ReceiptDocument
 from market.settlement import Terms, kill_fee
 from market.signing import Domain
-from market.types import Receipt, Sampler
+from market.types import Receipt
 from market.views import JobState, JobView, ReplicaState, ReplicaView
 
 _LABELS = {
@@ -95,9 +95,7 @@ def chain_seed_of(jobs: Jobs, record: JobRecord | None) -> bytes:
     Raises:
         ChainUnreachable, ChainError.
     """
-    if record is None or record.request.sampler != Sampler.SEEDED_BY_CHAIN:
-        return ZERO32
-    return jobs.seed_of(record.job_id).seed
+    return ZERO32 if record is None else jobs.chain_seed(record.job_id, record.request)
 
 
 def compose(

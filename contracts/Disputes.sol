@@ -20,8 +20,6 @@ import {Model, Request} from "./interfaces/Wire.sol";
 import {ClaimRules} from "./libraries/ClaimRules.sol";
 import {Fold} from "./libraries/Fold.sol";
 import {Openings} from "./libraries/Openings.sol";
-import {TokensRoot} from "./libraries/TokensRoot.sol";
-import {WireHash} from "./libraries/WireHash.sol";
 
 /// @dev Subjects are whoever the caller names: one that lies, reverts or calls back is alone with its own dispute, whose
 /// prepayments are counted apart, and every function that moves anything is shut while another one runs. A subject is
@@ -95,7 +93,7 @@ contract Disputes is IDisputes, ReentrancyGuardTransient, Multicall {
         (id, frozen) = _freeze(
             params.subject, params.subjectId, params.provider, bytes.concat(abi.encode(params.request), params.proof)
         );
-        _checkHashes(params, frozen);
+        ClaimRules.checkHashes(params, frozen);
         Shape memory shape = _shape(params.model);
         ClaimRules.checkTrace(params.request, params.inputIds, shape.vocabulary, shape.context);
         uint8 finish = params.output.finish;
@@ -184,22 +182,19 @@ contract Disputes is IDisputes, ReentrancyGuardTransient, Multicall {
 
     // ------------------------------------------------------------------------------------------------- proofs
 
-    function prove(Claim calldata claim, uint256 leafIndex, Accusation calldata accusation) external nonReentrant {
+    function prove(Claim calldata claim, Accusation calldata accusation) external nonReentrant {
         (bytes32 id, bytes32 root) = _provable(claim);
-        address requester = _requesterOf(id, root, leafIndex, accusation.accused.payload, accusation.accused.path);
         if (!IJudge(judge).isWrong(claim, root, accusation)) revert NothingWrong(id);
-        _convict(id, Fault.ELEMENT, requester, claim.subject, claim.subjectId, claim.provider);
+        (uint256 depth, uint256 index) =
+            IJudge(judge).leafOf(claim, accusation.group, accusation.operation, accusation.row, accusation.slot);
+        _convict(id, Fault.ELEMENT, _requesterOf(id, depth, index), claim.subject, claim.subjectId, claim.provider);
     }
 
-    function proveOutput(Claim calldata claim, uint256 leafIndex, OutputAccusation calldata accusation)
-        external
-        nonReentrant
-    {
+    function proveOutput(Claim calldata claim, OutputAccusation calldata accusation) external nonReentrant {
         (bytes32 id, bytes32 root) = _provable(claim);
-        address requester =
-            _requesterOf(id, root, leafIndex, accusation.rivalLogits.payload, accusation.rivalLogits.path);
         if (!IJudge(judge).isOutputWrong(claim, root, accusation)) revert NothingWrong(id);
-        _convict(id, Fault.OUTPUT, requester, claim.subject, claim.subjectId, claim.provider);
+        (uint256 depth, uint256 index) = IJudge(judge).logitsLeafOf(claim, accusation.position, accusation.rival);
+        _convict(id, Fault.OUTPUT, _requesterOf(id, depth, index), claim.subject, claim.subjectId, claim.provider);
     }
 
     function proveOutside(Claim calldata claim, NodePath calldata node) external nonReentrant {
@@ -261,8 +256,8 @@ contract Disputes is IDisputes, ReentrancyGuardTransient, Multicall {
 
     function canJudge(Model calldata model, Request calldata request_) external view returns (bool) {
         IJudge known = IJudge(judge);
-        return known.implementsProgram(model.programRoot) && known.acceptsTables(model.tablesRoot)
-            && ClaimRules.hasStep(request_) && ClaimRules.fits(request_, known.shapeOf(model.programRoot).context);
+        return known.acceptsTables(model.programRoot, model.tablesRoot) && ClaimRules.hasStep(request_)
+            && ClaimRules.fits(request_, known.shapeOf(model.programRoot).context);
     }
 
     function disputeIdOf(ISubject subject, bytes32 subjectId, address provider) public pure returns (bytes32) {
@@ -307,26 +302,12 @@ contract Disputes is IDisputes, ReentrancyGuardTransient, Multicall {
         frozen = subject.freeze(subjectId, provider, evidence);
     }
 
-    function _checkHashes(DisputeParams calldata params, Frozen memory frozen) private pure {
-        _same("request", frozen.requestHash, WireHash.request(params.request));
-        bytes32 modelId = WireHash.model(params.model);
-        _same("model", frozen.modelId, modelId);
-        _same("request's model", params.request.modelId, modelId);
-        _same("output", frozen.outputHash, WireHash.output(params.output));
-        _same("inputIds", params.request.inputRoot, TokensRoot.root(params.inputIds));
-        if (params.outputIds.length % 32 != 0) revert IdsMalformed(params.outputIds.length);
-        _same("outputIds", params.output.outputRoot, TokensRoot.root(params.outputIds));
-    }
-
-    function _same(bytes32 field, bytes32 expected, bytes32 got) private pure {
-        // INVARIANT: what is judged is what was asked and what was answered, and nothing that its opener chose
-        if (got != expected) revert HashMismatch(field, expected, got);
-    }
-
     function _shape(Model calldata model) private view returns (Shape memory) {
         // INVARIANT: only programs that can be executed again are judged
         if (!IJudge(judge).implementsProgram(model.programRoot)) revert ProgramNotAccepted(model.programRoot);
-        if (!IJudge(judge).acceptsTables(model.tablesRoot)) revert TablesNotAccepted(model.tablesRoot);
+        if (!IJudge(judge).acceptsTables(model.programRoot, model.tablesRoot)) {
+            revert TablesNotAccepted(model.tablesRoot);
+        }
         return IJudge(judge).shapeOf(model.programRoot);
     }
 
@@ -418,16 +399,10 @@ contract Disputes is IDisputes, ReentrancyGuardTransient, Multicall {
         --record.unanswered;
     }
 
-    /// @dev Who asked for the leaf and got it, else who opened the dispute.
-    function _requesterOf(bytes32 id, bytes32 root, uint256 leafIndex, bytes calldata payload, bytes32[] calldata path)
-        private
-        view
-        returns (address)
-    {
-        bytes32 got = Openings.fold(Openings.leafHash(payload), leafIndex, path);
-        // INVARIANT: who paid for the leaf that decides is not passed over
-        if (got != root) revert BadPath(id, root, got);
-        Node storage leaf = _node(id, path.length, leafIndex);
+    /// @dev Who asked for the leaf and got it, else who opened the dispute. The leaf's place is the judge's word:
+    /// INVARIANT: who paid for the leaf that decides is not passed over, nor is one paid who asked for its equal elsewhere
+    function _requesterOf(bytes32 id, uint256 depth, uint256 index) private view returns (address) {
+        Node storage leaf = _node(id, depth, index);
         return leaf.answered ? leaf.requester : _node(id, 0, 0).requester;
     }
 

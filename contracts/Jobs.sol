@@ -181,7 +181,8 @@ contract Jobs is IJobs, EIP712 {
     }
 
     function publishOutput(bytes32 jobId, bytes calldata ids) external {
-        if (Demands.publish(_job(jobId), jobId, ids)) _pay(msg.sender, demandFeeOf(jobId, msg.sender));
+        uint256 fee = Demands.publish(_job(jobId), jobId, ids, demandFee);
+        if (fee != 0) IVault(vault).pay(stakeToken, msg.sender, fee);
     }
 
     // ------------------------------------------------------------------------------------------------- anyone
@@ -199,23 +200,12 @@ contract Jobs is IJobs, EIP712 {
     }
 
     function releaseBond(bytes32 jobId, address provider) external {
-        Job storage record = _job(jobId);
-        uint256 index = record.indexOf(jobId, provider);
-        Replica storage replica = record.replicas[index];
-        // INVARIANT: a bond leaves once, and only from a final job
-        replica.needHeldBond(jobId);
-        if (record.finalAt == 0) revert WrongState(jobId, record.state, JobState.SETTLED);
-        record.needUndisputed(jobId, index, disputeWindow);
-
-        replica.bondState = BondState.RELEASED;
-        uint256 amount = replica.terms.bond;
-        emit BondReleased(jobId, provider, amount);
-        IVault(vault).unbond(provider, amount);
+        Settlements.release(_job(jobId), jobId, provider, vault, stakeToken, disputeWindow);
     }
 
     function demandReveal(bytes32 jobId, address provider, bytes calldata permit) external {
-        Demands.open(_job(jobId), jobId, provider, disputeWindow, demandWindow);
-        IVault(vault).fund(stakeToken, msg.sender, demandFeeOf(jobId, provider), permit);
+        uint256 total = Demands.open(_job(jobId), jobId, provider, disputeWindow, demandWindow, demandFee);
+        IVault(vault).fund(stakeToken, msg.sender, total, permit);
     }
 
     function slashWithheld(bytes32 jobId, address provider) external {
@@ -280,9 +270,8 @@ contract Jobs is IJobs, EIP712 {
         return Seeds.seedOf(_job(jobId), jobId);
     }
 
-    function demandFeeOf(bytes32 jobId, address provider) public view returns (uint256) {
-        Job storage record = _job(jobId);
-        return Payout.demandFee(demandFee, record.replicas[record.indexOf(jobId, provider)].outputTokens);
+    function demandCostOf(bytes32 jobId, address provider) external view returns (uint256 fee, uint256 price) {
+        return Demands.cost(_job(jobId), jobId, provider, demandFee);
     }
 
     function jobIdOf(address client, uint256 nonce) public view returns (bytes32) {
@@ -425,10 +414,6 @@ contract Jobs is IJobs, EIP712 {
     function _slash(bytes32 jobId, Job storage record, uint256 index, address requester, address prover) private {
         Slashing memory rules = Slashing(vault, stakeToken, challengerShareBps, demandFee);
         Verdicts.slash(record, jobId, index, requester, prover, rules);
-    }
-
-    function _pay(address to, uint256 amount) private {
-        if (amount != 0) IVault(vault).pay(stakeToken, to, amount);
     }
 
     // ------------------------------------------------------------------------------------------------ helpers

@@ -4,9 +4,10 @@ pragma solidity 0.8.37;
 import {IJudge} from "./interfaces/IJudge.sol";
 import {Accusation, Claim, LayerFormat, OutputAccusation, Shape} from "./interfaces/Trace.sol";
 import {EXP2_NODE} from "./libraries/Exp2Table.sol";
+import {ModelTrees} from "./libraries/ModelTrees.sol";
 import {Openings} from "./libraries/Openings.sol";
 import {ProgramRoot} from "./libraries/ProgramRoot.sol";
-import {Context, TraceTree} from "./libraries/TraceTree.sol";
+import {Context, Place, TraceTree} from "./libraries/TraceTree.sol";
 import {Activation} from "./steps/Activation.sol";
 import {Choice} from "./steps/Choice.sol";
 import {Embedding} from "./steps/Embedding.sol";
@@ -29,8 +30,7 @@ contract Judge is IJudge {
     mapping(bytes32 programRoot => Shape) private _shapes;
     mapping(bytes32 programRoot => mapping(uint256 word => uint256)) private _formats;
 
-    /// @inheritdoc IJudge
-    mapping(bytes32 tablesRoot => bool) public acceptsTables;
+    mapping(bytes32 tablesRoot => uint256) private _tablesDepth; // 0: not accepted
 
     // ---- what can be judged
 
@@ -56,9 +56,16 @@ contract Judge is IJudge {
         bytes32 got = Openings.fold(EXP2_NODE, 0, path);
         // INVARIANT: a step's own tables are those of every claim it judges
         if (got != tablesRoot) revert TablesMismatch(tablesRoot, got);
-        if (acceptsTables[tablesRoot]) return;
-        acceptsTables[tablesRoot] = true;
+        if (_tablesDepth[tablesRoot] != 0) return;
+        _tablesDepth[tablesRoot] = path.length + 1;
         emit TablesAccepted(tablesRoot);
+    }
+
+    /// @inheritdoc IJudge
+    function acceptsTables(bytes32 programRoot, bytes32 tablesRoot) external view returns (bool) {
+        // INVARIANT: no step asks for a leaf of the tables that nobody can open
+        return
+            implementsProgram(programRoot) && _tablesDepth[tablesRoot] == ModelTrees.tablesDepth(_shapes[programRoot]);
     }
 
     /// @inheritdoc IJudge
@@ -83,6 +90,21 @@ contract Judge is IJudge {
     /// @inheritdoc IJudge
     function rounds(Claim calldata claim) external view returns (uint256) {
         return TraceTree.rounds(_context(claim));
+    }
+
+    /// @inheritdoc IJudge
+    function leafOf(Claim calldata claim, uint256 group, uint256 operation, uint256 row, uint256 slot)
+        external
+        view
+        returns (uint256, uint256)
+    {
+        return TraceTree.leafOf(_context(claim), Place(group, operation, row, slot));
+    }
+
+    /// @inheritdoc IJudge
+    function logitsLeafOf(Claim calldata claim, uint256 position, uint256 id) external view returns (uint256, uint256) {
+        Context memory context = _context(claim);
+        return TraceTree.leafOf(context, TraceTree.logitsOf(context, position, id));
     }
 
     // ---- what is wrong

@@ -21,9 +21,10 @@ from market.chain import Call, Chain
 from market.errors import ChainError
 from market.hashing import ZERO32, pack_tokens
 from market.signing import Domain
-from market.types import Mode, Model, Output
+from market.types import Mode, Model, Output, Request, Sampler
 from market.views import (
     BondState,
+    DemandCost,
     DrawableEntry,
     Exit,
     JobParams,
@@ -379,7 +380,7 @@ class Jobs(Contract):
         return self._write("fixSeed", job_id)
 
     def demand_reveal(self, job_id: bytes, provider: str, permit: bytes = b"") -> Call:
-        """Demands the output of a replica that was paid, for `demand_fee_of`. In a public job anybody may."""
+        """Demands the output of a replica that revealed, for `demand_cost_of`. In a public job anybody may."""
         return self._write("demandReveal", job_id, provider, permit)
 
     def publish_output(self, job_id: bytes, ids: Sequence[int]) -> Call:
@@ -406,6 +407,10 @@ class Jobs(Contract):
         """The seed that the chain gives a job. Raises ContractError UnknownJob where there is none."""
         return SeedView(*self._read("seedOf", job_id, block=block))
 
+    def chain_seed(self, job_id: bytes, request: Request) -> bytes:
+        """The seed that the chain gave for a job's `request`; zero where it gives none, or has not yet."""
+        return self.seed_of(job_id).seed if request.sampler == Sampler.SEEDED_BY_CHAIN else ZERO32
+
     def client_nonce(self, client: str, block: BlockTag = "latest") -> int:
         """Jobs `client` posted so far: the nonce of its next job id (market.hashing.job_id)."""
         return cast(int, self._read("clientNonce", client, block=block))
@@ -430,9 +435,9 @@ class Jobs(Contract):
         """Base units that a demand of up to 512 tokens costs, and a provider that publishes them earns."""
         return cast(int, self._read("demandFee"))
 
-    def demand_fee_of(self, job_id: bytes, provider: str) -> int:
-        """Base units that a demand of the provider's output costs; grows with its length."""
-        return cast(int, self._read("demandFeeOf", job_id, provider))
+    def demand_cost_of(self, job_id: bytes, provider: str) -> DemandCost:
+        """What a demand of the provider's output costs, once its job is final."""
+        return DemandCost(*self._read("demandCostOf", job_id, provider))
 
     def demand_window(self) -> int:
         """Seconds in which a provider must publish what is demanded."""

@@ -82,13 +82,13 @@ class Disputes(Contract):
         """Answers the request of a leaf."""
         return self._write("answerPayload", dispute_id, node.depth, node.index, payload)
 
-    def prove(self, claim: Claim, leaf_index: int, accusation: Accusation) -> Call:
+    def prove(self, claim: Claim, accusation: Accusation) -> Call:
         """Proves an element of a leaf wrong."""
-        return self._write("prove", claim.values(), leaf_index, accusation.values())
+        return self._write("prove", claim.values(), accusation.values())
 
-    def prove_output(self, claim: Claim, leaf_index: int, accusation: OutputAccusation) -> Call:
-        """Proves that another id beats the one that was returned; `leaf_index` is the rival's leaf."""
-        return self._write("proveOutput", claim.values(), leaf_index, accusation.values())
+    def prove_output(self, claim: Claim, accusation: OutputAccusation) -> Call:
+        """Proves that another id beats the one that was returned."""
+        return self._write("proveOutput", claim.values(), accusation.values())
 
     def prove_outside(self, claim: Claim, node: Node, node_hash: bytes, path: Sequence[bytes]) -> Call:
         """Proves that a node outside the program is not EMPTY."""
@@ -164,8 +164,9 @@ class Judge(Contract):
     def implements_program(self, program_root: bytes) -> bool:
         return bool(self._read("implementsProgram", program_root))
 
-    def accepts_tables(self, tables_root: bytes) -> bool:
-        return bool(self._read("acceptsTables", tables_root))
+    def accepts_tables(self, program_root: bytes, tables_root: bytes) -> bool:
+        """Whether the program is known, and the tables are accepted and as deep as the program's."""
+        return bool(self._read("acceptsTables", program_root, tables_root))
 
     def accept_program(self, shape: Shape, layers: Sequence[LayerFormat]) -> Call:
         """Anyone, once: the judge computes the program's root and remembers it."""

@@ -212,7 +212,6 @@ def evidence_of(
             "demand that (`assay job demand`). Of a private job, give the ids with --answer FILE.",
             job_id="0x" + job_id.hex(),
         )
-    seeded = found[0].sampler == Sampler.SEEDED_BY_CHAIN  # whoever revealed had committed, and that fixed the seed
     evidence = Evidence(
         jobs.address,
         job_id,
@@ -222,7 +221,7 @@ def evidence_of(
         output,
         found[1],
         tuple(ids),
-        chain_seed=jobs.seed_of(job_id).seed if seeded else ZERO32,
+        chain_seed=jobs.chain_seed(job_id, found[0]),  # whoever revealed had committed, and that fixed the seed
     )
     evidence.check()
     return evidence

@@ -202,9 +202,9 @@ class Player:
             case RequestNode():
                 return contract.request(claim, move.node, move.hash, move.path, self.permit(self.rules.request_fee))
             case Prove():
-                return contract.prove(claim, move.leaf_index, move.accusation)
+                return contract.prove(claim, move.accusation)
             case ProveOutput():
-                return contract.prove_output(claim, move.leaf_index, move.accusation)
+                return contract.prove_output(claim, move.accusation)
             case ProveOutside():
                 return contract.prove_outside(claim, move.node, move.hash, move.path)
             case SayMissed():

@@ -29,6 +29,6 @@ def acceptances(chain: Chain, judge: str, pack: Pack) -> list[Call]:
     calls: list[Call] = []
     if not contract.implements_program(pack.roots.program_root):
         calls.append(contract.accept_program(shape, LayerFormat.all_of(pack.program)))
-    if not contract.accepts_tables(pack.roots.tables_root):
+    if not contract.accepts_tables(pack.roots.program_root, pack.roots.tables_root):
         calls.append(contract.accept_tables(pack.roots.tables_root, ModelTrees(pack.model, shape).tables_path()))
     return calls

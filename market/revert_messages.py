@@ -208,8 +208,8 @@ MESSAGES: dict[str, tuple[str, str]] = {
     ),
     "NotReplica": ("{caller} is no replica of job {jobId}.", "Nothing is to be done for this job with this key."),
     "NothingOwed": (
-        "{provider} was not paid for an output of job {jobId}, so it owes none.",
-        "Nothing was paid. Demand the output of a replica that was paid.",
+        "{provider} revealed no output of job {jobId}, so it owes none.",
+        "Nothing was paid. Demand the output of a replica that revealed one.",
     ),
     "OutputMalformed": (
         "{length} bytes are not the {outputTokens} tokens of the output in their canonical form.",

@@ -130,6 +130,20 @@ class ReplicaView:
 
 
 @dataclass(frozen=True)
+class DemandCost:
+    """What demanding an output costs, base units: the `fee` is the provider's that publishes; the `price` of an output
+    that the client did not pay for (else 0) is held with the bond: then the provider's, or back where that is lost.
+    """
+
+    fee: int
+    price: int
+
+    @property
+    def total(self) -> int:
+        return self.fee + self.price
+
+
+@dataclass(frozen=True)
 class SignedQuote:
     """A quote with its provider's signature (65 bytes r‖s‖v, or what its ERC-1271 contract takes)."""
 

@@ -11,6 +11,7 @@ The agent's own wiring cannot reach any of this, and nothing here runs on a chai
     held     honest, but commits only once the file named by --until exists
     stubborn a liar that shows a trace in a dispute in which its tokens win
     dumb     a liar that gives no reply in a dispute
+    secretive a liar that does not publish its answer when it is demanded
     misprint answers honestly, but shows a trace with one wrong number: --lie GROUP:OPERATION says where
 """
 
@@ -53,7 +54,7 @@ from provider.program import serve
 from provider.signals import Signals
 from tests.liar import lie
 
-BEHAVIOURS = ("liar", "copycat", "full", "late", "mute", "absent", "held", "stubborn", "dumb", "misprint")
+BEHAVIOURS = ("liar", "copycat", "full", "late", "mute", "absent", "held", "stubborn", "dumb", "secretive", "misprint")
 POLL_SECONDS = 0.02
 PATIENCE_SECONDS = 20.0
 T = TypeVar("T")
@@ -198,6 +199,13 @@ class Absent(ChainSide):
         raise ChainError("This provider commits to nothing.", code="ABSENT")
 
 
+class Secretive(ChainSide):
+    """Publishes nothing."""
+
+    def publish_output(self, job_id: bytes, ids: Sequence[int], key: str) -> None:
+        raise ChainError("This provider keeps its answer to itself.", code="SECRETIVE")
+
+
 def side(kind: type[ChainSide]) -> SideFactory:
     def make(chain: Chain, jobs: Jobs, vault: Vault, transactions: Transactions, timeout: float) -> ChainSide:
         return kind(chain, jobs, vault, transactions, timeout=timeout)
@@ -230,6 +238,7 @@ def main(arguments: list[str]) -> NoReturn:
         "liar": functools.partial(Liar, flip=chosen.flip),
         "stubborn": functools.partial(Liar, flip=chosen.flip),
         "dumb": functools.partial(Liar, flip=chosen.flip),
+        "secretive": functools.partial(Liar, flip=chosen.flip),
         "full": Full,
         "held": functools.partial(Held, until=chosen.until),
     }
@@ -241,7 +250,13 @@ def main(arguments: list[str]) -> NoReturn:
     group, _, operation = chosen.lie.partition(":")
     MisprintTraces.group, MisprintTraces.operation = int(group), Operation[operation]
     Late.until = chosen.until
-    sides = {"copycat": side(Copycat), "late": side(Late), "mute": side(Mute), "absent": side(Absent)}
+    sides = {
+        "copycat": side(Copycat),
+        "late": side(Late),
+        "mute": side(Mute),
+        "absent": side(Absent),
+        "secretive": side(Secretive),
+    }
     serve(
         config,
         load_account(config.keystore, chosen.password_file.read_text(encoding="utf-8").strip()),

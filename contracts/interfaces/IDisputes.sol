@@ -170,11 +170,9 @@ interface IDisputes is IArbiter {
     /// @notice Answers the request of a leaf, likewise.
     function answerPayload(bytes32 disputeId, uint256 depth, uint256 index, bytes calldata payload) external;
     /// @notice Proves an element wrong, until endAt. Anyone.
-    /// @param leafIndex of the accused leaf; its depth is the length of its path
-    function prove(Claim calldata claim, uint256 leafIndex, Accusation calldata accusation) external;
+    function prove(Claim calldata claim, Accusation calldata accusation) external;
     /// @notice Proves that another id beats the one that was returned, until endAt. Anyone.
-    /// @param leafIndex of the rival's leaf
-    function proveOutput(Claim calldata claim, uint256 leafIndex, OutputAccusation calldata accusation) external;
+    function proveOutput(Claim calldata claim, OutputAccusation calldata accusation) external;
     /// @notice Proves that a node outside the program is not EMPTY, until endAt. Anyone.
     function proveOutside(Claim calldata claim, NodePath calldata node) external;
     /// @notice Says that a reply is overdue. Anyone, until the dispute is over.

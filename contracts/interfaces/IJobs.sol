@@ -148,12 +148,17 @@ interface IJobs is ISubject {
     event BondFrozen(bytes32 indexed jobId, address indexed provider);
     /// @dev The dispute ended without fault; the bond is locked until its window is over.
     event BondUnfrozen(bytes32 indexed jobId, address indexed provider);
-    /// @dev The provider must publish its output until `deadline`.
-    event RevealDemanded(bytes32 indexed jobId, address indexed provider, address indexed demander, uint64 deadline);
+    /// @dev The provider must publish its output until `deadline`. `price` is held beside the fee where the client did not
+    /// pay for the output, else 0.
+    event RevealDemanded(
+        bytes32 indexed jobId, address indexed provider, address indexed demander, uint64 deadline, uint256 price
+    );
     /// @dev `ids` are the tokens of `output`: uint32 big-endian, last word padded with 0xff…
     event OutputPublished(bytes32 indexed jobId, address indexed provider, Output output, bytes ids);
     /// @dev The demand is over and its fee went to `feeTo`: the provider that published, else the demander.
     event DemandClosed(bytes32 indexed jobId, address indexed provider, address feeTo);
+    /// @dev The price that a demander had paid left: to the provider with its bond, back where that was slashed.
+    event DemandPricePaid(bytes32 indexed jobId, address indexed provider, address to, uint256 price);
     /// @dev `refunded`, the reward and what was burnt are the bond. Half of the reward is the requester's, the rest the
     /// prover's. The escrow of a job that had not paid goes back beside it (Expired).
     event BondSlashed(
@@ -257,11 +262,13 @@ interface IJobs is ISubject {
     /// @notice Takes the job back before the first commit; each assigned replica gets its kill fee. Only the client.
     function cancel(bytes32 jobId) external;
     /// @notice Returns the bond of a replica that revealed to its stake once the dispute window is over, or, where
-    /// it is disputed and the arbiter let its deadline pass, once that is over. Anyone.
+    /// it is disputed and the arbiter let its deadline pass, once that is over. Anyone. What a demander paid as the price
+    /// of its output is the provider's then.
     function releaseBond(bytes32 jobId, address provider) external;
-    /// @notice Demands the output of a replica that was paid, or will be (OPTIMISTIC), for `demandFeeOf` it: once per
-    /// replica, inside its dispute window, by the client, or by anyone if the input was inline. The provider has `demandWindow` to publish it; from
-    /// then on the output can be disputed for a whole window.
+    /// @notice Demands the output of a replica that revealed, for `demandCostOf` it: once per replica, inside its dispute
+    /// window, by the client, or by anyone if the input was inline. The provider has `demandWindow` to publish it; from
+    /// then on the output can be disputed for a whole window. A replica in the minority, or of a job without agreement,
+    /// was not paid: its demander pays its price too, which is held until the bond is released.
     /// @param permit as in `post`
     function demandReveal(bytes32 jobId, address provider, bytes calldata permit) external;
     /// @notice Answers a demand of the caller's output, until its deadline, and earns the fee. An OPTIMISTIC answer can
@@ -269,7 +276,7 @@ interface IJobs is ISubject {
     /// @param ids the output's tokens: uint32 big-endian, last word padded with 0xff…
     function publishOutput(bytes32 jobId, bytes calldata ids) external;
     /// @notice Slashes the bond of a replica that let a demand pass: the client is refunded what the replica was paid (the
-    /// whole escrow where nothing was), the demander gets its fee back and the challengers' share, the rest is burnt.
+    /// whole escrow where nothing was), the demander gets its fee and price back and the challengers' share, the rest is burnt.
     /// Anyone. A disputed bond waits for the arbiter or its deadline.
     function slashWithheld(bytes32 jobId, address provider) external;
 
@@ -300,9 +307,10 @@ interface IJobs is ISubject {
     /// @return base units of the stake token that a demand of DEMAND_FEE_TOKENS tokens or fewer costs, and a provider
     /// that publishes them earns
     function demandFee() external view returns (uint128);
-    /// @return what a demand of the output of `provider` costs: demandFee · ⌈its tokens / DEMAND_FEE_TOKENS⌉; 0 before it
-    /// revealed
-    function demandFeeOf(bytes32 jobId, address provider) external view returns (uint256);
+    /// @notice What a demand of the output of `provider` costs once its job is final: fee + price.
+    /// @return fee demandFee · ⌈its tokens / DEMAND_FEE_TOKENS⌉, to the provider that publishes; 0 before it revealed
+    /// @return price of an output that the client did not pay for; 0 where it did
+    function demandCostOf(bytes32 jobId, address provider) external view returns (uint256 fee, uint256 price);
     function DEMAND_FEE_TOKENS() external view returns (uint256);
     /// @return seconds in which a provider must publish what is demanded
     function demandWindow() external view returns (uint64);

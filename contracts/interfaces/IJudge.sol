@@ -31,12 +31,14 @@ interface IJudge {
     /// @notice Computes the root of the llama program of these shapes and remembers it. Anyone, once.
     function acceptProgram(Shape calldata shape, LayerFormat[] calldata layers) external returns (bytes32 programRoot);
 
-    /// @notice Remembers a tables root whose leaves 0 and 1 are the exp2 tables that the steps use. Anyone, once.
+    /// @notice Remembers a tables root whose leaves 0 and 1 are the exp2 tables that the steps use, and how deep they lie.
+    /// Anyone, once.
     /// @param path siblings of the node above leaves 0 and 1, lowest first
     function acceptTables(bytes32 tablesRoot, bytes32[] calldata path) external;
 
     function implementsProgram(bytes32 programRoot) external view returns (bool);
-    function acceptsTables(bytes32 tablesRoot) external view returns (bool);
+    /// @notice Whether the program is known, and the tables are accepted and as deep as the program's.
+    function acceptsTables(bytes32 programRoot, bytes32 tablesRoot) external view returns (bool);
     function shapeOf(bytes32 programRoot) external view returns (Shape memory);
 
     /// @notice Where a node lies.
@@ -47,6 +49,18 @@ interface IJudge {
         external
         view
         returns (uint256 levels, uint256 payloadBytes, bool inside);
+
+    /// @notice Where a leaf that `isWrong` opened lies.
+    function leafOf(Claim calldata claim, uint256 group, uint256 operation, uint256 row, uint256 slot)
+        external
+        view
+        returns (uint256 depth, uint256 index);
+
+    /// @notice Where the LOGITS leaf with an id lies that `isOutputWrong` opened.
+    function logitsLeafOf(Claim calldata claim, uint256 position, uint256 id)
+        external
+        view
+        returns (uint256 depth, uint256 index);
 
     /// @notice The most reveals of hashes on a way from the root to a leaf, the root's own left out.
     function rounds(Claim calldata claim) external view returns (uint256);

@@ -2,11 +2,13 @@
 pragma solidity 0.8.37;
 
 import {DisputeParams, IDisputes} from "../interfaces/IDisputes.sol";
+import {Frozen} from "../interfaces/ISubject.sol";
 import {Claim} from "../interfaces/Trace.sol";
 import {Output, Request} from "../interfaces/Wire.sol";
 import {TokensRoot} from "./TokensRoot.sol";
+import {WireHash} from "./WireHash.sol";
 
-/// @title What token ids alone tell about an answer (docs/disputes.md, section 1)
+/// @title What token ids alone tell about an answer (docs/disputes.md, section 1), and whether they are the answer's
 library ClaimRules {
     uint8 internal constant GREEDY = 0;
     uint8 internal constant SEEDED_BY_REQUEST = 1;
@@ -52,6 +54,18 @@ library ClaimRules {
         claim.seed = chainSeed;
     }
 
+    /// @notice Checks that request, model, output and ids are those that the subject froze.
+    function checkHashes(DisputeParams calldata params, Frozen memory frozen) internal pure {
+        _same("request", frozen.requestHash, WireHash.request(params.request));
+        bytes32 modelId = WireHash.model(params.model);
+        _same("model", frozen.modelId, modelId);
+        _same("request's model", params.request.modelId, modelId);
+        _same("output", frozen.outputHash, WireHash.output(params.output));
+        _same("inputIds", params.request.inputRoot, TokensRoot.root(params.inputIds));
+        if (params.outputIds.length % 32 != 0) revert IDisputes.IdsMalformed(params.outputIds.length);
+        _same("outputIds", params.output.outputRoot, TokensRoot.root(params.outputIds));
+    }
+
     /// @notice Checks that the prompt has a trace, whatever was answered.
     function checkTrace(Request calldata request, bytes calldata ids, uint256 vocabulary, uint256 context)
         internal
@@ -89,6 +103,11 @@ library ClaimRules {
             }
         }
         return output.finish == FINISH_LENGTH && count != request.maxOutputTokens;
+    }
+
+    function _same(bytes32 field, bytes32 expected, bytes32 got) private pure {
+        // INVARIANT: what is judged is what was asked and what was answered, and nothing that its opener chose
+        if (got != expected) revert IDisputes.HashMismatch(field, expected, got);
     }
 
     function _isCanonical(bytes calldata ids, uint256 count) private pure returns (bool) {

@@ -63,6 +63,7 @@ struct Job {
     Drawing drawing;
     bytes32 seed; // only where the chain gives it, 0 until then
     mapping(uint256 index => address) demanders; // who demanded a replica's output and waits for it
+    mapping(uint256 index => address) buyers; // who paid the price of an output that the client did not pay for
 }
 
 /// @title Reading and writing the records of a job; no rules, no money

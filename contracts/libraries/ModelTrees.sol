@@ -125,12 +125,17 @@ library ModelTrees {
         returns (int256)
     {
         unchecked {
-            uint256 half = context.shape.headSize / 2;
-            uint256 leaves = Math.ceilDiv(context.shape.context * half, TABLE_ENTRIES);
-            uint256 entry = position * half + i;
-            uint256 index = FIRST_ROPE_LEAF + (sine ? leaves : 0) + entry / TABLE_ENTRIES;
-            uint256 depth = Openings.bitsFor(FIRST_ROPE_LEAF + 2 * leaves);
+            uint256 entry = position * (context.shape.headSize / 2) + i;
+            uint256 index = FIRST_ROPE_LEAF + (sine ? _rotaryLeaves(context.shape) : 0) + entry / TABLE_ENTRIES;
+            uint256 depth = tablesDepth(context.shape);
             return opening.check(context.tablesRoot, depth, index, 4 * TABLE_ENTRIES).element(entry % TABLE_ENTRIES, 4);
+        }
+    }
+
+    /// @return levels of the tree of tables
+    function tablesDepth(Shape memory shape) internal pure returns (uint256) {
+        unchecked {
+            return Openings.bitsFor(FIRST_ROPE_LEAF + 2 * _rotaryLeaves(shape));
         }
     }
 
@@ -159,6 +164,12 @@ library ModelTrees {
         // INVARIANT: a leaf says itself which row of which tensor it is
         if (header >> 208 != expected) revert IJudge.HeaderMismatch(expected, header >> 208);
         multiplier = uint32(header >> 176);
+    }
+
+    function _rotaryLeaves(Shape memory shape) private pure returns (uint256) {
+        unchecked {
+            return Math.ceilDiv(uint256(shape.context) * (shape.headSize / 2), TABLE_ENTRIES);
+        }
     }
 
     function _gains(Shape memory shape) private pure returns (uint256) {

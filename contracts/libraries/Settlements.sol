@@ -4,6 +4,7 @@ pragma solidity 0.8.37;
 import {BondState, IJobs, JobState, ReplicaState} from "../interfaces/IJobs.sol";
 import {IVault} from "../interfaces/IVault.sol";
 import {Mode} from "../interfaces/Wire.sol";
+import {Demands} from "./Demands.sol";
 import {JobChecks} from "./JobChecks.sol";
 import {Job, JobRecords, Replica} from "./JobRecords.sol";
 import {Payout, Split} from "./Payout.sol";
@@ -12,6 +13,7 @@ import {Payout, Split} from "./Payout.sol";
 /// @dev Linked to Jobs and run in its storage. All is written and emitted before the vault moves anything.
 library Settlements {
     using JobChecks for Job;
+    using JobChecks for Replica;
     using JobRecords for Job;
 
     address private constant BURNT = address(0xdead);
@@ -28,6 +30,30 @@ library Settlements {
         if (agreed) emit IJobs.Settled(jobId, job.agreedOutput(), split.totalPaid, split.refunded, split.missFees);
         else emit IJobs.Expired(jobId, split.totalPaid, split.refunded, split.missFees);
         _transfer(job.client, list, split, vault, token);
+    }
+
+    /// @notice Returns the bond of a replica that revealed, and pays it what was held for its output.
+    function release(
+        Job storage job,
+        bytes32 jobId,
+        address provider,
+        address vault,
+        address token,
+        uint256 disputeWindow
+    ) external {
+        uint256 index = job.indexOf(jobId, provider);
+        Replica storage replica = job.replicas[index];
+        // INVARIANT: a bond leaves once, and only from a final job
+        replica.needHeldBond(jobId);
+        if (job.finalAt == 0) revert IJobs.WrongState(jobId, job.state, JobState.SETTLED);
+        job.needUndisputed(jobId, index, disputeWindow);
+
+        replica.bondState = BondState.RELEASED;
+        uint256 amount = replica.terms.bond;
+        emit IJobs.BondReleased(jobId, provider, amount);
+        (address to, uint256 price) = Demands.sold(job, jobId, index, true);
+        IVault(vault).unbond(provider, amount);
+        _pay(to, price, vault, token);
     }
 
     function cancel(Job storage job, bytes32 jobId, address vault, address token) external {

@@ -216,6 +216,18 @@ library TraceTree {
         return Math.ceilDiv(groupBits(context), REVEAL_LEVELS) + Math.ceilDiv(deepest, REVEAL_LEVELS);
     }
 
+    /// @notice Where a leaf lies in the tree.
+    function leafOf(Context memory context, Place memory place) internal pure returns (uint256 depth, uint256 index) {
+        Section memory cut = section(context, place.group, place.operation);
+        _inside(context, cut, place);
+        return (_depth(context, _bits(cut)), _leafIndex(cut, place));
+    }
+
+    /// @notice The leaf with the logit of an id.
+    function logitsOf(Context memory context, uint256 position, uint256 id) internal pure returns (Place memory) {
+        return Place(uint256(context.shape.layers) + 1, LOGITS, position, id / LOGITS_CHUNK);
+    }
+
     /// @notice Checks the opening of a leaf.
     /// @return payload its elements are read with `Openings.element`
     function leaf(Context memory context, Place memory place, Opening calldata opening)

@@ -89,8 +89,8 @@ library Verdicts {
         return SignatureChecker.isValidSignatureNow(provider, digest, signature);
     }
 
-    /// @notice Takes the bond of a replica and divides it, and ends a demand of its output that is still open. A job
-    /// that has not paid yet (OPTIMISTIC) gives the client its escrow back.
+    /// @notice Takes the bond of a replica and divides it, and ends a demand of its output that is still open; whoever
+    /// paid the output's price gets it back. A job that has not paid yet (OPTIMISTIC) gives the client its escrow back.
     /// @param requester gets half of the challengers' share, `prover` the rest of it
     function slash(
         Job storage job,
@@ -107,6 +107,7 @@ library Verdicts {
         job.replicas[index].bondState = BondState.SLASHED;
         emit IJobs.BondSlashed(jobId, replica.provider, prover, requester, refund, reward, burnt);
         address demander = Demands.close(job, jobId, index);
+        (address buyer, uint256 price) = Demands.sold(job, jobId, index, false);
         if (job.finalAt == 0) refund += _revoke(job, jobId);
 
         IVault(rules.vault).forfeit(replica.provider, replica.terms.bond);
@@ -114,6 +115,7 @@ library Verdicts {
         if (requester != prover) _pay(requester, reward / 2, rules);
         _pay(prover, requester == prover ? reward : reward - reward / 2, rules);
         _pay(BURNT, burnt, rules);
+        _pay(buyer, price, rules);
         if (demander != address(0)) {
             _pay(demander, Payout.demandFee(rules.demandFee, replica.outputTokens), rules);
         }

@@ -5,7 +5,7 @@ import {IJudge} from "../interfaces/IJudge.sol";
 import {Claim, Opening, OutputAccusation} from "../interfaces/Trace.sol";
 import {Gumbel} from "../libraries/Gumbel.sol";
 import {ModelTrees} from "../libraries/ModelTrees.sol";
-import {Context, Place, TraceTree} from "../libraries/TraceTree.sol";
+import {Context, TraceTree} from "../libraries/TraceTree.sol";
 
 /// @title Whether an id that was returned is the one that the logits give (docs/numerics.md, sections 3.10 and 10)
 library Choice {
@@ -50,8 +50,8 @@ library Choice {
         pure
         returns (int256)
     {
-        Place memory place =
-            Place(uint256(context.shape.layers) + 1, TraceTree.LOGITS, position, id / TraceTree.LOGITS_CHUNK);
-        return TraceTree.elementAt(context, place, id % TraceTree.LOGITS_CHUNK, opening);
+        return TraceTree.elementAt(
+            context, TraceTree.logitsOf(context, position, id), id % TraceTree.LOGITS_CHUNK, opening
+        );
     }
 }

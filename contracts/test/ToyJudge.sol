@@ -5,7 +5,8 @@ import {IJudge} from "../interfaces/IJudge.sol";
 import {Accusation, Claim, LayerFormat, OutputAccusation, Shape} from "../interfaces/Trace.sol";
 
 /// @dev A judge without arithmetic, for the game alone: whoever sets it up says which places are wrong. Its tree has
-/// 2 levels of groups, 5 of operations and 6 of leaves; it trusts openings, and payloads have 40 bytes.
+/// 2 levels of groups, 5 of operations and 6 of leaves; it trusts openings, and payloads have 40 bytes. An id's logits
+/// are leaf (id mod 64) of the second operation of group 2.
 contract ToyJudge is IJudge {
     uint256 public constant GROUP_BITS = 2;
     uint256 public constant OPERATION_BITS = 7; // with the groups'
@@ -14,7 +15,7 @@ contract ToyJudge is IJudge {
 
     mapping(bytes32 programRoot => Shape) private _shapes;
     mapping(bytes32 programRoot => bool) public implementsProgram;
-    mapping(bytes32 tablesRoot => bool) public acceptsTables;
+    mapping(bytes32 tablesRoot => bool) private _tables;
     mapping(bytes32 place => bool) public wrong;
     mapping(uint256 node => bool) public outside; // by 2^depth + index
     uint256 public roundsAsked = 5;
@@ -27,8 +28,12 @@ contract ToyJudge is IJudge {
     }
 
     function acceptTables(bytes32 tablesRoot, bytes32[] calldata) external {
-        acceptsTables[tablesRoot] = true;
+        _tables[tablesRoot] = true;
         emit TablesAccepted(tablesRoot);
+    }
+
+    function acceptsTables(bytes32 programRoot, bytes32 tablesRoot) external view returns (bool) {
+        return implementsProgram[programRoot] && _tables[tablesRoot];
     }
 
     function setRounds(uint256 rounds_) external {
@@ -60,6 +65,18 @@ contract ToyJudge is IJudge {
         if (!inside) return (depth == GROUP_BITS || depth == OPERATION_BITS ? 0 : levels, 0, false);
         if (levels > 5) levels = 5;
         if (depth == LEAF_BITS) payloadBytes = PAYLOAD_BYTES;
+    }
+
+    function leafOf(Claim calldata, uint256 group, uint256 operation, uint256, uint256 slot)
+        external
+        pure
+        returns (uint256, uint256)
+    {
+        return (LEAF_BITS, (group << 11) | (operation << 6) | slot);
+    }
+
+    function logitsLeafOf(Claim calldata, uint256, uint256 id) external pure returns (uint256, uint256) {
+        return (LEAF_BITS, (2 << 11) | (1 << 6) | (id % 64));
     }
 
     function rounds(Claim calldata) external view returns (uint256) {

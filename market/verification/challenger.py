@@ -19,7 +19,7 @@ from market.verification.accusation import Accuser, accuse_token
 from market.verification.arithmetic import has_output_step
 from market.verification.descent import Agrees as SameRoot
 from market.verification.descent import Descent, Leaf, Outside, RevealError
-from market.verification.geometry import LOGITS_CHUNK, ROOT, Geometry, Node, Operation, Place
+from market.verification.geometry import ROOT, Geometry, Node, Place
 from market.verification.leaves import decode
 from market.verification.model_trees import ModelTrees
 from market.verification.step import OpeningError, Step
@@ -102,7 +102,6 @@ class Prove:
     """Prove an element wrong."""
 
     reason: str
-    leaf_index: int
     accusation: Accusation
 
 
@@ -111,7 +110,6 @@ class ProveOutput:
     """Prove that another id beats the one that was returned."""
 
     reason: str
-    leaf_index: int
     accusation: OutputAccusation
 
 
@@ -245,10 +243,8 @@ class Challenger:
             return None  # the provider has other logits there: some number of its trace is wrong, too
         if not is_wrong:
             raise self._disagreement(f"id {rival} at output position {position}")
-        leaf = Place(self.geometry.groups - 1, Operation.LOGITS, position, rival // LOGITS_CHUNK)
         return ProveOutput(
             f"At output position {position} the provider returned id {output}, but by its own logits id {rival} wins.",
-            self.geometry.node_of(leaf).index,
             accusation,
         )
 
@@ -296,7 +292,7 @@ class Challenger:
             reason = f"One step proves it: {where} is {theirs[element]}, and its inputs give {ours[element]}."
         else:
             reason = f"There is something in the padding of {place_words(self.geometry, place)}."
-        return Prove(reason, found.node.index, accusation)
+        return Prove(reason, accusation)
 
     def _elements(self, place: Place, payload: bytes) -> list[int]:
         section = self.geometry.section(place.group, place.operation)

@@ -6,7 +6,11 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 from market.errors import MarketError
+from market.hashing import tokens_root, unpack_stop_tokens
+from market.inference.engine import Engine, load_engine
+from market.inference.sampling import Sampling
 from market.models.pack import Pack
+from market.types import Model, Output, Request
 from market.verification.challenger import Challenger
 from market.verification.model_trees import ModelTrees
 from market.verification.products import Products
@@ -35,12 +39,33 @@ class Traces:
         self._trees: dict[tuple[bytes, bytes, bytes], ModelTrees] = {}
         self._products: dict[tuple[bytes, bytes, bytes], Products] = {}
         self._traces: OrderedDict[Claim, Trace] = OrderedDict()
+        self._engines: dict[tuple[bytes, bytes, bytes], Engine] = {}
 
-    def knows(self, claim: Claim) -> bool:
+    def knows(self, claim: Claim | Model) -> bool:
         """Whether the claim's model is here."""
         return _roots(claim) in self._packs
 
-    def pack(self, claim: Claim) -> Pack:
+    def answer(
+        self, model: Model, request: Request, input_ids: Sequence[int], chain_seed: bytes | None = None
+    ) -> tuple[Output, tuple[int, ...]]:
+        """What the model answers to a request, generated here: for where nobody's answer is known to be right.
+
+        Args:
+            chain_seed: as for `Sampling.of`.
+
+        Raises:
+            ModelNotHere. PromptError, SamplingError: the request is none that the model can answer.
+        """
+        pack, sampling = self.pack(model), Sampling.of(request, chain_seed)
+        if _roots(model) not in self._engines:
+            self._engines.clear()  # each holds its weights' products
+            self._engines[_roots(model)] = load_engine(pack)
+        made = self._engines[_roots(model)].generate(
+            input_ids, request.max_output_tokens, unpack_stop_tokens(request.stop_tokens), sampling=sampling
+        )
+        return Output(tokens_root(made.ids), len(made.ids), made.finish), made.ids
+
+    def pack(self, claim: Claim | Model) -> Pack:
         """The claim's model. Raises ModelNotHere."""
         pack = self._packs.get(_roots(claim))
         if pack is None:
@@ -81,5 +106,5 @@ class Traces:
         return Trace(pack.model, Shape.of(pack.program), input_ids, output_ids, products=products)
 
 
-def _roots(claim: Claim) -> tuple[bytes, bytes, bytes]:
+def _roots(claim: Claim | Model) -> tuple[bytes, bytes, bytes]:
     return claim.weights_root, claim.program_root, claim.tables_root

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -18,6 +19,10 @@ from typer.testing import CliRunner
 from assay.cli import app
 from client import JobResult
 from market.errors import AssayError
+from market.hashing import tokens_root
+from market.keystore import load_account
+from market.receipts import ReceiptDocument
+from market.signing import sign
 from market.types import Mode
 from market.views import BondState, JobState
 from provider.config import Terms
@@ -26,6 +31,8 @@ from tests.e2e.conftest import Market
 ADVERSARIES = str(Path(__file__).resolve().parent.parent / "adversaries.py")
 QUESTION = [{"role": "user", "content": "hello"}]
 LIAR = 1
+SHORT = ("--max-output-tokens", "4", "--quote-timeout", "20", "--quiet", "--yes")
+NO_AGREEMENT = 5
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +126,8 @@ def bought(market: Market, provider: str, folder: Path) -> tuple[JobResult, Path
     return result, receipt
 
 
-def become(market: Market, behaviour: str, index: int = LIAR) -> str:
-    market.replace(index, (sys.executable, ADVERSARIES, behaviour))
+def become(market: Market, behaviour: str, index: int = LIAR, *more: str) -> str:
+    market.replace(index, (sys.executable, ADVERSARIES, behaviour, *more))
     return market.info.providers[index].address
 
 
@@ -220,11 +227,83 @@ def test_dispute_about_a_right_answer_is_refused_or_answered_by_hand(
     market.info = market.network.start_again(0)
 
 
+def test_second_answer_that_a_provider_signed_is_its_end(market: Market, assay: Command, tmp_path: Path) -> None:
+    result, receipt = bought(market, become(market, "liar"), tmp_path)
+    job, liar = "0x" + result.job_id.hex(), market.info.providers[LIAR]
+    contradict = ("dispute", "contradict", job, str(receipt), "--yes")
+    assert assay.error(*contradict).code == "NoContradiction"
+    document = ReceiptDocument.from_json(json.loads(receipt.read_text(encoding="utf-8")))
+    ids = (document.ids[0] ^ 3, *document.ids[1:])
+    other = dataclasses.replace(document.receipt, output_root=tokens_root(ids))
+    changed = dataclasses.replace(document, receipt=other, ids=ids)
+    receipt.write_text(json.dumps(changed.to_json()), encoding="utf-8")
+    assert assay.error(*contradict).code == "BadSignature"  # of the receipt that it did sign
+    password = Path(market.info.password_file).read_text(encoding="utf-8").strip()
+    key = load_account(Path(liar.config).parent / "keystore.json", password)
+    signature = sign(market.contracts.jobs.domain, other, key)
+    receipt.write_text(json.dumps(dataclasses.replace(changed, signature=signature).to_json()), encoding="utf-8")
+    done = assay.json(*contradict, "--quiet")
+    assert (done["verdict"], done["fault"]) == ("GUILTY", "CONTRADICTION")
+    (replica,) = market.contracts.jobs.replicas(result.job_id)
+    share = market.contracts.jobs.challenger_share_bps()
+    assert done["reward"] == min(replica.bond * share // 10_000, (replica.bond - replica.paid) // 2) > 0
+    assert replica.bond_state is BondState.SLASHED
+    assert assay.error(*contradict).code == "AlreadyDisputed"  # a bond is lost once
+    market.assert_vault_is_whole()
+
+
+def test_liar_in_the_minority_is_made_to_show_its_answer_and_slashed(market: Market, assay: Command) -> None:
+    """It was not paid, serves its ids to nobody, and publishes them only because its bond is at stake."""
+    liar = become(market, "liar").lower()
+    document = assay.json("job", "post", "hello", *SHORT)
+    roles = {replica["address"]: replica["role"] for replica in document["providers"]}
+    assert [provider for provider, role in roles.items() if role == "disagreed"] == [liar]
+    checks = {check["provider"]: check for check in document["checks"]}
+    assert {provider: check["right"] for provider, check in checks.items()} == {p: p != liar for p in roles}
+    assert (checks[liar]["dispute"]["verdict"], checks[liar]["dispute"]["fault"]) == ("GUILTY", "OUTPUT"), checks[liar]
+    job_id = bytes.fromhex(document["job_id"][2:])
+    bonds = {r.provider.lower(): r for r in market.contracts.jobs.replicas(job_id)}
+    assert (bonds[liar].bond_state, bonds[liar].paid) == (BondState.SLASHED, 0)
+    price = [event.args for event in market.events("DemandPricePaid") if event.args["jobId"] == job_id]
+    assert [(event["to"], event["price"] > 0) for event in price] == [(market.info.client, True)]  # it came back
+    market.assert_vault_is_whole()
+
+
+def test_liars_of_a_job_without_agreement_are_slashed(market: Market, assay: Command) -> None:
+    """Nobody was paid; the one honest replica is found right without its ids."""
+    liars = {become(market, "liar", 1).lower(), become(market, "liar", 2, "--flip", "2").lower()}
+    document = assay.json("job", "post", "hello", *SHORT, code=NO_AGREEMENT)
+    assert document["state"] == "expired"
+    checks = {check["provider"]: check for check in document["checks"]}
+    assert {provider for provider, check in checks.items() if check["right"] is False} == liars
+    assert len(checks) == 3
+    assert {checks[liar]["dispute"]["verdict"] for liar in liars} == {"GUILTY"}, checks
+    market.assert_vault_is_whole()
+
+
+def test_watcher_has_a_minority_slashed_that_keeps_its_answer_to_itself(market: Market, assay: Command) -> None:
+    market.replace(2, None)
+    liar = become(market, "secretive").lower()
+    watching = ("watch", "--budget", "1", "--poll", "0.2", "--rate", "0", "--yes")
+    document = assay.json("job", "post", "hello", "--draw", "--bond", "10", "--audit", "never", *SHORT)
+    job = document["job_id"]
+    lines = assay.until_killed("demanded", *watching)
+    assert {(line["provider"], line["state"]) for line in lines if line.get("job_id") == job} == {
+        *((r["address"], "right") for r in document["providers"] if r["address"] != liar),
+        *((liar, state) for state in ("hidden", "demanded")),
+    }
+    market.network.anvil.increase_time(market.contracts.jobs.demand_window() + 5)
+    (end,) = [line for line in assay.lines(*watching, "--once") if line.get("job_id") == job]
+    assert (end["provider"], end["state"], end["demand"]) == (liar, "guilty", "slashed")
+    assert end["reward"] > 0
+    replicas = market.contracts.jobs.replicas(bytes.fromhex(job[2:]))
+    assert {r.provider.lower(): r.bond_state for r in replicas}[liar] is BondState.SLASHED
+    market.assert_vault_is_whole()
+
+
 def test_one_outsider_beats_a_majority_that_colludes(market: Market, assay: Command) -> None:
     liars = {become(market, "stubborn", index).lower() for index in (1, 2)}
-    document = assay.json(
-        "job", "post", "hello", "--max-output-tokens", "4", "--quote-timeout", "20", "--quiet", "--yes"
-    )
+    document = assay.json("job", "post", "hello", *SHORT)
     roles = {replica["address"]: replica["role"] for replica in document["providers"]}
     assert {provider for provider, role in roles.items() if role == "agreed"} == liars
     checks = {check["provider"]: check for check in document["checks"]}

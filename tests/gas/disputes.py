@@ -14,6 +14,7 @@ from market.models.tables import exp2
 from market.types import Model
 from market.verification.geometry import Geometry, Node, Operation, Place
 from market.verification.structs import LayerFormat, Shape
+from market.verification.tree import fold_path
 from tests.gas.anvil import AnvilChain, anvil
 from tests.unit.contracts.artefacts import artefacts
 from tests.unit.contracts.claims import root_of
@@ -36,10 +37,13 @@ PROMPT = [1_000 + i for i in range(128)]
 LONG_PROMPT = [1_000 + i for i in range(1_024)]
 ANSWER = [2_000 + i for i in range(63)] + [2]
 TABLES = b"".join(exp2(bits).astype(">i4").tobytes() for bits in (8, 16))
+TABLES_PATH = [keccak256(b"rotary" + bytes([i])) for i in range(9)]  # 2 + 2 · 256 leaves are 10 levels
 MODEL = Model(
     keccak256(b"weights"),
     root_of(SHAPE, LAYERS),
-    merkle_root(leaf_hash(TABLES[i : i + TABLE_CHUNK]) for i in range(0, len(TABLES), TABLE_CHUNK)),
+    fold_path(
+        merkle_root(leaf_hash(TABLES[i : i + TABLE_CHUNK]) for i in range(0, len(TABLES), TABLE_CHUNK)), 0, TABLES_PATH
+    ),
     keccak256(b"tokenizer"),
     keccak256(b"template"),
 )
@@ -99,7 +103,7 @@ def measure_disputes() -> dict[str, int]:
         gas: dict[str, int] = {}
         world.judge.acceptProgram(SHAPE.values(), [layer.values() for layer in LAYERS], sender=OPENER.address)
         gas["acceptProgram, 30 layers"] = world.chain.gas_used
-        world.judge.acceptTables(MODEL.tables_root, [], sender=OPENER.address)
+        world.judge.acceptTables(MODEL.tables_root, TABLES_PATH, sender=OPENER.address)
         gas["acceptTables"] = world.chain.gas_used
         game = _game(world)
         gas |= _play(game)

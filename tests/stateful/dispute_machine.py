@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from eth_account.signers.local import LocalAccount
@@ -13,16 +13,15 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, get_state_machine_test, initialize, invariant, precondition, rule
 
-from market.hashing import ZERO32, keccak256
+from market.hashing import ZERO32
 from market.settlement import BURNT_ADDRESS
 from tests.stateful.dispute_model import EXPIRY_WINDOW, ROOT, DisputeModel, ModelDispute, NodeKey, Rules, State
+from tests.stateful.dispute_stage import JudgedStage, ToyStage
 from tests.stateful.ledger import Refused
 from tests.unit.contracts.abi import Revert
 from tests.unit.contracts.disputes import (
     BOND,
     CHARGED,
-    LEAF_BITS,
-    MODEL,
     PROVIDER,
     REQUEST_FEE,
     ROOT_FEE,
@@ -30,63 +29,56 @@ from tests.unit.contracts.disputes import (
     WINDOW,
     DisputeWorld,
     Game,
-    Tree,
-    honest,
 )
 from tests.unit.contracts.revm import RevmChain
 from tests.unit.contracts.world import CLIENT, DAY, GUARDIAN, REPLICAS, STRANGER
 
-LEAF = 1_234
-WAY = (2, 7, 12, LEAF_BITS)
-ROUNDS = len(WAY)
 ACTORS = (STRANGER, CLIENT, REPLICAS[3], PROVIDER)
 WATCHER = REPLICAS[4]
-LIAR_TREE = Tree(lie=LEAF)
-RULES = Rules(WINDOW, ROOT_FEE, REQUEST_FEE, ROUNDS, BOND, CHARGED, SHARE_BPS, CLIENT.address, PROVIDER.address)
+Stage = ToyStage | JudgedStage
 actors = st.sampled_from(ACTORS)
 numbers = st.sampled_from((0, 0, 0, 1, 2))
-depths = st.sampled_from((*WAY, *WAY, *range(1, LEAF_BITS)))
+depths = st.integers(0, 63)
 sideways = st.sampled_from((0, 0, 0, 1, 2))
 delays = st.sampled_from((1, 60, WINDOW // 2, WINDOW, WINDOW + 1, 5 * WINDOW, DAY // 2, DAY, 2 * DAY))
-
-
-class MadeUp(Game):
-    """A game about a subject that takes no verdict."""
-
-    address: ClassVar[str]
-
-    @property
-    def triple(self) -> tuple[str, bytes, str]:
-        return self.address, keccak256(b"anything"), PROVIDER.address
 
 
 class DisputeMachine(RuleBasedStateMachine):
     """Two receipts of one session, and an answer of a subject that means harm. `outcomes` counts over all examples."""
 
+    stage: Stage
     world: DisputeWorld
     outcomes: Counter[str]
 
-    @initialize(behaviour=st.sampled_from(("honest", "honest", "silent", "liar")))
-    def begin(self, behaviour: str) -> None:
+    @initialize(behaviour=st.sampled_from(("honest", "honest", "silent", "liar")), scene=st.integers(0, 10**6))
+    def begin(self, behaviour: str, scene: int) -> None:
         chain = self.world.chain
         assert isinstance(chain, RevmChain)
         self._undo = ExitStack()
         self._undo.enter_context(chain.undone())
         self.behaviour = behaviour
         self.ignored: set[tuple[int, NodeKey]] = set()
-        tree = LIAR_TREE if behaviour == "liar" else honest()
+        lies = behaviour == "liar"
+        self.scene = self.stage.scene(scene % self.stage.scenes, lies)
         subject = self.world.deploy("HostileSubject")
-        made_up = type("MadeUpHere", (MadeUp,), {"address": subject.address})
-        self.games: list[Game] = [Game(self.world, tree=tree), Game(self.world, tree=tree, index=1)]
-        self.games.append(made_up(self.world, tree=tree))
+        self.games: list[Game] = [self.stage.game(self.scene), self.stage.game(self.scene, index=1)]
+        self.games.append(self.stage.made_up(self.scene, subject))
         end = chain.now + DAY
         self.games[0].session()
-        frozen = (MODEL.model_id, self.games[2].request.request_hash, self.games[2].output.output_hash, 0, end, ZERO32)
+        frozen = (
+            self.stage.model.model_id,
+            self.games[2].request.request_hash,
+            self.games[2].output.output_hash,
+            0,
+            end,
+            ZERO32,
+        )
         subject.set(frozen, True, False)
-        self.world.judge.setRounds(ROUNDS - 1)
-        if behaviour == "liar":
-            self.games[0].mark_wrong(LEAF)
-        self.model = DisputeModel(RULES, chain.now, end)
+        for game in self.games:
+            self.stage.ready(game, self.scene, lies)
+        who = CLIENT.address, PROVIDER.address
+        rules = Rules(WINDOW, ROOT_FEE, REQUEST_FEE, self.stage.rounds, BOND, CHARGED, SHARE_BPS, *who)
+        self.model = DisputeModel(rules, chain.now, end)
         self.model.disputes = [ModelDispute(end), ModelDispute(end), ModelDispute(end, takes_verdicts=False)]
         self.credit = {who: self.world.credit(who) for who in (*ACTORS, WATCHER)}
         self.wallet = {who: self._balance(who) for who in (*ACTORS, WATCHER)}
@@ -142,8 +134,10 @@ class DisputeMachine(RuleBasedStateMachine):
                 game.answer_root(who)
             elif right:
                 game.answer(*key, who)
-            elif key[0] == LEAF_BITS:
-                self.world.disputes.answerPayload(game.id, *key, b"\1" * 40 + bytes(24), sender=who.address)
+            elif game.is_leaf(*key):
+                payload = game.payload(*key)
+                wrong = bytes([payload[0] ^ 1]) + payload[1:]
+                self.world.disputes.answerPayload(game.id, *key, wrong, sender=who.address)
             else:
                 count = len(game.tree.hashes(*key))
                 self.world.disputes.answerHashes(game.id, *key, [ZERO32] * count, sender=who.address)
@@ -156,17 +150,17 @@ class DisputeMachine(RuleBasedStateMachine):
         def requested() -> None:
             game.ask(*key, who, up)
 
-        outside = key in {(2, 3), (7, 31), (11, 15)}
+        outside = self.stage.is_outside(key)
         return self._both(lambda: self.model.request(number, who.address, key, up, outside), requested)
 
-    def _prove(self, number: int, who: LocalAccount, leaf: int) -> str | None:
+    def _prove(self, number: int, who: LocalAccount, leaf: NodeKey) -> str | None:
         game = self.games[number]
-        wrong = self.behaviour == "liar" and leaf == LEAF
+        wrong = self.behaviour == "liar" and leaf == self.scene.leaf
 
         def proved() -> None:
-            game.prove(leaf, who)
+            game.prove_leaf(leaf, who.address)
 
-        return self._both(lambda: self.model.prove(number, who.address, (LEAF_BITS, leaf), wrong=wrong), proved)
+        return self._both(lambda: self.model.prove(number, who.address, leaf, wrong=wrong), proved)
 
     def _missed(self, number: int, who: LocalAccount, key: NodeKey) -> str | None:
         game = self.games[number]
@@ -194,9 +188,11 @@ class DisputeMachine(RuleBasedStateMachine):
         elif (number, ROOT) not in self.ignored:
             self._answer(number, who, ROOT)
 
-    @rule(number=numbers, who=actors, depth=depths, side=sideways, jump=st.integers(0, 6), ignore=st.booleans())
-    def request(self, number: int, who: LocalAccount, depth: int, side: int, jump: int, ignore: bool) -> None:
-        index = (LEAF >> (LEAF_BITS - depth)) ^ (side if depth > 2 else side & 1)
+    @rule(number=numbers, who=actors, pick=depths, side=sideways, jump=st.integers(0, 6), ignore=st.booleans())
+    def request(self, number: int, who: LocalAccount, pick: int, side: int, jump: int, ignore: bool) -> None:
+        chances = (*self.scene.way, *self.scene.way, *range(1, self.scene.leaf[0]))
+        depth, index = self.scene.on_the_way(chances[pick % len(chances)])
+        index ^= side if depth > 2 else side & 1
         nodes = self.model.disputes[number].nodes
         ways = [up for up in range(1, depth + 1) if (n := nodes.get((depth - up, index >> up))) and n.answered]
         up = ways[0] if ways and jump else min(depth, jump + 1)
@@ -210,14 +206,15 @@ class DisputeMachine(RuleBasedStateMachine):
         """The next move on the way down, whoever's turn it is."""
         dispute = self.model.disputes[number]
         pending = [key for key in dispute.pending if (number, key) not in self.ignored]
-        following = [key for depth in WAY if (key := (depth, LEAF >> (LEAF_BITS - depth))) not in dispute.nodes]
+        way = self.scene.way
+        following = [key for depth in way if (key := self.scene.on_the_way(depth)) not in dispute.nodes]
         if dispute.state is State.NONE:
             self.open(number, who)
         elif pending:
             self._answer(number, PROVIDER, pending[-1], right=right or pending[-1] == ROOT)
         elif following:
             depth = following[0][0]
-            self._request(number, who, following[0], depth - max((0, *(d for d in WAY if d < depth))))
+            self._request(number, who, following[0], depth - max((0, *(d for d in way if d < depth))))
 
     advance_again = advance_more = advance
 
@@ -234,20 +231,22 @@ class DisputeMachine(RuleBasedStateMachine):
     def wait(self, seconds: int) -> None:
         self._warp(seconds)
 
-    @rule(number=numbers, who=actors, leaf=st.sampled_from((LEAF, LEAF + 1, 0)))
-    def prove(self, number: int, who: LocalAccount, leaf: int) -> None:
+    @rule(number=numbers, who=actors, pick=st.integers(0, 2))
+    def prove(self, number: int, who: LocalAccount, pick: int) -> None:
+        leaf = (self.scene.leaf, *self.scene.right)[pick]
         if (
             self.behaviour != "liar"
-            or leaf != LEAF
+            or leaf != self.scene.leaf
             or number == 2
             or self.model.disputes[number].state is not State.OPEN
         ):
             self._prove(number, who, leaf)
 
-    @rule(number=numbers, who=actors, place=st.sampled_from(((2, 3), (7, 31), (11, 15))))
-    def prove_outside(self, number: int, who: LocalAccount, place: NodeKey) -> None:
+    @rule(number=numbers, who=actors, pick=st.integers(0, 2))
+    def prove_outside(self, number: int, who: LocalAccount, pick: int) -> None:
         """Nothing is hidden there, so it never succeeds."""
         game, disputes = self.games[number], self.world.disputes
+        place = self.scene.outside[pick % len(self.scene.outside)]
         with pytest.raises(Revert) as caught:
             disputes.proveOutside(game.claim, game.node(*place, up=place[0]), sender=who.address)
         assert caught.value.name in ("NothingWrong", "WrongDisputeState", "PastDeadline", "NotAnswered")
@@ -373,22 +372,22 @@ class DisputeMachine(RuleBasedStateMachine):
         dispute = self.model.disputes[number]
         self._warp(max(0, dispute.dispute_end + WINDOW + 1 - self.model.now))
         above = 0
-        for depth in WAY:
-            key = (depth, LEAF >> (LEAF_BITS - depth))
+        for depth in self.scene.way:
+            key = self.scene.on_the_way(depth)
             if key not in dispute.nodes:
                 assert self._request(number, WATCHER, key, depth - above) is None
             if not dispute.nodes[key].answered:
                 self._warp(dispute.nodes[key].deadline + 1 - self.model.now)
             self._warp(WINDOW - 1)
             above = depth
-        assert self._prove(number, WATCHER, LEAF) is None
+        assert self._prove(number, WATCHER, self.scene.leaf) is None
 
 
-def run_dispute_machine(world: DisputeWorld, *, examples: int, steps: int, start: int) -> Counter[str]:
+def run_dispute_machine(stage: Stage, *, examples: int, steps: int, start: int) -> Counter[str]:
     """Runs the machine against one deployment; the same `start` gives the same run. Returns what happened how often."""
     outcomes: Counter[str] = Counter()
     machine: type[RuleBasedStateMachine] = type(
-        "DisputeMachineOf", (DisputeMachine,), {"world": world, "outcomes": outcomes}
+        "DisputeMachineOf", (DisputeMachine,), {"stage": stage, "world": stage.world, "outcomes": outcomes}
     )
     chosen = settings(
         max_examples=examples,

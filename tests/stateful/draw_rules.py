@@ -12,7 +12,7 @@ from hypothesis.stateful import precondition, rule
 from market.hashing import keccak256, pack_tokens, tokens_root
 from market.settlement import BondState, JobState, ReplicaState, demand_fee
 from market.types import ZERO_ADDRESS, Mode
-from tests.stateful.job_rules import OUTPUTS, RIGHT, RIGHT_IDS, JobRules, actors, clients, picks
+from tests.stateful.job_rules import DISSENT, DISSENT_IDS, RIGHT, RIGHT_IDS, JobRules, actors, clients, picks
 from tests.stateful.pair import ACTORS, PROVIDERS
 from tests.stateful.records import ModelJob, Post
 from tests.stateful.registry_model import Wanted
@@ -150,12 +150,12 @@ class DrawRules(JobRules):
     # --- demand
 
     def _pick_demandable(self, pick: int, which: int) -> tuple[ModelJob, str]:
-        """A replica that was paid, mostly, where there is one."""
+        """A replica that revealed, mostly, where there is one; paid or not."""
         found = [
             (job, replica.provider)
             for job in self.pair.model.jobs.values()
             for replica in job.replicas
-            if job.state is JobState.SETTLED and replica.digest == job.agreed
+            if job.state.is_final and replica.state in (ReplicaState.REVEALED, ReplicaState.LATE)
         ]
         if found and pick % 6:
             return found[-1 - which % len(found)]
@@ -175,7 +175,8 @@ class DrawRules(JobRules):
         replica = next((r for r in job.replicas if r.provider == provider), None)
         if replica is not None and provider != ZERO_ADDRESS and replica.output is not None:
             fee = demand_fee(self.pair.model.constants.demand_fee, replica.output.output_tokens)
-            assert self.jobs.demandFeeOf(job.id, provider) == fee
+            cost = (fee, self.pair.model.demand_price(job, replica))
+            assert self.jobs.demandCostOf(job.id, provider) == cost
         self.pair.both(
             lambda: self.pair.model.demand(who, job.id, provider),
             lambda: self.jobs.demandReveal(job.id, provider, b"", sender=who),
@@ -244,12 +245,13 @@ class DrawRules(JobRules):
         self._draw(job.id)
         self.pair.mine(1)
         for index, provider in enumerate(self._draw(job.id)):
-            self._commit(job, provider, OUTPUTS[1] if index == wrong else RIGHT)
+            self._commit(job, provider, DISSENT if index == wrong else RIGHT)
         for replica in job.replicas:
             if replica.state is ReplicaState.COMMITTED:
                 self._reveal_committed(job, replica.provider)
         self._settle(job.id)
-        for replica in job.replicas[:2]:
+        # whoever disagreed was not paid, and can be asked all the same: first, while it is in time
+        for replica in sorted(job.replicas, key=lambda replica: replica.output != DISSENT):
             self._end_demand(job, replica.provider, demander or client, then, guilty, wait)
 
     live_drawn_again = live_drawn_more = live_drawn_once_more = live_drawn
@@ -257,22 +259,27 @@ class DrawRules(JobRules):
     def _end_demand(
         self, job: ModelJob, provider: str, demander: LocalAccount, then: str, guilty: bool, wait: int
     ) -> None:
+        own = DISSENT_IDS if job.replica(provider).output == DISSENT else RIGHT_IDS
         if then == "dispute first":
             self._dispute(job, provider)
         self._demand(job, provider, demander.address)
         if then == "dispute":
             self._dispute(job, provider)
         if then in ("publish", "wrong ids"):
-            self._publish(job, provider, [*RIGHT_IDS, *RIGHT_IDS])
-            self._publish(job, provider, RIGHT_IDS if then == "publish" else [*RIGHT_IDS[:-1], 3])
+            self._publish(job, provider, [*own, *own])
+            self._publish(job, provider, own if then == "publish" else [*own[:-1], 3])
         self.pair.warp(self.pair.model.now + wait)
-        self._publish(job, provider, RIGHT_IDS)
+        self._publish(job, provider, own)
         if then.startswith("dispute"):
             self._slash_withheld(job, provider)
             self._decide(job, provider, guilty)
         self._release(job.id, provider)
         self._slash_withheld(job, provider)
         self._release(job.id, provider)
+        if wait and job.replica(provider).bought_for:  # to where its price is somebody's for good
+            end = self.pair.model.dispute_end(job, job.replica(provider)) + 1
+            self.pair.warp(max(self.pair.model.now, end))
+            self._release(job.id, provider)
 
     @precondition(JobRules._has_jobs)
     @rule(pick=picks, which=st.integers(0, 4), extra=st.integers(0, 1))

@@ -21,6 +21,8 @@ from tests.unit.contracts.world import CLIENT, INPUT, MAX_OUTPUT, STRANGER, answ
 UINT128 = 2**128 - 1
 RIGHT_IDS = [4, 5, 6, 7, 2]
 RIGHT = Output(tokens_root(RIGHT_IDS), len(RIGHT_IDS), 1)
+DISSENT_IDS = [4, 5, 8, 2]
+DISSENT = Output(tokens_root(DISSENT_IDS), len(DISSENT_IDS), 1)
 OUTPUTS = (
     RIGHT,
     answer("wrong"),
@@ -333,7 +335,7 @@ class JobRules(RuleBasedStateMachine):
     def _reveal_committed(self, job: ModelJob, who: str) -> None:
         """Reveals whichever output the provider had committed to."""
         digest = job.replica(who).digest
-        known = [output for output in OUTPUTS if self._commitment(job, who, output) == digest]
+        known = [output for output in (*OUTPUTS, DISSENT) if self._commitment(job, who, output) == digest]
         self._reveal(job, who, known[0] if known else RIGHT)
 
     def _settle(self, identity: bytes) -> None:

@@ -374,6 +374,7 @@ class Model(Ledger):
         self._undisputed(job, replica)
         replica.bond_state = BondState.RELEASED
         self._unbond(provider, replica.quote.bond)
+        self._end_sale(replica, provider)
 
     def _undisputed(self, job: ModelJob, replica: ModelReplica) -> None:
         disputed = replica.bond_state is BondState.DISPUTED
@@ -426,6 +427,7 @@ class Model(Ledger):
         replica.bond_state = BondState.SLASHED
         if replica.demander != ZERO_ADDRESS:
             self._close_demand(replica, replica.demander)
+        self._end_sale(replica, replica.buyer)
         if not job.state.is_final:
             self._close(job, revoke(job.facts))
 
@@ -433,24 +435,27 @@ class Model(Ledger):
 
     def demand(self, caller: str, identity: bytes, provider: str) -> None:
         job = self._job(identity)
-        self._state(job, JobState.REVEALING if job.mode == Mode.OPTIMISTIC else JobState.SETTLED)
+        if job.mode == Mode.OPTIMISTIC or not job.state.is_final:
+            self._state(job, JobState.REVEALING if job.mode == Mode.OPTIMISTIC else JobState.SETTLED)
         require(caller == job.client or job.inline, "NotClient", jobId=job.id, caller=caller)
         replica = job.replica(provider)
-        agreed = replica.state is ReplicaState.REVEALED and replica.digest == job.agreed
-        require(agreed or replica.state is ReplicaState.LATE, "NothingOwed", jobId=job.id, provider=provider)
+        revealed = replica.state in (ReplicaState.REVEALED, ReplicaState.LATE)
+        require(revealed, "NothingOwed", jobId=job.id, provider=provider)
         require(replica.demand_deadline == 0, "AlreadyDemanded", jobId=job.id, provider=provider)
         self._held_bond(job, replica)
         self._not_after(job, self.dispute_end(job, replica))
         require(not self.deprecated, "VaultDeprecated")
-        fee = self._demand_fee(replica)
-        missing = max(0, fee - self.credit[caller])
+        price = self.demand_price(job, replica)
+        cost = self._demand_fee(replica) + price
+        missing = max(0, cost - self.credit[caller])
         if missing:
             self._check_cap(missing)
             self._check_pull(caller, missing)
             self._pull(caller, missing)
-        self.credit[caller] -= fee - missing
-        self.held += fee
+        self.credit[caller] -= cost - missing
+        self.held += cost
         replica.demand_deadline, replica.demander = self.now + self.constants.demand_window, caller
+        replica.buyer, replica.bought_for = (caller, price) if price else (ZERO_ADDRESS, 0)
 
     def publish(self, caller: str, identity: bytes, packed: bytes) -> None:
         job = self._job(identity)
@@ -487,6 +492,17 @@ class Model(Ledger):
 
     def _demand_fee(self, replica: ModelReplica) -> int:
         return demand_fee(self.constants.demand_fee, replica.output.output_tokens if replica.output else 0)
+
+    def demand_price(self, job: ModelJob, replica: ModelReplica) -> int:
+        """Of an output that the client did not pay for."""
+        if replica.state is not ReplicaState.REVEALED or replica.digest == job.agreed or replica.output is None:
+            return 0
+        return price(Terms.of(replica.quote), job.facts.input_tokens, replica.output.output_tokens)
+
+    def _end_sale(self, replica: ModelReplica, to: str) -> None:
+        self.credit[to] += replica.bought_for
+        self.held -= replica.bought_for
+        replica.buyer, replica.bought_for = ZERO_ADDRESS, 0
 
     def _close_demand(self, replica: ModelReplica, fee_to: str) -> None:
         fee = self._demand_fee(replica)

@@ -218,7 +218,9 @@ class Pair:
             assert (seen["demandDeadline"], seen["demander"]) == (replica.demand_deadline, replica.demander)
 
     def held_by_records(self) -> int:
-        """What the chain's own records of all jobs add up to: escrows not paid out, bonds not let go, open demands."""
+        """What the chain's own records of all jobs add up to: escrows not paid out, bonds not let go, open demands, and
+        the prices of outputs that a demander paid for.
+        """
         held = 0
         for identity in self.jobs:
             job = self.world.jobs.job(identity)
@@ -226,4 +228,6 @@ class Pair:
             replicas = self.world.jobs.replicas(identity)
             held += sum(r["bond"] for r in replicas if r["bondState"] in (1, 2))
             held += DEMAND_FEE * sum(r["demander"] != ZERO_ADDRESS for r in replicas)
+            sold = [r["provider"] for r in replicas if r["demandDeadline"] and r["bondState"] in (1, 2)]
+            held += sum(self.world.jobs.demandCostOf(identity, provider)[1] for provider in sold)
         return held

@@ -47,6 +47,8 @@ class ModelReplica:
     provider: str = ""
     demand_deadline: int = 0
     demander: str = ZERO_ADDRESS
+    buyer: str = ZERO_ADDRESS  # of an output that the client did not pay for
+    bought_for: int = 0
 
     def __post_init__(self) -> None:
         self.provider = self.quote.provider

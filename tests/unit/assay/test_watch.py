@@ -79,6 +79,28 @@ def test_look_that_fails_half_way_leaves_nothing_behind(tmp_path: Path) -> None:
     store.close()
 
 
+def test_disagreement_is_told_until_every_replica_was_judged(tmp_path: Path) -> None:
+    """Also one that was passed over as not drawn; jobs whose replicas agree, or whose prompt is private, are none."""
+    store, other = opened(tmp_path), "0x" + "33" * 20
+    asked, revealed, shown = published(10)
+    store.take([revealed, event("Revealed", 12, provider=other, output=struct(ANSWER))])
+    assert store.disagreements() == []  # they agree, and nobody knows about what
+    store.take([asked])
+    assert store.disagreements() == []
+    store.take([event("Revealed", 13, provider=other, output=struct(Output(tokens_root((9, 9)), 2, 2)))])
+    assert store.disagreements() == [(JOB, 13)]
+    store.put(Audit(JOB, PROVIDER, "right"), 13, 1_000)
+    assert store.disagreements() == [(JOB, 13)]
+    store.put(Audit(JOB, other, "skipped"), 13, 1_000)
+    assert store.disagreements() == [(JOB, 13)]
+    store.put(Audit(JOB, other, "hidden"), 13, 1_000)
+    assert store.disagreements() == []
+    assert store.audit(JOB, other) == Audit(JOB, other, "hidden")
+    store.take([shown])
+    assert store.unseen() == []  # it was judged already
+    store.close()
+
+
 def test_reorganisation_takes_answers_back_but_never_what_was_spent(tmp_path: Path) -> None:
     store = opened(tmp_path)
     store.take(published(10))

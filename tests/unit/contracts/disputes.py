@@ -276,9 +276,18 @@ class Game:
         self.world.disputes.request(self.claim, self.node(depth, index, up), permit, sender=who.address)
         return self
 
+    def is_leaf(self, depth: int, index: int) -> bool:
+        return depth == LEAF_BITS
+
+    def payload(self, depth: int, index: int) -> bytes:
+        return self.tree.payload(index)
+
+    def prove_leaf(self, key: tuple[int, int], sender: str) -> None:
+        self.world.disputes.prove(self.claim, self.accusation(key[1]), sender=sender)
+
     def answer(self, depth: int, index: int, who: LocalAccount = PROVIDER) -> Game:
-        if depth == LEAF_BITS:
-            payload = self.tree.payload(index)
+        if self.is_leaf(depth, index):
+            payload = self.payload(depth, index)
             self.world.disputes.answerPayload(self.id, depth, index, payload, sender=who.address)
         else:
             self.world.disputes.answerHashes(self.id, depth, index, self.tree.hashes(depth, index), sender=who.address)
@@ -305,7 +314,7 @@ class Game:
         self.world.judge.setWrong(keccak256(encode(["uint32"] * 5, list(place))), True)
 
     def prove(self, leaf: int, who: LocalAccount = OPENER) -> Game:
-        self.world.disputes.prove(self.claim, leaf, self.accusation(leaf), sender=who.address)
+        self.world.disputes.prove(self.claim, self.accusation(leaf), sender=who.address)
         return self
 
     def close(self, who: LocalAccount = OTHER) -> None:

@@ -10,7 +10,7 @@ from market.hashing import ZERO32, keccak256, tokens_root
 from market.types import Model
 from market.verification.geometry import Geometry
 from market.verification.structs import LayerFormat, Shape
-from tests.gas.disputes import ANSWER, LAYERS, MODEL, PLACE, PROMPT, SHAPE, JudgedWorld, WayDown
+from tests.gas.disputes import ANSWER, LAYERS, MODEL, PLACE, PROMPT, SHAPE, TABLES_PATH, JudgedWorld, WayDown
 from tests.unit.contracts.checks import reverts
 from tests.unit.contracts.claims import root_of
 from tests.unit.contracts.disputes import OPENER, OTHER, PROVIDER, WINDOW, DisputeWorld, Game, request
@@ -27,7 +27,7 @@ def judged() -> DisputeWorld:
 
 def opened(world: DisputeWorld, shape: Shape, layers: tuple[LayerFormat, ...], index: int) -> Game:
     world.judge.acceptProgram(shape.values(), [layer.values() for layer in layers], sender=OPENER.address)
-    world.judge.acceptTables(MODEL.tables_root, [], sender=OPENER.address)
+    world.judge.acceptTables(MODEL.tables_root, TABLES_PATH, sender=OPENER.address)
     roots: Model = dataclasses.replace(MODEL, program_root=root_of(shape, layers))
     asked = request(
         model_id=roots.model_id,

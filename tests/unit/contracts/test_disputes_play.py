@@ -29,6 +29,7 @@ from tests.unit.contracts.world import DAY, REPLICAS
 NONE, OPEN, GUILTY, NOT_GUILTY, EXPIRED = range(5)
 MISSED, ELEMENT, OUTPUT, OUTSIDE = 2, 3, 4, 5
 LEAF = 1_234
+LOGITS_LEAF = 2 << 11 | 1 << 6 | 40  # of id 40, says the toy judge
 THIRD = REPLICAS[3]
 
 
@@ -362,12 +363,23 @@ def test_right_element_proves_nothing(rooted: Game) -> None:
         prove_output(rooted)
 
 
-def test_proof_of_a_leaf_elsewhere_reverts(liar: Game) -> None:
-    accusation = liar.accusation(LEAF)
-    for index in (LEAF + 1, LEAF ^ 2, 0):
-        with pytest.raises(Revert) as caught:
-            liar.world.disputes.prove(liar.claim, index, accusation, sender=OPENER.address)
-        assert (caught.value.name, caught.value.values["expected"]) == ("BadPath", liar.tree.node(0, 0))
+class Twins(Tree):
+    """Every leaf is its sibling's equal, so that its path fits both places."""
+
+    def payload(self, index: int) -> bytes:
+        return super().payload(index & ~1)
+
+
+def test_requesters_half_goes_by_the_place_that_the_judge_names(arena: DisputeWorld) -> None:
+    """Whoever asked for a leaf of the same bytes beside the wrong one gets nothing; a prover has no say in it."""
+    liar = Game(arena, tree=Twins(lie=LEAF)).session().open().answer_root()
+    liar.mark_wrong(LEAF)
+    liar.descend(LEAF, THIRD)
+    liar.ask(LEAF_BITS, LEAF ^ 1, OTHER, up=1).answer(LEAF_BITS, LEAF ^ 1)
+    assert liar.tree.payload(LEAF ^ 1) == liar.tree.payload(LEAF)
+    liar.prove(LEAF, OTHER)
+    (event,) = liar.world.logs("FaultFound")
+    assert tuple(event.values.values()) == (liar.id, ELEMENT, THIRD.address, OTHER.address)
 
 
 def test_proof_before_the_root_is_given_reverts(game: Game) -> None:
@@ -387,15 +399,15 @@ def test_proof_in_the_last_second_counts_and_later_reverts(liar: Game) -> None:
     liar.prove(LEAF)
 
 
-def prove_output(game: Game, leaf: int = LEAF) -> None:
-    opening = (game.tree.payload(leaf), game.tree.path(LEAF_BITS, leaf, LEAF_BITS))
+def prove_output(game: Game) -> None:
+    opening = (game.tree.payload(LOGITS_LEAF), game.tree.path(LEAF_BITS, LOGITS_LEAF, LEAF_BITS))
     accusation = (3, 12, 40, (b"", []), (b"", []), opening)
-    game.world.disputes.proveOutput(game.claim, leaf, accusation, sender=OTHER.address)
+    game.world.disputes.proveOutput(game.claim, accusation, sender=OTHER.address)
 
 
 def test_better_id_makes_guilty(rooted: Game) -> None:
     rooted.world.judge.setWrong(keccak256(encode(["uint32"] * 3, [3, 12, 40])), True)
-    rooted.descend(LEAF, THIRD)
+    rooted.descend(LOGITS_LEAF, THIRD)
     prove_output(rooted)
     (event,) = rooted.world.logs("FaultFound")
     assert tuple(event.values.values()) == (rooted.id, OUTPUT, THIRD.address, OTHER.address)
@@ -448,7 +460,7 @@ def test_moves_about_another_claim_revert(rooted: Game, position: int) -> None:
     calls: list[Any] = [
         lambda: disputes.answerRoot(claim, rooted.tree.hashes(0, 0), sender=who),
         lambda: disputes.request(claim, rooted.node(2, 1), b"", sender=who),
-        lambda: disputes.prove(claim, LEAF, rooted.accusation(LEAF), sender=who),
+        lambda: disputes.prove(claim, rooted.accusation(LEAF), sender=who),
         lambda: disputes.proveOutside(claim, rooted.node(2, 3), sender=who),
         lambda: disputes.missed(claim, 0, 0, sender=who),
         lambda: disputes.close(claim, sender=who),

@@ -287,7 +287,7 @@ def test_subject_that_calls_back_reaches_no_dispute(arena: DisputeWorld, moment:
         "close": (victim.claim,),
         "expire": (victim.id,),
         "refund": (victim.id, OPENER.address),
-        "prove": (victim.claim, LEAF, victim.accusation(LEAF)),
+        "prove": (victim.claim, victim.accusation(LEAF)),
     }
     game, subject = hostile(arena)
     data = arena.disputes.encode(move, *calls[move])

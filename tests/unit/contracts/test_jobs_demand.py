@@ -32,6 +32,7 @@ from tests.unit.contracts.demands import (
 from tests.unit.contracts.test_jobs_bonds import decide, dispute
 from tests.unit.contracts.world import (
     CLIENT,
+    COMMIT_WINDOW,
     DEMAND_FEE,
     DEMAND_WINDOW,
     DISPUTE_WINDOW,
@@ -57,7 +58,7 @@ def test_demand_by_the_client_takes_the_fee_and_sets_the_deadline(world: World) 
     demand(world, job)
     deadline = world.chain.now + DEMAND_WINDOW
     (event,) = world.logs("RevealDemanded")
-    assert event.values == {"jobId": job.id, "provider": P, "demander": A, "deadline": deadline}
+    assert event.values == {"jobId": job.id, "provider": P, "demander": A, "deadline": deadline, "price": 0}
     replica = world.replica(job, 0)
     assert (replica["demandDeadline"], replica["demander"]) == (deadline, A)
     assert (replica["bondState"], replica["paid"]) == (BondState.LOCKED, PRICE_PAID)
@@ -82,13 +83,14 @@ def test_demand_costs_as_many_fees_as_the_output_has_begun_512_tokens(world: Wor
     output = Output(tokens_root(ids), tokens, 1)
     terms = {"max_output_tokens": 1_024, "bond": 10**5, "miss_fee": 10**4}
     job = world.post(asked=request(max_output_tokens=1_024), terms=terms)
-    assert world.jobs.demandFeeOf(job.id, P) == 0
+    assert world.cost_of_demand(job, P) == (0, 0)
     world.commit(job, *((p, output) for p in (ONE, TWO, THREE)))
     world.reveal(job, *((p, output) for p in (ONE, TWO, THREE)))
     world.settle(job)
     world.vault.deposit(world.token.address, A, 2 * DEMAND_FEE, sender=A)
     fee = DEMAND_FEE * -(-tokens // 512)
-    assert world.jobs.demandFeeOf(job.id, P) == demand_fee(DEMAND_FEE, tokens) == fee
+    assert world.cost_of_demand(job, P) == (fee, 0)
+    assert demand_fee(DEMAND_FEE, tokens) == fee
     held, client, provider = world.held(), world.credit(CLIENT), world.credit(ONE)
     demand(world, job)
     assert (world.held(), world.credit(CLIENT)) == (held + fee, client - fee)
@@ -118,11 +120,7 @@ def test_demand_of_a_public_jobs_answer_by_anybody_passes(world: World) -> None:
     assert [world.replica(job, i)["demander"] for i in (0, 1)] == [STRANGER.address, A]
 
 
-def test_demand_of_whoever_was_not_paid_reverts(world: World) -> None:
-    """A client must not get a minority's answer for the fee: it was refunded its price."""
-    job = settled(world)
-    with reverts("NothingOwed", jobId=job.id, provider=R):
-        demand(world, job, provider=R)
+def test_demand_of_whoever_revealed_nothing_reverts(world: World) -> None:
     silent = world.post()
     world.commit(silent, *((p, RIGHT) for p in (ONE, TWO, THREE)))
     world.reveal(silent, (ONE, RIGHT), (TWO, RIGHT))
@@ -143,20 +141,26 @@ def test_demand_of_a_late_replica_that_got_its_kill_fee_passes(world: World) -> 
     publish(world, job, provider=R)
 
 
-@pytest.mark.parametrize("stage", ["open", "revealing", "expired", "cancelled"])
-def test_demand_of_a_job_that_did_not_settle_reverts(world: World, stage: str) -> None:
+@pytest.mark.parametrize("stage", ["open", "revealing"])
+def test_demand_of_a_job_that_is_not_over_reverts(world: World, stage: str) -> None:
     job = world.post()
-    if stage in ("revealing", "expired"):
-        outputs = (RIGHT, WRONG, Output(tokens_root([1]), 1, 1))
-        world.commit(job, *zip(REPLICAS, outputs, strict=False))
-        for answered in list(zip(REPLICAS, outputs, strict=False))[: 3 if stage == "expired" else 1]:
-            world.reveal(job, answered)
-    if stage == "expired":
-        world.settle(job)
-    if stage == "cancelled":
-        world.jobs.cancel(job.id, sender=A)
+    if stage == "revealing":
+        answers = list(zip(REPLICAS, (RIGHT, WRONG, RIGHT), strict=False))
+        world.commit(job, *answers)
+        world.reveal(job, answers[0])
     with reverts("WrongState", jobId=job.id, has=JobState[stage.upper()], needs=JobState.SETTLED):
         demand(world, job)
+
+
+def test_demand_of_a_cancelled_or_lapsed_job_reverts(world: World) -> None:
+    cancelled, lapsed = world.post(), world.post()
+    world.jobs.cancel(cancelled.id, sender=A)
+    world.commit(lapsed, (ONE, RIGHT))
+    world.warp(COMMIT_WINDOW + 1)
+    world.settle(lapsed)
+    for job in (cancelled, lapsed):
+        with reverts("NothingOwed", jobId=job.id, provider=P):
+            demand(world, job)
 
 
 def test_demand_twice_reverts_even_after_an_answer(world: World) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from market.hashing import ZERO32, keccak256
+from market.hashing import ZERO32, keccak256, leaf_hash
+from market.models import tables
 from market.models.pack import load_pack
 from market.verification.model_trees import ModelTrees
 from market.verification.structs import Claim, LayerFormat, Shape
+from market.verification.tree import fold_path
 from tests.unit.contracts.abi import Contract, Revert
 from tests.unit.contracts.claims import Ground, deploy_judge, root_of
 from tests.unit.contracts.revm import RevmChain
@@ -59,7 +61,7 @@ def test_packs_program_and_tables_are_accepted(judge: Contract, pack: str, reque
     trees = ModelTrees(loaded.model, shape)
     assert trees.tables_root == loaded.roots.tables_root
     judge.acceptTables(trees.tables_root, trees.tables_path())
-    assert judge.acceptsTables(trees.tables_root)
+    assert judge.acceptsTables(loaded.roots.program_root, trees.tables_root)
     assert [event.name for event in judge.chain.logs] == ["TablesAccepted"]
     judge.acceptTables(trees.tables_root, trees.tables_path())
     assert judge.chain.logs == []
@@ -154,7 +156,33 @@ def test_other_exp2_tables_are_refused(judge: Contract) -> None:
     path = [keccak256(b"rope")]
     name, values = refused(lambda: judge.acceptTables(ZERO32, path))
     assert (name, values["tablesRoot"]) == ("TablesMismatch", ZERO32)
-    assert not judge.acceptsTables(ZERO32)
+    program = accept(judge, TINY, LAYERS)
+    assert not judge.acceptsTables(program, ZERO32)
+
+
+def test_tables_of_another_depth_are_not_a_programs_own(judge: Contract) -> None:
+    """No leaf of theirs can be opened where the program's steps look for it, so what they tell would be safe."""
+    program = accept(judge, TINY, LAYERS)
+    depth = tables_depth(TINY)
+    accepted = []
+    for siblings in range(12):
+        path = [keccak256(b"rope" + bytes([i])) for i in range(siblings)]
+        root = fold_path(exp2_node(), 0, path)
+        judge.acceptTables(root, path)
+        assert not judge.acceptsTables(keccak256(b"no program"), root)
+        if judge.acceptsTables(program, root):
+            accepted.append(siblings + 1)
+    assert accepted == [depth]
+
+
+def exp2_node() -> bytes:
+    high, low = (leaf_hash(tables.exp2(bits).astype(">i4").tobytes()) for bits in (8, 16))
+    return keccak256(high + low)
+
+
+def tables_depth(shape: Shape) -> int:
+    leaves = 2 + 2 * -(-shape.context * (shape.head_size // 2) // 256)
+    return (leaves - 1).bit_length()
 
 
 def claim(**changes: Any) -> Claim:

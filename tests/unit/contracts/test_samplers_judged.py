@@ -9,6 +9,7 @@ from itertools import product
 from market.hashing import ZERO32, keccak256, leaf_hash, pack_stop_tokens, tokens_root
 from market.models import tables
 from market.types import Model, Request
+from market.verification.tree import fold_path
 from tests.unit.contracts.abi import Contract, Revert
 from tests.unit.contracts.claims import Court
 from tests.unit.contracts.revm import RevmChain
@@ -21,7 +22,7 @@ TEMPERATURES = [0, 1, 65_536]
 TOP_KS = [0, 1, 50, TINY.vocabulary, 2**32 - 1]
 TOP_PS = [0, 1, 65_535, 65_536]
 SEED = keccak256(b"seed")
-SIBLING = keccak256(b"rotary tables")
+SIBLINGS = [keccak256(b"rotary" + bytes([i])) for i in range(5)]  # 2 + 2 · 16 leaves are 6 levels
 Fields = tuple[int, int, int, int]
 
 
@@ -46,8 +47,8 @@ def test_sampler_that_is_sold_has_a_step(world: World) -> None:
     court = Court(world.chain)
     disputes = world.deploy("Disputes", world.vault.address, court.judge.address, 3600, 1, 1)
     high, low = (leaf_hash(tables.exp2(bits).astype(">i4").tobytes()) for bits in (8, 16))
-    tables_root = keccak256(keccak256(high + low) + SIBLING)
-    court.judge.acceptTables(tables_root, [SIBLING])
+    tables_root = fold_path(keccak256(high + low), 0, SIBLINGS)
+    court.judge.acceptTables(tables_root, SIBLINGS)
     sold, safe = [], []
     for fields in product(SAMPLERS, TEMPERATURES, TOP_KS, TOP_PS):
         at = Choosing(0, [100], (*fields, SEED))

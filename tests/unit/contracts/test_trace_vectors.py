@@ -38,7 +38,7 @@ def judge(judge_chain: RevmChain) -> Contract:
 def test_tables_are_accepted(judge: Contract) -> None:
     root = values(VECTORS["claim"]["tablesRoot"])
     judge.acceptTables(root, values(VECTORS["tablesPath"]))
-    assert judge.acceptsTables(root)
+    assert judge.acceptsTables(values(VECTORS["claim"]["programRoot"]), root)
 
 
 @pytest.mark.parametrize("number", range(len(VECTORS["geometries"])))

@@ -294,5 +294,10 @@ class World:
         self.settle(job)
         return job
 
+    def cost_of_demand(self, job: PostedJob, provider: str) -> tuple[int, int]:
+        """Fee and price."""
+        fee, price = self.jobs.demandCostOf(job.id, provider)
+        return fee, price
+
     def warp(self, seconds: int) -> None:
         self.chain.now += seconds

@@ -13,7 +13,7 @@ from market.hashing import leaf_hash
 from market.inference.model import AnyArray
 from market.models.pack import load_pack
 from market.verification.challenger import Agrees, Over, Prove, ProveOutput, ProveOutside, RequestNode, SayMissed, Wait
-from market.verification.geometry import Geometry, Node, Operation, number_of
+from market.verification.geometry import LOGITS_CHUNK, Geometry, Node, Operation, Place, number_of
 from market.verification.layer import Hook
 from market.verification.trace import Trace
 from market.verification.tree import fold_path
@@ -90,7 +90,8 @@ def test_challenger_finds_the_very_number_that_was_changed(
         assert accused.element == element
     root = play.theirs.root()
     assert root != honest.root()
-    assert fold_path(leaf_hash(accused.accused.payload), move.leaf_index, accused.accused.path) == root
+    leaf = play.theirs.geometry.node_of(Place(group, operation, row, accused.slot)).index
+    assert fold_path(leaf_hash(accused.accused.payload), leaf, accused.accused.path) == root
     requests = [m for m in play.moves if isinstance(m, RequestNode)]
     assert len(requests) <= play.theirs.geometry.rounds() + 1  # and one for the payload
 
@@ -139,8 +140,9 @@ def test_challenger_needs_no_request_where_the_logits_give_another_id(
     assert move.accusation.rival == output[2]
     assert len(play.moves) == 1
     root = play.theirs.root()
-    opening = move.accusation.rival_logits
-    assert fold_path(leaf_hash(opening.payload), move.leaf_index, opening.path) == root
+    opening, geometry = move.accusation.rival_logits, play.theirs.geometry
+    leaf = Place(geometry.groups - 1, Operation.LOGITS, 2, output[2] // LOGITS_CHUNK)
+    assert fold_path(leaf_hash(opening.payload), geometry.node_of(leaf).index, opening.path) == root
 
 
 def test_challenger_that_is_lied_to_about_the_logits_proves_the_logits_wrong(
