@@ -112,7 +112,7 @@ def watch(
             )
             if not once:
                 names = ", ".join(pack.name for pack in packs)
-                tell(connection, {"event": "start", "address": client.wallet.account.address.lower(), "models": names})
+                tell(connection, {"event": "start", "address": wallet.account.address.lower(), "models": names})
             run(connection, watching, stop, once=once, poll=poll)
             if stop.is_set():
                 tell(connection, {"event": "stop", "open_disputes": len(store.audits("disputed"))})
