@@ -25,6 +25,7 @@ import httpx
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
+from market.anvil_state import Keeper, mend
 from market.errors import ChainError, ChainUnreachable, ConfigError
 
 MNEMONIC = "test test test test test test test test test test test junk"
@@ -83,6 +84,7 @@ class Anvil:
         self.rpc_url = f"http://127.0.0.1:{port}"
         self.ws_url = f"ws://127.0.0.1:{port}"
         self._http = httpx.Client(timeout=30.0)
+        self._keeper: Keeper | None = None
 
     @classmethod
     def start(
@@ -105,7 +107,8 @@ class Anvil:
             port: 0 = a free one.
             block_time: seconds between blocks; None mines each transaction at once.
             mining: False mines only when `mine` is called.
-            state: file the chain is loaded from (where it exists) and saved to: every second and when stopped.
+            state: file the chain is loaded from (where it exists) and saved to: every second and when stopped. A copy
+                is kept beside it, as long as this process lives, for a chain that is killed while it saves.
             chain_id: 31337 unless another is wanted.
             accounts: how many of the development accounts it funds and signs for.
             binary: anvil's executable; None = `find_binary()`.
@@ -114,7 +117,7 @@ class Anvil:
             options: further arguments of anvil.
 
         Raises:
-            ConfigError: no anvil, or it does not start (its own words are in the message).
+            ConfigError: no anvil, or it does not start (its own words are in the message), or its state is damaged.
         """
         executable = binary or find_binary()
         command = [str(executable), "--port", str(port), "--chain-id", str(chain_id), "--hardfork", HARDFORK]
@@ -125,6 +128,7 @@ class Anvil:
             command += ["--no-mining"]
         if state is not None:
             state.parent.mkdir(parents=True, exist_ok=True)
+            mend(state)
             command += ["--state", str(state), "--state-interval", "1", "--preserve-historical-states"]
         command += options
         with _output(log) as output:
@@ -144,6 +148,8 @@ class Anvil:
                 raise
         anvil = cls(process, bound, chain_id, accounts)
         anvil._wait_until_ready()
+        if state is not None:
+            anvil._keeper = Keeper(state)
         return anvil
 
     @property
@@ -168,12 +174,18 @@ class Anvil:
             except subprocess.TimeoutExpired:
                 self._process.kill()
         self._process.wait()
+        self._end_keeper()
 
     def kill(self) -> None:
         """Ends the chain at once, as a crash would (kill -9)."""
         self._http.close()
         self._process.kill()
         self._process.wait()
+        self._end_keeper()
+
+    def _end_keeper(self) -> None:
+        if self._keeper is not None:
+            self._keeper.stop()
 
     def __enter__(self) -> Self:
         return self

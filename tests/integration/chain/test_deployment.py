@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from market.anvil import Anvil
+from market.anvil_state import copy_of
 from market.artefacts import load
 from market.chain import CREATE, Call, Chain
 from market.contracts import Vault
@@ -218,6 +219,46 @@ def test_anvil_killed_hard_keeps_the_state_of_a_second_ago(tmp_path: Path) -> No
     anvil.kill()
     with Anvil.start(state=state) as again:
         world.deployment.check(Chain(again.rpc_url))
+
+
+def test_anvil_killed_while_it_saves_goes_on_from_the_copy(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state = tmp_path / "chain.json"
+    anvil = Anvil.start(state=state)
+    world = build(anvil, tmp_path)
+    written = anvil.rpc("eth_blockNumber")
+    while (copied := chain_in(copy_of(state))) is None or copied < int(written, 16):
+        time.sleep(0.05)
+    anvil.kill()
+    os.truncate(state, state.stat().st_size // 2)
+    with Anvil.start(state=state) as again:
+        world.deployment.check(Chain(again.rpc_url))
+        assert int(again.rpc("eth_blockNumber"), 16) >= int(written, 16)
+    assert "going on from the copy" in caplog.text
+
+
+def chain_in(copy: Path) -> int | None:
+    """Number of the newest block in the copy, which is whole whenever it is read."""
+    try:
+        return int(json.loads(copy.read_bytes())["best_block_number"])
+    except FileNotFoundError:
+        return None
+
+
+def test_anvil_with_a_damaged_state_and_no_copy_says_what_to_do(tmp_path: Path) -> None:
+    state = tmp_path / "chain.json"
+    state.write_text('{"block": {"num', encoding="utf-8")
+    with pytest.raises(ConfigError, match="damaged") as refused:
+        Anvil.start(state=state)
+    assert refused.value.hint is not None
+    assert "Move it away" in refused.value.hint
+    assert state.read_text(encoding="utf-8") == '{"block": {"num'
+
+
+def test_a_new_chain_never_takes_an_older_ones_copy(tmp_path: Path) -> None:
+    state = tmp_path / "chain.json"
+    copy_of(state).write_text("{}", encoding="utf-8")
+    with Anvil.start(state=state):
+        assert not copy_of(state).exists() or copy_of(state).stat().st_size > len("{}")
 
 
 def test_anvil_on_a_port_in_use_says_so(anvil: Anvil) -> None:
