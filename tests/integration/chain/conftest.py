@@ -78,9 +78,18 @@ def calm_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
+def postgres_cluster() -> Iterator[str]:
     with cluster() as url:
         yield url
+
+
+@pytest.fixture
+def postgres(postgres_cluster: str) -> str:
+    """The URL of a database of the test's own: worlds have the same addresses, and so the same schema in a database."""
+    name = f"test_{os.urandom(6).hex()}"
+    with psycopg.connect(postgres_cluster, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    return postgres_cluster.rpartition("/")[0] + "/" + name
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -89,7 +98,4 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'index.sqlite'}"
     url: str = request.getfixturevalue("postgres")
-    name = f"test_{os.urandom(6).hex()}"
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    return url.rpartition("/")[0] + "/" + name
+    return url

@@ -30,7 +30,6 @@ from market.types import Mode, Request, Sampler
 from market.verification.accusation import Accuser, accuse_token
 from market.verification.challenger import Agrees, ProveOutput, RequestNode, Wait
 from market.verification.descent import Descent
-from market.verification.geometry import LOGITS_CHUNK, Operation, Place
 from market.verification.model_trees import ModelTrees
 from market.verification.traces import Traces
 from market.views import BondState, JobState
@@ -228,10 +227,8 @@ def test_honest_answer_to_the_chains_seed_is_not_wrong_whatever_is_accused(
     assert wrongly is not None
     for rival in {wrongly[2], int(trace.logits()[wrongly[0]].argmax())} - {wrongly[1]}:
         accusation = accuse_token(Accuser(descent, trees), wrongly[0], wrongly[1], rival)
-        place = Place(trace.geometry.groups - 1, Operation.LOGITS, wrongly[0], rival // LOGITS_CHUNK)
-        leaf = trace.geometry.node_of(place).index
         with pytest.raises(ContractError) as caught:
-            player.play(dispute, ProveOutput("", leaf, accusation))
+            player.play(dispute, ProveOutput("", accusation))
         assert caught.value.code == "NothingWrong"
     assert market.contracts.jobs.replicas(job)[0].bond_state is BondState.DISPUTED
     assert dispute.root is not None
