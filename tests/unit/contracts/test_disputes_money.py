@@ -8,6 +8,7 @@ from tests.unit.contracts.checks import reverts
 from tests.unit.contracts.disputes import (
     BOND,
     CHARGED,
+    LEAF_BITS,
     OPENER,
     OTHER,
     PROVIDER,
@@ -280,3 +281,30 @@ def test_flood_of_requests_pays_for_its_replies_and_costs_nobody_else(rooted: Ga
     earned = world.credit(PROVIDER)
     rooted.close()
     assert world.credit(PROVIDER) - earned == (ROOT_FEE + 93 * REQUEST_FEE) * 9 // 10
+
+
+def test_challenger_that_is_a_contract_pays_and_earns_by_itself(arena: DisputeWorld) -> None:
+    """Whoever signed the transaction has no part in it."""
+    game, disputes = Game(arena, tree=Tree(lie=LEAF)).session(), arena.disputes
+    puppet = arena.deploy("Puppet")
+    arena.vault.deposit(arena.token.address, puppet.address, 100_000, sender=THIRD.address)
+    earned = arena.credit(THIRD)
+
+    def play(move: str, *arguments: object) -> None:
+        puppet.run(disputes.address, disputes.encode(move, *arguments), sender=THIRD.address)
+
+    play("dispute", game.params())
+    game.answer_root()
+    game.mark_wrong(LEAF)
+    asked = (2, 7, 12, LEAF_BITS)
+    for depth in asked:
+        index = LEAF >> (LEAF_BITS - depth)
+        play("request", game.claim, game.node(depth, index), b"")
+        assert disputes.nodes(game.id, depth, index)["requester"] == puppet.address
+        game.answer(depth, index)
+    prepaid = ROOT_FEE + len(asked) * REQUEST_FEE
+    assert (disputes.prepaidBy(game.id, puppet.address), disputes.prepaidBy(game.id, THIRD.address)) == (prepaid, 0)
+    play("prove", game.claim, game.accusation(LEAF))
+    refund(game, puppet.address)
+    assert arena.vault.credit(arena.token.address, puppet.address) == 100_000 + REWARD
+    assert arena.credit(THIRD) == earned

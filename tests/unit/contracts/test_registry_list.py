@@ -91,6 +91,20 @@ def test_weight_is_the_stake_up_to_the_cap(world: World, stake: int, weight: int
     assert world.registry.drawableAt(MODEL_ID, 0)[2] == weight
 
 
+def test_contract_enters_the_list_by_itself(world: World) -> None:
+    """Whoever signed the transaction has no part in it."""
+    puppet, vault, registry = world.deploy("Puppet"), world.vault, world.registry
+    vault.deposit(world.token.address, puppet.address, STAKE_CAP, sender=P)
+    for target, move, arguments in (
+        (vault, "stake", (STAKE_CAP,)),
+        (registry, "setProvider", ("http://x", bytes(32))),
+        (registry, "setOffer", (MODEL_ID, offer(world))),
+    ):
+        puppet.run(target.address, target.encode(move, *arguments), sender=P)
+    (event,) = world.logs("OfferListed")
+    assert event.values["provider"] == puppet.address
+
+
 def test_weight_rises_with_a_later_offer_and_only_after_the_places_rest(world: World) -> None:
     set_stake(world, ONE, LEAST_STAKE)
     enlist(world, ONE)
