@@ -22,6 +22,7 @@ ROOT_FEE = 501
 REQUEST_FEE = 303
 BOND = 10_000
 CHARGED = 1_000
+LOGITS_LEAF = 2 << 11 | 1 << 6 | 40  # of id 40, says the toy judge
 SHARE_BPS = 3_000
 ROUNDS = 6  # the toy judge's five and the payload's
 PROVIDER = REPLICAS[0]
@@ -366,3 +367,14 @@ def root_of(words: list[bytes]) -> bytes:
     while len(level) > 1:
         level = [keccak256(level[i] + level[i + 1]) for i in range(0, len(level), 2)]
     return level[0]
+
+
+def prove_output(game: Game) -> None:
+    opening = (game.tree.payload(LOGITS_LEAF), game.tree.path(LEAF_BITS, LOGITS_LEAF, LEAF_BITS))
+    accusation = (3, 12, 40, (b"", []), (b"", []), opening)
+    game.world.disputes.proveOutput(game.claim, accusation, sender=OTHER.address)
+
+
+def prove_outside(game: Game, depth: int, index: int, up: int) -> None:
+    node = (depth, index, game.tree.node(depth, index), game.tree.path(depth, index, up))
+    game.world.disputes.proveOutside(game.claim, node, sender=OTHER.address)

@@ -1,4 +1,4 @@
-"""Disputes: requests, replies and proofs."""
+"""Disputes: requests, replies, and moves at the wrong time."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from tests.unit.contracts.disputes import (
     PROVIDER,
     ROUNDS,
     WINDOW,
-    DisputeWorld,
     Game,
     Tree,
     levels_at,
+    prove_output,
+    prove_outside,
 )
 from tests.unit.contracts.world import DAY, REPLICAS
 
 NONE, OPEN, GUILTY, NOT_GUILTY, EXPIRED = range(5)
-MISSED, ELEMENT, OUTPUT, OUTSIDE = 2, 3, 4, 5
+MISSED = 2
 LEAF = 1_234
-LOGITS_LEAF = 2 << 11 | 1 << 6 | 40  # of id 40, says the toy judge
 THIRD = REPLICAS[3]
 
 
@@ -327,123 +327,6 @@ def test_missed_of_what_was_answered_or_never_asked_for_reverts(rooted: Game) ->
         rooted.missed(0, 0)
     with reverts("NotRequested", disputeId=rooted.id, depth=2, index=1):
         rooted.missed(2, 1)
-
-
-# --- proofs
-
-
-@pytest.fixture
-def liar(arena: DisputeWorld) -> Game:
-    game = Game(arena, tree=Tree(lie=LEAF)).session().open().answer_root()
-    game.mark_wrong(LEAF)
-    return game
-
-
-def test_wrong_element_makes_guilty(liar: Game) -> None:
-    liar.descend(LEAF, THIRD).prove(LEAF, OTHER)
-    (event,) = liar.world.logs("FaultFound")
-    assert tuple(event.values.values()) == (liar.id, ELEMENT, THIRD.address, OTHER.address)
-    assert liar.view["state"] == GUILTY
-
-
-@pytest.mark.parametrize("asked", [False, True])
-def test_wrong_element_of_a_leaf_that_nobody_got_belongs_to_who_opened(liar: Game, asked: bool) -> None:
-    """Who asks for a leaf just before its proof has not paid for what led there."""
-    if asked:
-        liar.descend_to_ask(LEAF, THIRD)
-    liar.prove(LEAF, OTHER)
-    (event,) = liar.world.logs("FaultFound")
-    assert tuple(event.values.values()) == (liar.id, ELEMENT, OPENER.address, OTHER.address)
-
-
-def test_right_element_proves_nothing(rooted: Game) -> None:
-    with reverts("NothingWrong", disputeId=rooted.id):
-        rooted.prove(LEAF)
-    with reverts("NothingWrong", disputeId=rooted.id):
-        prove_output(rooted)
-
-
-class Twins(Tree):
-    """Every leaf is its sibling's equal, so that its path fits both places."""
-
-    def payload(self, index: int) -> bytes:
-        return super().payload(index & ~1)
-
-
-def test_requesters_half_goes_by_the_place_that_the_judge_names(arena: DisputeWorld) -> None:
-    """Whoever asked for a leaf of the same bytes beside the wrong one gets nothing; a prover has no say in it."""
-    liar = Game(arena, tree=Twins(lie=LEAF)).session().open().answer_root()
-    liar.mark_wrong(LEAF)
-    liar.descend(LEAF, THIRD)
-    liar.ask(LEAF_BITS, LEAF ^ 1, OTHER, up=1).answer(LEAF_BITS, LEAF ^ 1)
-    assert liar.tree.payload(LEAF ^ 1) == liar.tree.payload(LEAF)
-    liar.prove(LEAF, OTHER)
-    (event,) = liar.world.logs("FaultFound")
-    assert tuple(event.values.values()) == (liar.id, ELEMENT, THIRD.address, OTHER.address)
-
-
-def test_proof_before_the_root_is_given_reverts(game: Game) -> None:
-    game.open()
-    game.mark_wrong(LEAF)
-    with reverts("NotAnswered", disputeId=game.id, depth=0, index=0):
-        game.prove(LEAF)
-
-
-def test_proof_in_the_last_second_counts_and_later_reverts(liar: Game) -> None:
-    end = liar.view["endAt"]
-    liar.world.chain.now = end + 1
-    for call in (lambda: liar.prove(LEAF), lambda: prove_output(liar), lambda: prove_outside(liar, 2, 3, 2)):
-        with reverts("PastDeadline", disputeId=liar.id, timestamp=end + 1, deadline=end):
-            call()
-    liar.world.chain.now = end
-    liar.prove(LEAF)
-
-
-def prove_output(game: Game) -> None:
-    opening = (game.tree.payload(LOGITS_LEAF), game.tree.path(LEAF_BITS, LOGITS_LEAF, LEAF_BITS))
-    accusation = (3, 12, 40, (b"", []), (b"", []), opening)
-    game.world.disputes.proveOutput(game.claim, accusation, sender=OTHER.address)
-
-
-def test_better_id_makes_guilty(rooted: Game) -> None:
-    rooted.world.judge.setWrong(keccak256(encode(["uint32"] * 3, [3, 12, 40])), True)
-    rooted.descend(LOGITS_LEAF, THIRD)
-    prove_output(rooted)
-    (event,) = rooted.world.logs("FaultFound")
-    assert tuple(event.values.values()) == (rooted.id, OUTPUT, THIRD.address, OTHER.address)
-
-
-def prove_outside(game: Game, depth: int, index: int, up: int) -> None:
-    node = (depth, index, game.tree.node(depth, index), game.tree.path(depth, index, up))
-    game.world.disputes.proveOutside(game.claim, node, sender=OTHER.address)
-
-
-@pytest.mark.parametrize(("depth", "index"), [(2, 3), (7, 31), (12, 31), (13, 62)])
-def test_anything_outside_the_program_makes_guilty(arena: DisputeWorld, depth: int, index: int) -> None:
-    arena.judge.setOutside(13, 62)
-    tree = Tree(hidden=(depth, index))
-    game = Game(arena, tree=tree).session().open().answer_root()
-    above = 0
-    for asked in (2, 7):
-        if asked < depth:
-            at = index >> (depth - asked)
-            game.ask(asked, at, THIRD).answer(asked, at)
-            above = asked
-    prove_outside(game, depth, index, depth - above)
-    (event,) = game.world.logs("FaultFound")
-    requester = THIRD if above else OPENER
-    assert tuple(event.values.values()) == (game.id, OUTSIDE, requester.address, OTHER.address)
-
-
-@pytest.mark.parametrize(("depth", "index"), [(2, 3), (7, 31), (11, 15), (12, 31), (13, 63)])
-def test_nothing_outside_the_program_is_no_fault(rooted: Game, depth: int, index: int) -> None:
-    with reverts("NothingWrong", disputeId=rooted.id):
-        prove_outside(rooted, depth, index, depth)
-
-
-def test_what_is_inside_the_program_is_not_outside(rooted: Game) -> None:
-    with reverts("NodeInside", disputeId=rooted.id, depth=2, index=1):
-        prove_outside(rooted, 2, 1, 2)
 
 
 # --- claims and states
