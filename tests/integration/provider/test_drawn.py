@@ -233,13 +233,13 @@ def test_agent_whose_place_was_pruned_while_it_drained_comes_back_once_the_list_
         until(lambda: registry.offer(account.address, model_id).max_bond == 0)
         market.transactions.send(registry.prune(model_id, account.address))
         give(book, DrainInstruction.new(drain=False, leave=False), account, 20)
-        until(lambda: agent.agent.postponed())
+        until(lambda: agent.agent.offers_again() is not None)
         assert not listed()
         assert httpx.get(f"{agent.url}/readyz").status_code == 200  # it works for its quotes meanwhile
         market.anvil.mine(300)
         until(listed, 40)
         assert registry.offer(account.address, model_id).max_bond == MAX_BOND
-        until(lambda: not agent.agent.postponed())
+        until(lambda: agent.agent.offers_again() is None)
     finally:
         agent.stop()
         withdraw_offer(market, account)
