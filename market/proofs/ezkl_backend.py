@@ -17,7 +17,7 @@ from eth_abi.exceptions import DecodingError
 
 from market.errors import ConfigError
 from market.proofs.artefact import SRS, load_artefact
-from market.proofs.backend import CircuitOptions, Estimate, InputForm, Proof, signed, unsigned
+from market.proofs.backend import CircuitOptions, Estimate, InputForm, Proof, WeightForm, signed, unsigned
 from market.proofs.errors import ArtefactError
 from market.proofs.process import MIB, Finished, Limits, run_limited
 
@@ -61,7 +61,7 @@ class EzklBackend:
         answer = self._task("estimate", folder=str(folder), options=asdict(options)).answer
         log_rows = int(answer["logRows"])
         width = 1 + _COLUMN_MORE * (options.columns - 1)
-        if options.form == InputForm.HASHED:
+        if options.form == InputForm.HASHED or options.weights == WeightForm.COMMITTED:
             width *= _HASHED
         estimate = Estimate(
             rows=answer["rows"],

@@ -20,9 +20,8 @@ from typing import Any
 BLINDING_ROWS = 16
 """Rows at the end of a circuit that halo2 keeps for itself, and some."""
 FIELD = 21888242871839275222246405745257275088548364400416034343698204186575808495617
-COMMITMENT_BYTES = 64
 _VISIBILITY = {0: "public", 1: "hashed"}
-_WEIGHTS = {0: "fixed", 1: "polycommit"}
+_WEIGHTS = {0: "fixed", 1: "hashed"}
 
 
 def felt(value: int) -> str:
@@ -57,7 +56,6 @@ def estimate(ezkl: Any, task: dict[str, Any]) -> dict[str, Any]:
         settings["total_const_size"],
         sum(math.prod(shape) for shape in settings["model_instance_shapes"]),
         modules["poseidon"][0],
-        *modules["polycommit"],
     )
     settings["run_args"]["logrows"] = max(6, math.ceil(math.log2(needed + BLINDING_ROWS)))
     settings.pop("timestamp", None)

@@ -14,7 +14,7 @@ from typing import Any
 from eth_abi.abi import decode
 
 from market.errors import ConfigError
-from market.hashing import ZERO32, keccak256
+from market.hashing import ZERO32
 from market.proofs.artefact import (
     ENCODING,
     LABELS,
@@ -29,7 +29,6 @@ from market.proofs.artefact import (
 from market.proofs.backend import CircuitOptions, Estimate, EzklProgram, InputForm, WeightForm
 from market.proofs.errors import NotProvable, ProverError
 from market.proofs.ezkl_backend import EzklBackend
-from market.proofs.ezkl_worker import COMMITMENT_BYTES
 from market.proofs.process import MIB
 from market.proofs.solidity import VerifierCode, compile_verifier
 from market.proofs.srs import DEVELOPMENT, Ceremony, Srs, check_size, sha256_of, take
@@ -134,7 +133,8 @@ def _finish(folder: Path, wish: SetupWish, backend: EzklBackend, made: _Made) ->
     if not backend.verify(folder, proof):
         raise ProverError("The first proof does not verify.", code="ProverFailed")
     if wish.options.weights == WeightForm.COMMITTED:
-        commitment = keccak256(decode(["bytes", "uint256[]"], proof.data)[0][:COMMITMENT_BYTES])
+        instances = decode(["bytes", "uint256[]"], proof.data)[1]
+        commitment = instances[program.weights_hash_at].to_bytes(32)
         program = EzklProgram(inputs, outputs, wish.options.form, commitment)
     measured = {"proveSeconds": round(proof.seconds, 2), "peakMemory": proof.peak_memory}
     _manifest(folder, wish, made, program, measured)
