@@ -30,6 +30,7 @@ _CPU_SECONDS, _CPU_SECONDS_A_ROW = 0.25, 0.00025
 _MEMORY, _MEMORY_A_ROW = 32 * MIB, 6_800
 _COLUMN_MORE = 0.75
 _HASHED = 2.0
+_LOOKUP_MORE = 0.5  # a function that is looked up, as Sigmoid is
 
 
 class EzklBackend:
@@ -63,6 +64,7 @@ class EzklBackend:
         width = 1 + _COLUMN_MORE * (options.columns - 1)
         if options.form == InputForm.HASHED or options.weights == WeightForm.COMMITTED:
             width *= _HASHED
+        width += _LOOKUP_MORE * answer["lookups"]
         estimate = Estimate(
             rows=answer["rows"],
             assignments=answer["assignments"],

@@ -50,12 +50,18 @@ def estimate(ezkl: Any, task: dict[str, Any]) -> dict[str, Any]:
     ezkl.gen_settings(str(folder / "circuit.onnx"), str(path), py_run_args=chosen)
     settings = json.loads(path.read_text(encoding="utf-8"))
     modules = settings["module_sizes"]
+    # a table that does not fit one column is cut into several, each with arguments of its own: its verifier, ten times
+    # as large as a contract may be, is only known after minutes. So a circuit has the rows of its largest table.
+    ranges = [*settings["required_range_checks"]]
+    if settings["required_lookups"]:
+        ranges.append(settings["run_args"]["lookup_range"])
     needed = max(
         settings["num_rows"],
         options["decomposition_base"],
         settings["total_const_size"],
         sum(math.prod(shape) for shape in settings["model_instance_shapes"]),
         modules["poseidon"][0],
+        *(high - low + 1 for low, high in ranges),
     )
     settings["run_args"]["logrows"] = max(6, math.ceil(math.log2(needed + BLINDING_ROWS)))
     settings.pop("timestamp", None)
@@ -68,6 +74,7 @@ def estimate(ezkl: Any, task: dict[str, Any]) -> dict[str, Any]:
         "rows": needed,
         "assignments": settings["total_assignments"],
         "logRows": settings["run_args"]["logrows"],
+        "lookups": len(settings["required_lookups"]),
         "inputScale": settings["model_input_scales"][0],
         "outputScale": settings["model_output_scales"][0],
         "shapes": settings["model_instance_shapes"],

@@ -186,7 +186,7 @@ def test_a_private_input_is_shown_by_its_hash_alone(
     scene.settle()
 
 
-def test_secret_weights_are_held_to_their_commitment(
+def test_committed_weights_are_held_to_their_commitment(
     proving: ProofWorld, committed: tuple[ProofArtefact, ProofArtefact], backend: EzklBackend
 ) -> None:
     """One key fits every network of this shape, so the verifier alone accepts another model's proof: the trap that the
@@ -207,7 +207,7 @@ def test_secret_weights_are_held_to_their_commitment(
     scene.settle()
 
 
-def test_secret_weights_are_compared_beside_a_hashed_input(proving: ProofWorld, lab: Lab, backend: EzklBackend) -> None:
+def test_committed_weights_stand_beside_a_hashed_input(proving: ProofWorld, lab: Lab, backend: EzklBackend) -> None:
     options = dataclasses.replace(COMMITTED, form=InputForm.HASHED)
     ours, theirs = (lab.make(f"secret-{seed}", seed, options, hidden=1) for seed in (1, 2))
     assert ours.creation == theirs.creation
@@ -220,7 +220,7 @@ def test_secret_weights_are_compared_beside_a_hashed_input(proving: ProofWorld, 
     scene.settle()
 
 
-def test_nothing_that_a_client_gets_depends_on_secret_weights_but_their_hash(
+def test_nothing_that_a_client_gets_depends_on_committed_weights_but_their_hash(
     committed: tuple[ProofArtefact, ProofArtefact],
 ) -> None:
     """Keys, verifier and settings of two models are the same bytes."""
@@ -230,13 +230,13 @@ def test_nothing_that_a_client_gets_depends_on_secret_weights_but_their_hash(
     assert ours.program.weights_commitment != theirs.program.weights_commitment
 
 
-def test_the_columns_of_secret_weights_are_blinded_and_the_counts_of_lookups_are_not(
+def test_the_columns_of_committed_weights_are_blinded_and_the_counts_of_lookups_are_not(
     committed: tuple[ProofArtefact, ProofArtefact], backend: EzklBackend
 ) -> None:
-    """A column that every proof commits to alike and opens at another point is one equation in its numbers a proof: after
-    as many proofs as weights anybody has them. ezkl's `polycommit` has such a column, in the first 64 bytes.
+    """A column that every proof commits to alike and opens at another point is one equation in its numbers a proof:
+    after as many proofs as weights anybody has them. ezkl's `polycommit` has such a column, in the first 64 bytes.
 
-    What is left is what docs/proofs.md says: how often each row of a table was looked up, which an input decides as much.
+    What is left is what docs/proofs.md says: how often each row of a table was looked up.
     """
     folder = committed[0].folder
     first, second = (decode(["bytes", "uint256[]"], backend.prove(folder, IDS, b"\x01" * 32).data) for _ in range(2))

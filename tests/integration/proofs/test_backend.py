@@ -156,6 +156,26 @@ def test_what_takes_too_long_or_too_much_is_refused_with_its_estimate(backend: E
     assert _code(caught) == "TooLarge"
 
 
+def test_the_table_of_a_function_that_is_looked_up_is_estimated(backend: EzklBackend, tmp_path: Path) -> None:
+    """Its 65,537 rows, where the network takes some hundred; cut into columns it makes no verifier that fits."""
+    wish = SetupWish(write_tiny(tmp_path / "m.onnx", 1, activation="Sigmoid"), "m", SOLC, max_seconds=1)
+    with pytest.raises(NotProvable) as caught:
+        set_up(wish, tmp_path / "out", backend)
+    assert _code(caught) == "TooSlow"
+    assert caught.value.details["log_rows"] == 17
+    assert caught.value.details["cpu_seconds"] > 30
+
+
+def test_a_first_proof_that_takes_longer_than_estimated_is_refused(backend: EzklBackend, tmp_path: Path) -> None:
+    wish = SetupWish(write_tiny(tmp_path / "m.onnx", 1), "m", SOLC, max_seconds=0.3)
+    with pytest.raises(NotProvable, match=r"^A proof took .* The estimate was: A circuit of 2\^10 rows") as caught:
+        set_up(wish, tmp_path / "out", backend)
+    assert _code(caught) == "TooSlow"
+    assert caught.value.details["seconds"] > 0.3
+    assert caught.value.details["log_rows"] == 10
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
 def test_what_is_no_model_is_refused(backend: EzklBackend, tmp_path: Path) -> None:
     rubbish = tmp_path / "rubbish.onnx"
     rubbish.write_bytes(b"no model")
