@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -49,6 +51,13 @@ def test_a_prover_that_takes_too_long_is_stopped(tiny: ProofArtefact) -> None:
         EzklBackend(Limits(seconds=0.05)).prove(tiny.folder, IDS, JOB)
     assert _code(caught) == "ProverTimeout"
     assert _workers() == []
+
+
+def test_a_prover_that_computes_too_long_is_stopped_though_nobody_looks_at_the_clock() -> None:
+    """Its computing time is limited by the kernel."""
+    code = "import os; from market.proofs.ezkl_worker import confine; confine(1 << 30, 1, os.getppid())"
+    worker = subprocess.Popen([sys.executable, "-c", f"{code}\nwhile True: pass"])
+    assert worker.wait(timeout=60) in (-signal.SIGXCPU, -signal.SIGKILL)
 
 
 def test_a_prover_that_wants_too_much_memory_fails_alone(tiny: ProofArtefact) -> None:
