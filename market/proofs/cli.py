@@ -125,8 +125,11 @@ def prove_register(
     password_file: Annotated[
         Path | None, typer.Option(help="File with its password; else ASSAY_PASSWORD.", envvar="ASSAY_PASSWORD_FILE")
     ] = None,
+    srs_sha256: Annotated[
+        str | None, typer.Option(help="The hash that the ceremony published; a real chain needs it.")
+    ] = None,
     allow_unsafe: Annotated[
-        bool, typer.Option("--allow-unsafe", help="On a real chain with powers of tau that were made here.")
+        bool, typer.Option("--allow-unsafe", help="On a real chain with powers of tau that nobody vouches for.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -150,7 +153,8 @@ def prove_register(
     queue = queue_path(Home.of(os.environ).path, chain.chain_id, account.address)
     queue.parent.mkdir(parents=True, exist_ok=True)
     with Transactions(chain, account, queue) as transactions:
-        done = register(artefact, Contracts.of(chain, manifest), transactions, allow_unsafe=allow_unsafe)
+        contracts = Contracts.of(chain, manifest)
+        done = register(artefact, contracts, transactions, srs_sha256=srs_sha256, allow_unsafe=allow_unsafe)
     if as_json:
         typer.echo(
             json.dumps({"modelId": "0x" + artefact.model_id.hex(), "verifier": done.verifier, "sent": done.sent})
