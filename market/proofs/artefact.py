@@ -1,7 +1,7 @@
 """A proof artefact: a folder with circuit, keys and verifier of one model, and a manifest that is checked.
 
 manifest.json is not hashed: what it says of files, roots and shape is recomputed. What it tells for people (name,
-licence, source, estimate, measured) and `srs.kind` is believed, and on a real chain nothing rests on it (`check_powers`).
+licence, source, estimate, measured) and `srs.kind` is believed; on a real chain nothing rests on it (`check_powers`).
 What a modelId binds is the verifier's code (weightsRoot), the shape of a proof (programRoot), how ids are read
 (tablesRoot) and the labels (templateHash).
 """
