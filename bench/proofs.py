@@ -1,13 +1,13 @@
 """Proof mode: the shipped classifier from post to settlement, and what larger models cost until they do not fit.
 
-Times are the best of several, each in a process of its own, with its start: a market's provider pays for that too.
+Times of proofs are the best of several, each in a process of its own, with its start: a market's provider pays for that
+too. Verification is measured both ways, and each row says which. Sizes are set up within the limits that are shipped.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from market.anvil import Anvil
 from market.chain import CREATE, Call
 from market.deployment import created_at
 from market.proofs.artefact import ProofArtefact
-from market.proofs.backend import CircuitOptions, InputForm, WeightForm, signed, unsigned
+from market.proofs.backend import CircuitOptions, InputForm, Proof, WeightForm, signed, unsigned
 from market.proofs.errors import NotProvable, ProverError
 from market.proofs.ezkl_backend import EzklBackend
 from market.proofs.process import MIB, Limits
@@ -37,11 +37,10 @@ ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "recipes" / "digits.onnx"
 SOLC = ROOT / "tools" / "solc"
 TRIES = 5
-LIMITS = Limits(memory=12_288 * MIB, seconds=400)
+LIMITS = Limits(seconds=600)
+"""What `prove-setup` allows unless it is told otherwise: its memory, and its seconds for one step."""
 LABELS = tuple(str(digit) for digit in range(10))
 SIZES = ((16, 8, 2), (64, 14, 10), (64, 64, 10), (128, 128, 10), (256, 128, 10), (256, 512, 10), (256, 2048, 10))
-MAX_SECONDS = 30.0
-"""Longer than that nobody waits for a class: such models are not set up."""
 
 
 def run() -> list[Row]:
@@ -74,15 +73,21 @@ def _accuracy(digits: ProofArtefact, backend: EzklBackend) -> list[Row]:
     ]
 
 
-def _best(tries: int, measure: Callable[[], float]) -> float:
-    return min(measure() for _ in range(tries))
+def _verification(digits: ProofArtefact, proof: Proof, backend: EzklBackend) -> tuple[float, float]:
+    """Seconds inside the process that verifies, and of the whole call."""
+    started = time.perf_counter()
+    holds, inside = backend.verify_timed(digits.folder, proof)
+    if not holds:
+        raise AssertionError("the proof that is measured does not hold")
+    return inside, time.perf_counter() - started
 
 
 def _proving(digits: ProofArtefact, backend: EzklBackend) -> list[Row]:
     ids = _image(0)
     proofs = [backend.prove(digits.folder, ids, bytes([number]) * 32) for number in range(TRIES)]
     seconds = min(proof.seconds for proof in proofs)
-    milliseconds = 1000 * _best(TRIES, lambda: backend.verify_timed(digits.folder, proofs[0])[1])
+    checks = [_verification(digits, proofs[0], backend) for _ in range(TRIES)]
+    milliseconds, whole = (1000 * min(times) for times in zip(*checks, strict=True))
     estimated = digits.manifest["estimate"]
     return [
         Row(
@@ -96,12 +101,18 @@ def _proving(digits: ProofArtefact, backend: EzklBackend) -> list[Row]:
         ),
         Row(
             "verify_ms",
-            f"verification off chain, best of {TRIES}",
+            f"verification off chain, without process start, best of {TRIES}",
             round(milliseconds, 1),
             "ms",
             peer="article: 100–500 ms",
             bar="≤ 50",
             holds=milliseconds <= 50,
+        ),
+        Row(
+            "verify_with_start_ms",
+            f"the same with the start of its process and the loading of ezkl, best of {TRIES}",
+            round(whole, 1),
+            "ms",
         ),
         Row(
             "prove_cpu_s", "computing time of that proof, both cores", round(min(p.cpu_seconds for p in proofs), 2), "s"
@@ -213,7 +224,13 @@ def _variants(world: World, folder: Path, backend: EzklBackend) -> list[Row]:
     rows = []
     for name, options in forms.items():
         artefact = _digits(folder / name, backend, options)
-        rows.append(_row(f"digits_{name}", f"digits, {name.replace('_', ' ')}", _measure(world, artefact, backend, 3)))
+        rows.append(
+            _row(
+                f"digits_{name}",
+                f"digits, {name.replace('_', ' ')}",
+                _measure(world, artefact, backend, 1 if name == "committed_weights" else 3),
+            )
+        )
     return rows
 
 
@@ -224,7 +241,7 @@ def _sizes(world: World, folder: Path, backend: EzklBackend) -> list[Row]:
         write(_weights(inputs, hidden, outputs), source)
         parameters = hidden * (inputs + 1) + outputs * (hidden + 1)
         what, key = f"MLP {inputs}-{hidden}-{outputs}, {parameters:,} weights", f"size_{parameters}"
-        wish = SetupWish(source, source.stem, SOLC, max_seconds=MAX_SECONDS)
+        wish = SetupWish(source, source.stem, SOLC)
         try:
             started = time.monotonic()
             artefact = set_up(wish, folder / source.stem, backend)
@@ -232,10 +249,14 @@ def _sizes(world: World, folder: Path, backend: EzklBackend) -> list[Row]:
             rows.append(_row(key, what, _measure(world, artefact, backend, 3 if parameters < 10_000 else 1)))
         except NotProvable as error:
             expected = estimate(wish, backend)
-            said = f"{what}: 2^{expected.log_rows} rows, refused ({error.code}); estimated CPU seconds"
+            said = (
+                f"{what}: 2^{expected.log_rows} rows, refused ({error.code}; {wish.max_seconds:g} s a proof and "
+                f"{LIMITS.memory // MIB:,} MiB are allowed); estimated {expected.memory // MIB:,} MiB and CPU seconds"
+            )
             rows.append(Row(key, said, expected.cpu_seconds, "s"))
         except ProverError as error:
-            rows.append(Row(key, f"{what}: does not fit ({error.code})", "–", ""))
+            said = f"{what}: does not fit ({error.code}; {LIMITS.memory // MIB:,} MiB are allowed)"
+            rows.append(Row(key, said, "–", ""))
     return rows
 
 

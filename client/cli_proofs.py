@@ -44,6 +44,9 @@ def classify_command(
     deny: list[str] = asked.DenyOption,
     max_price: str | None = typer.Option(None, "--max-price", help="Most that it may cost, in tokens."),
     window: int = typer.Option(120, "--window", help="Seconds in which the proof must be on chain."),
+    srs_sha256: str | None = typer.Option(
+        None, "--srs-sha256", help="Hash that the ceremony published of its powers of tau; a real chain needs it."
+    ),
     allow_unsafe: bool = typer.Option(
         False, "--allow-unsafe", help="Accept powers of tau that somebody may know the secret of, on a real chain."
     ),
@@ -70,7 +73,9 @@ def classify_command(
     who = (asked.addresses("--allow", allow), asked.addresses("--deny", deny))
     with _client(connection, hashes=model.program.form == InputForm.HASHED, who=who) as (client, market):
         cap = None if max_price is None else parse_amount(max_price, market.token_info.decimals)
-        offered = client.negotiate(model, values, provider, max_price=cap, allow_unsafe=allow_unsafe)
+        offered = client.negotiate(
+            model, values, provider, max_price=cap, srs_sha256=srs_sha256, allow_unsafe=allow_unsafe
+        )
         if quote_only and connection.as_json:
             connection.emit(offered.to_json())
             return

@@ -24,7 +24,6 @@ contract EzklVerifier is IEzklVerifier {
         21_888_242_871_839_275_222_246_405_745_257_275_088_548_364_400_416_034_343_698_204_186_575_808_495_617;
     /// @dev Values lie between -END and END: twice their size, less one where negative, is an id, and never the filler.
     uint256 private constant END = 1 << 31;
-    uint256 private constant COMMITMENT_LENGTH = 64;
     uint32 private constant MAX_IDS = 4096;
 
     address public immutable registry;
@@ -57,15 +56,19 @@ contract EzklVerifier is IEzklVerifier {
     {
         Entry memory entry = _entries[statement.modelId];
         if (entry.verifier == address(0)) revert NoVerifier(statement.modelId);
-        uint256 inputs = entry.form == InputForm.PUBLIC ? entry.inputs : 1;
-        uint256[] calldata instances = _instances(statement.modelId, proof, inputs + entry.outputs + 2);
-        _checkJob(statement.jobId, entry.form, inputs, instances);
-        _checkInput(statement, entry, instances[:inputs]);
+        bool isPublic = entry.form == InputForm.PUBLIC;
+        uint256 inputs = isPublic ? entry.inputs : 1;
+        uint256 weights = entry.weightsCommitment == 0 ? 0 : 1;
+        uint256 inputsAt = isPublic ? weights : 0;
+        uint256 outputsAt = inputs + 1 + weights;
+        uint256[] calldata instances = _instances(statement.modelId, proof, outputsAt + entry.outputs + 1);
+        _checkJob(statement.jobId, entry.form, inputsAt + inputs, instances);
+        _checkInput(statement, entry, instances[inputsAt:inputsAt + inputs]);
         // INVARIANT: what was proved is the output that is claimed
-        bytes memory proved = abi.encodePacked(_words(instances[inputs + 1:inputs + 1 + entry.outputs]));
+        bytes memory proved = abi.encodePacked(_words(instances[outputsAt:outputsAt + entry.outputs]));
         if (keccak256(ids) != keccak256(proved)) revert StatementMismatch(statement.jobId, "output");
-        // INVARIANT: a key that fits many models proves nothing of one until its weights are compared
-        if (entry.weightsCommitment != 0 && entry.weightsCommitment != keccak256(proof[96:96 + COMMITMENT_LENGTH])) {
+        // INVARIANT: a key that fits many models proves nothing of one until the hash of its weights is compared
+        if (weights == 1 && instances[isPublic ? 0 : 2] != uint256(entry.weightsCommitment)) {
             revert StatementMismatch(statement.jobId, "model");
         }
         return _accepts(entry.verifier, proof);
@@ -113,9 +116,9 @@ contract EzklVerifier is IEzklVerifier {
         pure
         returns (uint256[] calldata instances)
     {
-        if (proof.length < 96 + COMMITMENT_LENGTH) revert MalformedProof(modelId);
+        if (proof.length < 96) revert MalformedProof(modelId);
         uint256 length = uint256(bytes32(proof[64:96]));
-        if (length < COMMITMENT_LENGTH || length % 32 != 0 || length > proof.length) revert MalformedProof(modelId);
+        if (length % 32 != 0 || length > proof.length) revert MalformedProof(modelId);
         uint256 start = 96 + length;
         bool holds = uint256(bytes32(proof[:32])) == 64 && uint256(bytes32(proof[32:64])) == start
             && proof.length == start + 32 + 32 * count && uint256(bytes32(proof[start:start + 32])) == count;

@@ -97,6 +97,7 @@ class ProvingAgent:
             return max(int(time.time()), chain.head().timestamp)
 
         self._transactions = stack.enter_context(Transactions(chain, settings.account, settings.queue))
+        settings.prover.wipe()  # the queue has one writer: nobody else works there
         self._agent = ProofAgent(
             chain,
             manifest,
@@ -258,7 +259,7 @@ def prove(
         label=label,
         leave=leave,
         prices=Prices(base_fee=base_fee, per_m_input=per_m_input, per_m_output=per_m_output),
-        prover=ProverLimits(memory * MIB, seconds, threads),
+        prover=ProverLimits(memory * MIB, seconds, threads, folder / f"provers-{chain_id}-{account.address.lower()}"),
         host=host,
         port=port,
         confirmations=confirmations,

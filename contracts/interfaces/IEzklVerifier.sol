@@ -10,13 +10,14 @@ enum InputForm {
 }
 
 /// @notice What a proof of one model looks like. Its `hashStruct` is the model's programRoot.
-/// Instances, in this order: the input in its form; the job's tag, as it went in (HASHED: a hash of it, not looked at);
-/// the outputs; the tag again, as it came out.
+/// Instances, in this order: the weights' hash, where there is one and the input is PUBLIC; the input in its form; the
+/// job's tag, as it went in (HASHED: a hash of it, not looked at); the weights' hash, where there is one and the input is
+/// HASHED; the outputs; the tag again, as it came out.
 struct EzklProgram {
     uint32 inputs; // ids: 2v for a value v of 0 and more, -2v - 1 for a negative one, |v| < 2^31
     uint32 outputs; // likewise
     InputForm form;
-    bytes32 weightsCommitment; // 0: the weights are in the verifier's code; else keccak256 of a proof's first 64 bytes
+    bytes32 weightsCommitment; // 0: the weights are in the verifier's code; else their Poseidon hash
 }
 
 /// @title Adapter of the verifiers that ezkl generates

@@ -1,7 +1,9 @@
 """A proof artefact: a folder with circuit, keys and verifier of one model, and a manifest that is checked.
 
-manifest.json is not hashed: each of its fields is recomputed or checked. What a modelId binds is the verifier's code
-(weightsRoot), the shape of a proof (programRoot), how ids are read (tablesRoot) and the labels (templateHash).
+manifest.json is not hashed: what it says of files, roots and shape is recomputed. What it tells for people (name,
+licence, source, estimate, measured) and `srs.kind` is believed; on a real chain nothing rests on it (`check_powers`).
+What a modelId binds is the verifier's code (weightsRoot), the shape of a proof (programRoot), how ids are read
+(tablesRoot) and the labels (templateHash).
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ from market.errors import ConfigError
 from market.files import write_atomically
 from market.hashing import ZERO32, keccak256
 from market.proofs.backend import EzklProgram, InputForm
-from market.proofs.errors import ArtefactError
-from market.proofs.srs import DEVELOPMENT, sha256_of
+from market.proofs.errors import ArtefactError, SrsError
+from market.proofs.srs import DEVELOPMENT, is_in_verifier, sha256_of
 from market.types import Model
 
 FORMAT = 1
@@ -55,7 +57,7 @@ class ProofArtefact:
 
     @property
     def is_unsafe(self) -> bool:
-        """Whether somebody may know the secret of its powers of tau."""
+        """Whether its maker says that somebody may know the secret of its powers of tau. A no is no proof."""
         return self.srs_kind == DEVELOPMENT
 
     @property
@@ -90,7 +92,8 @@ def load_artefact(folder: Path, *, proving: bool = False) -> ProofArtefact:
     Args:
         proving: the prover's files must be there too.
     Raises:
-        ConfigError: there is none. ArtefactError: codes ArtefactChanged, ModelIdMismatch, ArtefactMalformed.
+        ConfigError: there is none. ArtefactError: codes ArtefactChanged, ModelIdMismatch, SrsMismatch,
+            ArtefactMalformed.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -105,6 +108,14 @@ def load_artefact(folder: Path, *, proving: bool = False) -> ProofArtefact:
         artefact = _read(folder, manifest)
     except (KeyError, TypeError, ValueError) as error:
         raise ArtefactError(f"The artefact in {folder} is malformed: {error!r}.", code="ArtefactMalformed") from None
+    if manifest["srs"]["sha256"] != manifest["files"][SRS]["sha256"] or not is_in_verifier(
+        folder / SRS, bytes.fromhex(json.loads((folder / VERIFIER).read_text(encoding="utf-8"))["runtime"])
+    ):
+        raise ArtefactError(
+            f"The verifier in {folder} was not made with the powers of tau that lie beside it.",
+            hint="Set it up again.",
+            code="SrsMismatch",
+        )
     stated = manifest["modelId"]
     if "0x" + artefact.model_id.hex() != stated:
         raise ArtefactError(
@@ -113,6 +124,38 @@ def load_artefact(folder: Path, *, proving: bool = False) -> ProofArtefact:
             code="ModelIdMismatch",
         )
     return artefact
+
+
+def check_powers(artefact: ProofArtefact, ceremony_sha256: str | None) -> None:
+    """Before money depends on an artefact: its powers of tau are the ceremony's that the caller names, whatever its
+    manifest says of them.
+
+    Raises:
+        SrsError: code UnsafeSrs (made for development, or no hash was named) or SrsMismatch.
+    """
+    if artefact.is_unsafe:
+        raise SrsError(
+            "This artefact's powers of tau were made on a machine that may know their secret, and whoever knows it can "
+            "prove any answer; nothing was sent.",
+            hint="Set it up again with a ceremony's file (--srs), or insist with --allow-unsafe.",
+            code="UnsafeSrs",
+        )
+    if ceremony_sha256 is None:
+        raise SrsError(
+            "This artefact says that its powers of tau are a ceremony's; anybody can write that. Nothing was sent.",
+            hint="Name the hash that the ceremony published of its file, with --srs-sha256.",
+            code="UnsafeSrs",
+        )
+    found = artefact.manifest["srs"]["sha256"]
+    if found != ceremony_sha256.lower().removeprefix("0x"):
+        raise SrsError(
+            f"This artefact's powers of tau are not the file that was named, their SHA-256 is {found}; nothing was "
+            "sent.",
+            hint="Do not use it, or get the hash from the ceremony itself.",
+            code="SrsMismatch",
+            expected=ceremony_sha256,
+            got=found,
+        )
 
 
 def _check_files(folder: Path, files: Mapping[str, Any], *, proving: bool) -> None:

@@ -23,7 +23,11 @@ class InputForm(IntEnum):
 
 
 class WeightForm(IntEnum):
-    """Where a circuit has its weights. Only forms in which another model's proof is refused (docs/adr/0031)."""
+    """Where a circuit has its weights. Only forms in which another model's proof is refused (docs/adr/0031).
+
+    FIXED: constants of the verifying key, which anybody can read. COMMITTED: the prover's own, whose Poseidon hash is a
+    public number of each proof.
+    """
 
     FIXED = 0
     COMMITTED = 1
@@ -31,12 +35,22 @@ class WeightForm(IntEnum):
 
 @dataclass(frozen=True)
 class EzklProgram(Struct):
-    """What a proof of one model looks like; its hash is the model's programRoot."""
+    """What a proof of one model looks like; its hash is the model's programRoot.
+
+    Attributes:
+        weights_commitment: Poseidon hash of the weights; zeros where they are constants of the verifying key.
+    """
 
     inputs: int = field(metadata={"name": "inputs", "kind": "uint32"})
     outputs: int = field(metadata={"name": "outputs", "kind": "uint32"})
     form: int = field(metadata={"name": "form", "kind": "uint8"})
     weights_commitment: bytes = field(default=ZERO32, metadata={"name": "weightsCommitment", "kind": "bytes32"})
+
+    @property
+    def weights_hash_at(self) -> int:
+        """Where the hash of committed weights stands among the public numbers of a proof: ezkl puts what is hashed
+        first, and an input has two hashes, its own and its tag's."""
+        return 0 if self.form == InputForm.PUBLIC else 2
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,7 @@ class CircuitOptions:
     Attributes:
         input_scale, weight_scale: fraction bits of an input id and of a weight: id = value · 2^scale.
         form: whether the input is public or hashed.
-        weights: fixed in the verifying key, or committed to.
+        weights: fixed in the verifying key, or hidden and committed to.
         decomposition_base, decomposition_legs: numbers inside the circuit are below base^legs in size. A small base
             needs a small table: the default of ezkl (16,384) costs 2^15 rows whatever the model.
         columns: of advice per block: more columns are fewer rows, faster proofs and dearer verification.

@@ -21,6 +21,10 @@ from market.proofs.srs import UNSAFE, Ceremony
 if TYPE_CHECKING:
     from market.proofs.setup import SetupWish
 
+HIDDEN = (
+    "Committed weights are bound and hidden, not secret for good: guesses of them can be checked, and who buys very "
+    "many proofs can work them out (docs/proofs.md)."
+)
 _CHECKOUT_COMPILER = Path(__file__).resolve().parents[2] / "tools" / "solc"
 Folder = Annotated[Path, typer.Argument(help="Folder of the proof artefact.", show_default=False)]
 
@@ -32,12 +36,12 @@ def prove_setup(
     name: Annotated[str | None, typer.Option(help="Name for people.", show_default="the file's")] = None,
     labels: Annotated[str, typer.Option(help="Names of the outputs, with commas.")] = "",
     inputs: Annotated[int | None, typer.Option(help="Numbers that a TorchScript model takes.")] = None,
-    input_form: Annotated[str, typer.Option(help="public, or hashed: the input stays between client and provider.")] = (
-        "public"
-    ),
-    weights: Annotated[str, typer.Option(help="fixed (public), or committed: secret, with a commitment on chain.")] = (
-        "fixed"
-    ),
+    input_form: Annotated[
+        str, typer.Option(help="public, or hashed: only its hash on chain; guesses can be checked.")
+    ] = ("public"),
+    weights: Annotated[
+        str, typer.Option(help="fixed (public), or committed: hidden, their hash on chain; many proofs tell.")
+    ] = ("fixed"),
     input_scale: Annotated[int, typer.Option(help="Fraction bits of an input.")] = 0,
     weight_scale: Annotated[int, typer.Option(help="Fraction bits of a weight.")] = 8,
     columns: Annotated[int, typer.Option(help="More: faster proofs, dearer verification.", min=1, max=8)] = 1,
@@ -90,6 +94,8 @@ def prove_setup(
         licence=licence,
     )
     console = Console(stderr=True, soft_wrap=True, highlight=False)
+    if wish.options.weights == WeightForm.COMMITTED and not estimate_only:
+        console.print(f"[bold yellow]{HIDDEN}[/]")
     backend = EzklBackend(Limits(memory * MIB, setup_seconds))
     if estimate_only:
         _print_estimate(wish, estimate(wish, backend).__dict__, as_json)
@@ -119,8 +125,11 @@ def prove_register(
     password_file: Annotated[
         Path | None, typer.Option(help="File with its password; else ASSAY_PASSWORD.", envvar="ASSAY_PASSWORD_FILE")
     ] = None,
+    srs_sha256: Annotated[
+        str | None, typer.Option(help="The hash that the ceremony published; a real chain needs it.")
+    ] = None,
     allow_unsafe: Annotated[
-        bool, typer.Option("--allow-unsafe", help="On a real chain with powers of tau that were made here.")
+        bool, typer.Option("--allow-unsafe", help="On a real chain with powers of tau that nobody vouches for.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -144,7 +153,8 @@ def prove_register(
     queue = queue_path(Home.of(os.environ).path, chain.chain_id, account.address)
     queue.parent.mkdir(parents=True, exist_ok=True)
     with Transactions(chain, account, queue) as transactions:
-        done = register(artefact, Contracts.of(chain, manifest), transactions, allow_unsafe=allow_unsafe)
+        contracts = Contracts.of(chain, manifest)
+        done = register(artefact, contracts, transactions, srs_sha256=srs_sha256, allow_unsafe=allow_unsafe)
     if as_json:
         typer.echo(
             json.dumps({"modelId": "0x" + artefact.model_id.hex(), "verifier": done.verifier, "sent": done.sent})

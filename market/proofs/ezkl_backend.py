@@ -17,7 +17,7 @@ from eth_abi.exceptions import DecodingError
 
 from market.errors import ConfigError
 from market.proofs.artefact import SRS, load_artefact
-from market.proofs.backend import CircuitOptions, Estimate, InputForm, Proof, signed, unsigned
+from market.proofs.backend import CircuitOptions, Estimate, InputForm, Proof, WeightForm, signed, unsigned
 from market.proofs.errors import ArtefactError
 from market.proofs.process import MIB, Finished, Limits, run_limited
 
@@ -30,6 +30,7 @@ _CPU_SECONDS, _CPU_SECONDS_A_ROW = 0.25, 0.00025
 _MEMORY, _MEMORY_A_ROW = 32 * MIB, 6_800
 _COLUMN_MORE = 0.75
 _HASHED = 2.0
+_LOOKUP_MORE = 0.5  # a function that is looked up, as Sigmoid is
 
 
 class EzklBackend:
@@ -61,8 +62,9 @@ class EzklBackend:
         answer = self._task("estimate", folder=str(folder), options=asdict(options)).answer
         log_rows = int(answer["logRows"])
         width = 1 + _COLUMN_MORE * (options.columns - 1)
-        if options.form == InputForm.HASHED:
+        if options.form == InputForm.HASHED or options.weights == WeightForm.COMMITTED:
             width *= _HASHED
+        width += _LOOKUP_MORE * answer["lookups"]
         estimate = Estimate(
             rows=answer["rows"],
             assignments=answer["assignments"],

@@ -7,10 +7,12 @@ gen_srs, setup, gen_witness, prove, verify (sync); create_evm_verifier (awaitabl
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import math
 import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -20,9 +22,9 @@ from typing import Any
 BLINDING_ROWS = 16
 """Rows at the end of a circuit that halo2 keeps for itself, and some."""
 FIELD = 21888242871839275222246405745257275088548364400416034343698204186575808495617
-COMMITMENT_BYTES = 64
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 _VISIBILITY = {0: "public", 1: "hashed"}
-_WEIGHTS = {0: "fixed", 1: "polycommit"}
+_WEIGHTS = {0: "fixed", 1: "hashed"}
 
 
 def felt(value: int) -> str:
@@ -51,13 +53,18 @@ def estimate(ezkl: Any, task: dict[str, Any]) -> dict[str, Any]:
     ezkl.gen_settings(str(folder / "circuit.onnx"), str(path), py_run_args=chosen)
     settings = json.loads(path.read_text(encoding="utf-8"))
     modules = settings["module_sizes"]
+    # a table that does not fit one column is cut into several, each with arguments of its own: its verifier, ten times
+    # as large as a contract may be, is only known after minutes. So a circuit has the rows of its largest table.
+    ranges = [*settings["required_range_checks"]]
+    if settings["required_lookups"]:
+        ranges.append(settings["run_args"]["lookup_range"])
     needed = max(
         settings["num_rows"],
         options["decomposition_base"],
         settings["total_const_size"],
         sum(math.prod(shape) for shape in settings["model_instance_shapes"]),
         modules["poseidon"][0],
-        *modules["polycommit"],
+        *(high - low + 1 for low, high in ranges),
     )
     settings["run_args"]["logrows"] = max(6, math.ceil(math.log2(needed + BLINDING_ROWS)))
     settings.pop("timestamp", None)
@@ -70,6 +77,7 @@ def estimate(ezkl: Any, task: dict[str, Any]) -> dict[str, Any]:
         "rows": needed,
         "assignments": settings["total_assignments"],
         "logRows": settings["run_args"]["logrows"],
+        "lookups": len(settings["required_lookups"]),
         "inputScale": settings["model_input_scales"][0],
         "outputScale": settings["model_output_scales"][0],
         "shapes": settings["model_instance_shapes"],
@@ -185,11 +193,21 @@ def peak_memory() -> int:
     return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
 
 
+def confine(memory: int, cpu_seconds: int, parent: int) -> None:
+    """Bytes of address space; seconds of all threads; and no life after the process that waits for the answer, which
+    may be killed before it can end this one."""
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before prctl took effect
+            os._exit(1)
+
+
 def main() -> None:
     task = json.load(sys.stdin)
-    limit = int(task["memory"])
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    confine(int(task["memory"]), int(task["cpuSeconds"]), int(task["parent"]))
     import ezkl
 
     result = TASKS[task["task"]](ezkl, task)

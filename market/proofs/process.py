@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,12 +35,25 @@ class Limits:
     Attributes:
         memory: bytes of address space (RLIMIT_AS of its process).
         seconds: wall time; afterwards the process and its children are killed.
-        threads: of the backend's pool; 0 = one per core.
+        threads: of the backend's pool; 0 = one per core. Each may compute for `seconds` (RLIMIT_CPU), whoever is there
+            to look at the clock.
+        scratch: folder in which workers keep their files, an input among them, for as long as they run; None: the
+            system's. Who may be killed names one, and calls `wipe` when it starts.
     """
 
     memory: int = 4096 * MIB
     seconds: float = 120.0
     threads: int = 0
+    scratch: Path | None = None
+
+    @property
+    def cpu_seconds(self) -> int:
+        return math.ceil(self.seconds * (self.threads or os.cpu_count() or 1)) + 1
+
+    def wipe(self) -> None:
+        """Removes what workers left that were killed together with the process that would have tidied up."""
+        if self.scratch is not None:
+            shutil.rmtree(self.scratch, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -58,9 +73,12 @@ def run_limited(module: str, task: Mapping[str, Any], limits: Limits) -> Finishe
     Raises:
         ProverError: code ProverTimeout, ProverOutOfMemory, ProverKilled or ProverFailed.
     """
-    with tempfile.TemporaryDirectory(prefix="assay-prover-") as folder:
+    if limits.scratch is not None:
+        limits.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="assay-prover-", dir=limits.scratch) as folder:
         answer = Path(folder) / "answer.json"
         document = {**task, "answer": str(answer), "memory": limits.memory}
+        document |= {"cpuSeconds": limits.cpu_seconds, "parent": os.getpid()}
         # what the backend caches or looks for stays in the folder that goes with the job
         environment = {**os.environ, "EZKL_REPO_PATH": folder, "HOME": folder, "RUST_LOG": "error"}
         if limits.threads:
@@ -78,12 +96,7 @@ def run_limited(module: str, task: Mapping[str, Any], limits: Limits) -> Finishe
             try:
                 process.communicate(json.dumps(document).encode(), timeout=limits.seconds)
             except subprocess.TimeoutExpired:
-                raise ProverError(
-                    f"The prover had {limits.seconds:g} s and was not done; it was stopped.",
-                    hint="Allow it more time, or prove a smaller model.",
-                    code="ProverTimeout",
-                    limit_seconds=limits.seconds,
-                ) from None
+                raise _timeout(limits) from None
             finally:
                 _end(process)
             seconds = time.monotonic() - started
@@ -102,6 +115,15 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+def _timeout(limits: Limits) -> ProverError:
+    return ProverError(
+        f"The prover had {limits.seconds:g} s and was not done; it was stopped.",
+        hint="Allow it more time, or prove a smaller model.",
+        code="ProverTimeout",
+        limit_seconds=limits.seconds,
+    )
+
+
 def _failure(code: int, words: str, limits: Limits) -> ProverError:
     if any(sign in words for sign in _OUT_OF_MEMORY):
         return ProverError(
@@ -111,6 +133,8 @@ def _failure(code: int, words: str, limits: Limits) -> ProverError:
             limit_bytes=limits.memory,
         )
     last = next((line for line in reversed(words.strip().splitlines()) if line.strip()), "it said nothing")
+    if code == -signal.SIGXCPU:
+        return _timeout(limits)
     if code < 0:
         name = signal.Signals(-code).name
         return ProverError(f"The prover was ended by {name}.", hint="Try again.", code="ProverKilled", signal=name)

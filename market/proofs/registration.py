@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from market.chain import CREATE, DEVELOPMENT_CHAIN_IDS, Call
 from market.deployment import Contracts, created_at
-from market.errors import ConfigError, ContractError
-from market.proofs.artefact import ProofArtefact
+from market.errors import ContractError
+from market.proofs.artefact import ProofArtefact, check_powers
 from market.transactions import Transactions
 
 
@@ -20,21 +20,23 @@ class Registered:
 
 
 def register(
-    artefact: ProofArtefact, contracts: Contracts, transactions: Transactions, *, allow_unsafe: bool = False
+    artefact: ProofArtefact,
+    contracts: Contracts,
+    transactions: Transactions,
+    *,
+    srs_sha256: str | None = None,
+    allow_unsafe: bool = False,
 ) -> Registered:
     """Sends what is missing; a second call sends nothing.
 
+    Args:
+        srs_sha256: of the ceremony's file; a real chain takes no artefact without.
     Raises:
-        ConfigError: code UnsafeSrs, on a real chain, of powers of tau that somebody may know the secret of.
+        SrsError: on a real chain, see `check_powers`.
         ChainError, ContractError: VerifierMismatch where the artefact is not its modelId's.
     """
-    if artefact.is_unsafe and not allow_unsafe and transactions.chain.chain_id not in DEVELOPMENT_CHAIN_IDS:
-        raise ConfigError(
-            "This artefact's powers of tau were made on a machine that may know their secret, and whoever knows it can "
-            "prove any answer; nothing was sent.",
-            hint="Set it up again with a ceremony's file (--srs), or insist with --allow-unsafe.",
-            code="UnsafeSrs",
-        )
+    if not allow_unsafe and transactions.chain.chain_id not in DEVELOPMENT_CHAIN_IDS:
+        check_powers(artefact, srs_sha256)
     sent = []
     try:
         contracts.registry.model(artefact.model_id)

@@ -14,7 +14,7 @@ from typing import Any
 from eth_abi.abi import decode
 
 from market.errors import ConfigError
-from market.hashing import ZERO32, keccak256
+from market.hashing import ZERO32
 from market.proofs.artefact import (
     ENCODING,
     LABELS,
@@ -29,7 +29,6 @@ from market.proofs.artefact import (
 from market.proofs.backend import CircuitOptions, Estimate, EzklProgram, InputForm, WeightForm
 from market.proofs.errors import NotProvable, ProverError
 from market.proofs.ezkl_backend import EzklBackend
-from market.proofs.ezkl_worker import COMMITMENT_BYTES
 from market.proofs.process import MIB
 from market.proofs.solidity import VerifierCode, compile_verifier
 from market.proofs.srs import DEVELOPMENT, Ceremony, Srs, check_size, sha256_of, take
@@ -74,7 +73,8 @@ def set_up(wish: SetupWish, out: Path, backend: EzklBackend, report: Report = la
     """Writes the artefact whole, or nothing.
 
     Raises:
-        NotProvable: codes TooSlow and TooLarge with the estimate, ModelShape, ModelUnreadable, NoCircuit.
+        NotProvable: codes TooSlow, TooLarge, VerifierTooLarge with the estimate; ModelShape, ModelUnreadable,
+            NoCircuit.
         SrsError, ConfigError, ProverError: see there.
     """
     if out.exists() and any(out.iterdir()) and not (out / MANIFEST).exists():
@@ -97,6 +97,18 @@ def _make(folder: Path, wish: SetupWish, backend: EzklBackend, report: Report) -
     report("estimating")
     expected, layout = _lay_out(folder, wish, backend)
     check_estimate(expected, wish.max_seconds, backend.limits.memory)
+    try:
+        _go_on(folder, wish, backend, report, expected, layout)
+    except (NotProvable, ProverError) as error:
+        # a refusal that comes late says, too, what was thought before
+        error.message = f"{error.message} The estimate was: {_words(expected)}."
+        error.details |= _numbers(expected)
+        raise
+
+
+def _go_on(
+    folder: Path, wish: SetupWish, backend: EzklBackend, report: Report, expected: Estimate, layout: dict[str, Any]
+) -> None:
     report(f"powers of tau for 2^{expected.log_rows} rows")
     powers = _powers(folder / SRS, wish.ceremony, expected.log_rows, backend)
     report("circuit and keys")
@@ -133,8 +145,16 @@ def _finish(folder: Path, wish: SetupWish, backend: EzklBackend, made: _Made) ->
     proof = backend.prove(folder, [0] * inputs, ZERO32)
     if not backend.verify(folder, proof):
         raise ProverError("The first proof does not verify.", code="ProverFailed")
+    if proof.seconds > wish.max_seconds:
+        raise NotProvable(
+            f"A proof took {proof.seconds:,.1f} s; {wish.max_seconds:g} s are allowed. Nothing was kept.",
+            hint="Use a smaller model, or allow more with --max-seconds.",
+            code="TooSlow",
+            seconds=proof.seconds,
+        )
     if wish.options.weights == WeightForm.COMMITTED:
-        commitment = keccak256(decode(["bytes", "uint256[]"], proof.data)[0][:COMMITMENT_BYTES])
+        instances = decode(["bytes", "uint256[]"], proof.data)[1]
+        commitment = instances[program.weights_hash_at].to_bytes(32)
         program = EzklProgram(inputs, outputs, wish.options.form, commitment)
     measured = {"proveSeconds": round(proof.seconds, 2), "peakMemory": proof.peak_memory}
     _manifest(folder, wish, made, program, measured)
@@ -170,14 +190,8 @@ def check_estimate(expected: Estimate, max_seconds: float, memory: int) -> None:
     Raises:
         NotProvable: code TooSlow or TooLarge, with the estimate.
     """
-    cores = os.cpu_count() or 1
-    seconds = expected.cpu_seconds / cores
-    said = (
-        f"A circuit of 2^{expected.log_rows} rows takes about {expected.cpu_seconds:,.1f} CPU seconds a proof, "
-        f"{seconds:,.1f} s on {cores} cores, and {expected.memory // MIB:,} MiB"
-    )
-    numbers = {"log_rows": expected.log_rows, "cpu_seconds": expected.cpu_seconds, "memory": expected.memory}
-    if seconds > max_seconds:
+    said, numbers = _words(expected), _numbers(expected)
+    if expected.cpu_seconds / _cores() > max_seconds:
         raise NotProvable(
             f"{said}; {max_seconds:g} s are allowed. Nothing was set up.",
             hint="Use a smaller model, or allow more with --max-seconds.",
@@ -191,6 +205,21 @@ def check_estimate(expected: Estimate, max_seconds: float, memory: int) -> None:
             code="TooLarge",
             **numbers,
         )
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1
+
+
+def _words(expected: Estimate) -> str:
+    return (
+        f"A circuit of 2^{expected.log_rows} rows takes about {expected.cpu_seconds:,.1f} CPU seconds a proof, "
+        f"{expected.cpu_seconds / _cores():,.1f} s on {_cores()} cores, and {expected.memory // MIB:,} MiB"
+    )
+
+
+def _numbers(expected: Estimate) -> dict[str, Any]:
+    return {"log_rows": expected.log_rows, "cpu_seconds": expected.cpu_seconds, "memory": expected.memory}
 
 
 def _lay_out(folder: Path, wish: SetupWish, backend: EzklBackend) -> tuple[Estimate, dict[str, Any]]:

@@ -7,6 +7,7 @@ only as good as the machine it was made on.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ UNSAFE = (
 
 
 _PTAU = b"ptau"
+_POINT_G2 = 128  # bytes: x and y, each of two numbers in Montgomery form, R = 2^256
+_BASE = 21888242871839275222246405745257275088696311157297823662689037894645226208583
+"""The field of the curve's coordinates."""
 _MOST_ROWS = 28
 """The field has no larger domain."""
 
@@ -104,6 +108,21 @@ def check_size(path: Path, log_rows: int) -> None:
             expected=whole,
             got=size,
         )
+
+
+def is_in_verifier(path: Path, runtime: bytes) -> bool:
+    """Whether a verifier's code has the tau·G2 of this file as constants (y negated), as generated ones have.
+
+    Says that both were made together, not that the rest of the code is what the generator wrote.
+    """
+    with path.open("rb") as file:
+        file.seek(-_POINT_G2, os.SEEK_END)
+        raw = file.read()
+    parts = [
+        int.from_bytes(raw[at : at + 32], "little") * pow(2, -256, _BASE) % _BASE for at in range(0, _POINT_G2, 32)
+    ]
+    constants = (*parts[:2], *(-part % _BASE for part in parts[2:]))
+    return all(value.to_bytes((value.bit_length() + 7) // 8) in runtime for value in constants)
 
 
 def file_size(log_rows: int) -> int:

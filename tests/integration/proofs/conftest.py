@@ -1,9 +1,10 @@
-"""Real artefacts of a tiny network, made once: public, private (hashed), and two of one committed circuit."""
+"""Real artefacts of a tiny network, made once: public, private (hashed), and two with committed weights."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -29,6 +30,7 @@ pytest.importorskip("ezkl", reason="the extra `proof` is not installed")
 pytest.importorskip("onnx", reason="the extra `proof` is not installed")
 
 SOLC = ROOT / "tools" / "solc"
+COMMITTED = CircuitOptions(weights=WeightForm.COMMITTED)
 
 
 class Lab:
@@ -39,11 +41,9 @@ class Lab:
         self.backend = EzklBackend()
         self._ceremony: Ceremony | None = None
 
-    def make(
-        self, name: str, seed: int, options: CircuitOptions | None = None, *, bent: int | None = None
-    ) -> ProofArtefact:
+    def make(self, name: str, seed: int, options: CircuitOptions | None = None, **network: Any) -> ProofArtefact:
         wish = SetupWish(
-            source=write_tiny(self.folder / f"{name}.onnx", seed, bent=bent),
+            source=write_tiny(self.folder / f"{name}.onnx", seed, **network),
             name=name,
             solc=SOLC,
             options=options or CircuitOptions(),
@@ -88,9 +88,8 @@ def private(lab: Lab, tiny: ProofArtefact) -> ProofArtefact:
 
 @pytest.fixture(scope="session")
 def committed(lab: Lab, tiny: ProofArtefact) -> tuple[ProofArtefact, ProofArtefact]:
-    """Two models with secret weights: one key fits both, only the commitments differ."""
-    options = CircuitOptions(weights=WeightForm.COMMITTED)
-    return lab.make("committed", 1, options), lab.make("committed-other", 2, options)
+    """One key fits both, only the commitments differ. Small ones: each weight costs some forty rows of a hash."""
+    return lab.make("committed", 1, COMMITTED, hidden=2), lab.make("committed-other", 2, COMMITTED, hidden=2)
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,10 @@ import pytest
 from eth_abi import decode
 
 from market.hashing import pack_tokens, tokens_root
-from market.proofs.artefact import ProofArtefact
-from market.proofs.backend import CircuitOptions, EzklProgram, Proof, WeightForm, signed, unsigned
+from market.proofs.artefact import CHECK_FILES, ProofArtefact
+from market.proofs.backend import EzklProgram, InputForm, Proof, signed, unsigned
 from market.proofs.ezkl_backend import EzklBackend
-from tests.integration.proofs.conftest import Lab
+from tests.integration.proofs.conftest import COMMITTED, Lab
 from tests.integration.proofs.tiny import forward
 from tests.unit.contracts.abi import Contract, Revert
 from tests.unit.contracts.artefacts import artefacts
@@ -186,7 +186,7 @@ def test_a_private_input_is_shown_by_its_hash_alone(
     scene.settle()
 
 
-def test_secret_weights_are_held_to_their_commitment(
+def test_committed_weights_are_held_to_their_commitment(
     proving: ProofWorld, committed: tuple[ProofArtefact, ProofArtefact], backend: EzklBackend
 ) -> None:
     """One key fits every network of this shape, so the verifier alone accepts another model's proof: the trap that the
@@ -198,16 +198,60 @@ def test_secret_weights_are_held_to_their_commitment(
     job = post(proving, ours)
     scene = Scene(proving, job, prove(backend, ours, job))
     foreign = prove(backend, theirs, job)
-    assert verifier.verifyProof(*decode(["bytes", "uint256[]"], foreign.data))
+    data, instances = decode(["bytes", "uint256[]"], foreign.data)
+    assert verifier.verifyProof(data, instances)
+    scene.refuses("StatementMismatch", foreign.data, output=foreign.ids)
+    # told as a proof of our weights, it is one of nothing
+    claimed = [int.from_bytes(ours.program.weights_commitment), *instances[1:]]
+    scene.refuses("ProofRefused", pack(data, claimed), output=foreign.ids)
+    scene.settle()
+
+
+def test_committed_weights_stand_beside_a_hashed_input(proving: ProofWorld, lab: Lab, backend: EzklBackend) -> None:
+    options = dataclasses.replace(COMMITTED, form=InputForm.HASHED)
+    ours, theirs = (lab.make(f"secret-{seed}", seed, options, hidden=1) for seed in (1, 2))
+    assert ours.creation == theirs.creation
+    install(proving, ours)
+    root = backend.input_root(ours.folder, IDS, blinding=7)
+    job = post(proving, ours, input_root=root)
+    scene = Scene(proving, job, prove(backend, ours, job, blinding=7))
+    foreign = prove(backend, theirs, job, blinding=7)
     scene.refuses("StatementMismatch", foreign.data, output=foreign.ids)
     scene.settle()
 
 
-@pytest.mark.parametrize("part", range(4))
+def test_nothing_that_a_client_gets_depends_on_committed_weights_but_their_hash(
+    committed: tuple[ProofArtefact, ProofArtefact],
+) -> None:
+    """Keys, verifier and settings of two models are the same bytes."""
+    ours, theirs = committed
+    for name in CHECK_FILES:
+        assert (ours.folder / name).read_bytes() == (theirs.folder / name).read_bytes(), name
+    assert ours.program.weights_commitment != theirs.program.weights_commitment
+
+
+def test_the_columns_of_committed_weights_are_blinded_and_the_counts_of_lookups_are_not(
+    committed: tuple[ProofArtefact, ProofArtefact], backend: EzklBackend
+) -> None:
+    """A column that every proof commits to alike and opens at another point is one equation in its numbers a proof:
+    after as many proofs as weights anybody has them. ezkl's `polycommit` has such a column, in the first 64 bytes.
+
+    What is left is what docs/proofs.md says: how often each row of a table was looked up.
+    """
+    folder = committed[0].folder
+    first, second = (decode(["bytes", "uint256[]"], backend.prove(folder, IDS, b"\x01" * 32).data) for _ in range(2))
+    assert first[1] == second[1]
+    pairs = [(first[0][at : at + 32], second[0][at : at + 32]) for at in range(0, len(first[0]), 32)]
+    assert [place for place, (one, other) in enumerate(pairs) if one == other] == [12, 13, 14, 15]
+    elsewhere = decode(["bytes", "uint256[]"], backend.prove(folder, [8, *IDS[1:]], b"\x02" * 32).data)[0]
+    assert not {one for one, _ in pairs} & {elsewhere[at : at + 32] for at in range(0, len(elsewhere), 32)}
+
+
+@pytest.mark.parametrize("part", [1, 2])
 def test_the_commitment_is_to_every_weight(lab: Lab, committed: tuple[ProofArtefact, ProofArtefact], part: int) -> None:
-    """Another model may share all weights but one, the last of any of its tensors."""
+    """Another model may share all weights but one, the last of a tensor."""
     ours = committed[0]
-    theirs = lab.make(f"bent-{part}", 1, CircuitOptions(weights=WeightForm.COMMITTED), bent=part)
+    theirs = lab.make(f"bent-{part}", 1, COMMITTED, hidden=2, bent=part)
     assert theirs.creation == ours.creation
     assert theirs.program.weights_commitment != ours.program.weights_commitment
 

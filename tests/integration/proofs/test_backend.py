@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -49,6 +51,13 @@ def test_a_prover_that_takes_too_long_is_stopped(tiny: ProofArtefact) -> None:
         EzklBackend(Limits(seconds=0.05)).prove(tiny.folder, IDS, JOB)
     assert _code(caught) == "ProverTimeout"
     assert _workers() == []
+
+
+def test_a_prover_that_computes_too_long_is_stopped_though_nobody_looks_at_the_clock() -> None:
+    """Its computing time is limited by the kernel."""
+    code = "import os; from market.proofs.ezkl_worker import confine; confine(1 << 30, 1, os.getppid())"
+    worker = subprocess.Popen([sys.executable, "-c", f"{code}\nwhile True: pass"])
+    assert worker.wait(timeout=60) in (-signal.SIGXCPU, -signal.SIGKILL)
 
 
 def test_a_prover_that_wants_too_much_memory_fails_alone(tiny: ProofArtefact) -> None:
@@ -154,6 +163,26 @@ def test_what_takes_too_long_or_too_much_is_refused_with_its_estimate(backend: E
     with pytest.raises(NotProvable) as caught:
         check_estimate(expected, 60, 1 * MIB)
     assert _code(caught) == "TooLarge"
+
+
+def test_the_table_of_a_function_that_is_looked_up_is_estimated(backend: EzklBackend, tmp_path: Path) -> None:
+    """Its 65,537 rows, where the network takes some hundred; cut into columns it makes no verifier that fits."""
+    wish = SetupWish(write_tiny(tmp_path / "m.onnx", 1, activation="Sigmoid"), "m", SOLC, max_seconds=1)
+    with pytest.raises(NotProvable) as caught:
+        set_up(wish, tmp_path / "out", backend)
+    assert _code(caught) == "TooSlow"
+    assert caught.value.details["log_rows"] == 17
+    assert caught.value.details["cpu_seconds"] > 30
+
+
+def test_a_first_proof_that_takes_longer_than_estimated_is_refused(backend: EzklBackend, tmp_path: Path) -> None:
+    wish = SetupWish(write_tiny(tmp_path / "m.onnx", 1), "m", SOLC, max_seconds=0.3)
+    with pytest.raises(NotProvable, match=r"^A proof took .* The estimate was: A circuit of 2\^10 rows") as caught:
+        set_up(wish, tmp_path / "out", backend)
+    assert _code(caught) == "TooSlow"
+    assert caught.value.details["seconds"] > 0.3
+    assert caught.value.details["log_rows"] == 10
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
 
 
 def test_what_is_no_model_is_refused(backend: EzklBackend, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import struct
 import subprocess
 import threading
@@ -17,7 +18,8 @@ import pytest
 from typer.testing import CliRunner
 
 from client.errors import BadRequest, PriceAboveCap
-from client.proofs import ProofNotMade
+from client.proofs import ProofClient, ProofNotMade
+from client.wallet import Wallet
 from market.anvil import Anvil
 from market.chain import Chain
 from market.errors import ChainUnreachable, ConfigError, ContractError, MarketError, WireError
@@ -25,12 +27,14 @@ from market.events import decode_logs
 from market.hashing import leaf_hash, pack_tokens
 from market.keystore import save_account
 from market.proof_contracts import ProofJobParams
-from market.proofs.artefact import SRS, ProofArtefact
+from market.proofs.artefact import SRS, ProofArtefact, check_powers, load_artefact
 from market.proofs.backend import signed
 from market.proofs.cli import app as model_app
+from market.proofs.errors import ArtefactError, SrsError
+from market.proofs.ezkl_backend import EzklBackend
 from market.proofs.process import Limits
 from market.proofs.registration import register
-from market.proofs.srs import CEREMONY, sha256_of
+from market.proofs.srs import CEREMONY, DEVELOPMENT, sha256_of
 from market.transactions import Transactions
 from market.views import ProofJobState
 from provider.proofs_cli import ProvingAgent, proving
@@ -344,11 +348,51 @@ def test_powers_that_are_made_on_the_spot_are_called_unsafe_and_a_failed_set_up_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unsafe_powers_are_refused_on_a_real_chain(shopping: Shopping, tiny: ProofArtefact) -> None:
+def test_unsafe_powers_are_refused_on_a_real_chain(shopping: Shopping, tiny: ProofArtefact, tmp_path: Path) -> None:
+    """Whatever the manifest calls them: the caller names the ceremony's hash."""
+    called = tmp_path / "called"
+    shutil.copytree(tiny.folder, called)
+    manifest = called / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(DEVELOPMENT, CEREMONY))
+    safe = load_artefact(called)
+    assert not safe.is_unsafe
+    contracts = shopping.world.contracts
     with Anvil.start(chain_id=8453) as anvil:
         chain = Chain(anvil.rpc_url)
         account = anvil.accounts[0]
-        with Transactions(chain, account, ":memory:") as transactions, pytest.raises(ConfigError) as caught:
-            register(tiny, shopping.world.contracts, transactions)
-        assert caught.value.code == "UnsafeSrs"
+        wallet = Wallet(chain, account, tmp_path / "wallet.sqlite")
+        buyer = ProofClient(
+            chain, shopping.world.deployment, account, wallet, http=httpx.Client(trust_env=False), now=lambda: 0
+        )
+        with Transactions(chain, account, ":memory:") as transactions:
+            for artefact, named, code in (
+                (tiny, None, "UnsafeSrs"),
+                (tiny, sha256_of(tiny.folder / SRS), "UnsafeSrs"),
+                (safe, None, "UnsafeSrs"),
+                (safe, "00" * 32, "SrsMismatch"),
+            ):
+                with pytest.raises(SrsError) as caught:
+                    register(artefact, contracts, transactions, srs_sha256=named)
+                assert caught.value.code == code
+                with pytest.raises(SrsError) as caught:
+                    buyer.negotiate(artefact, VALUES, "http://127.0.0.1:1", srs_sha256=named)
+                assert caught.value.code == code
+        wallet.close()
         assert chain.transaction_count(account.address) == 0
+    check_powers(safe, "0x" + sha256_of(safe.folder / SRS).upper())
+
+
+def test_a_verifier_that_was_made_with_other_powers_than_lie_beside_it_is_noticed(
+    tiny: ProofArtefact, tmp_path: Path
+) -> None:
+    """A ceremony's file put in the place of the one that was used."""
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny.folder, copy)
+    EzklBackend().generate_powers(copy / SRS, tiny.manifest["srs"]["logRows"])
+    manifest = copy / "manifest.json"
+    document = json.loads(manifest.read_text())
+    document["srs"]["sha256"] = document["files"][SRS]["sha256"] = sha256_of(copy / SRS)
+    manifest.write_text(json.dumps(document))
+    with pytest.raises(ArtefactError) as caught:
+        load_artefact(copy)
+    assert caught.value.code == "SrsMismatch"

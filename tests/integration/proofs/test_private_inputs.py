@@ -98,8 +98,48 @@ def test_an_input_survives_kill_9_of_its_agent(shopping: Shopping, private: Proo
     store.close()
 
 
-def _post(shopping: Shopping, artefact: ProofArtefact, url: str, window: int = 60) -> tuple[Any, bytes]:
+def test_a_prover_does_not_outlive_its_agent_and_leaves_no_input(
+    shopping: Shopping, private: ProofArtefact, tmp_path: Path
+) -> None:
+    """kill -9 of the agent in the middle of a proof: what it computed with goes when it starts again."""
+    agent = Killable(shopping, private, tmp_path)
+    _, job_id = _post(shopping, private, agent.url, deliver=True)
+    until = time.monotonic() + WAIT
+    witness: list[Path] = []
+    while not witness:
+        assert time.monotonic() < until
+        witness = list((tmp_path / "data").glob("provers-*/*/witness.json"))
+    workers = [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _parent(entry) == agent.process.pid]
+    os.kill(workers[0], signal.SIGSTOP)  # no faster than we are
+    agent.kill()
+    until = time.monotonic() + 5
+    while any(_parent(Path(f"/proc/{pid}")) is not None for pid in workers):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    assert witness[0].exists()
+    second = Killable(shopping, private, tmp_path)
+    try:
+        assert not witness[0].exists()
+        _wait(shopping, job_id, ProofJobState.SETTLED)
+    finally:
+        second.kill()
+
+
+def _parent(process: Path) -> int | None:
+    """None: it is gone, or only waits to be counted."""
+    try:
+        state, parent = (process / "stat").read_text().rpartition(")")[2].split()[:2]
+    except (OSError, ValueError):
+        return None
+    return None if state == "Z" else int(parent)
+
+
+def _post(
+    shopping: Shopping, artefact: ProofArtefact, url: str, window: int = 60, *, deliver: bool = False
+) -> tuple[Any, bytes]:
     offered = shopping.client.negotiate(artefact, VALUES, url)
+    if deliver:
+        shopping.client._deliver(offered)
     quote, signature = shopping.requote(offered.quote, provider=KILLED)
     params = ProofJobParams(BASE_FEE, window, offered.request, quote, signature)
     sent = shopping.world.send(STRANGER, shopping.world.contracts.proofs.post(params))

@@ -126,8 +126,6 @@ def _malformed() -> list[bytes]:
         put(64, 2**256 - 32),
         put(192, len(INSTANCES) - 1),
         put(192, 2**255),
-        pack(b"", INSTANCES),
-        pack(bytes(32), INSTANCES),
         pack(PROOF, INSTANCES[:-1]),
         pack(PROOF, [*INSTANCES, TAG]),
     ]
@@ -150,11 +148,34 @@ def test_a_hashed_input_is_compared_with_the_requests_root(proving: ProofWorld) 
         _verify(proving, model_id, pack(PROOF, [*instances[:-1], TAG - 1]), root=(123456789).to_bytes(32))
 
 
+WEIGHTS_HASH = 987654321
+
+
 def test_committed_weights_are_compared_with_the_proof(proving: ProofWorld) -> None:
-    model_id = proving.offer(dataclasses.replace(PROGRAM, weights_commitment=keccak256(PROOF[:64])))
-    assert _verify(proving, model_id)
-    with _mismatch("model"):
-        _verify(proving, model_id, pack(PROOF[::-1], INSTANCES))
+    """Their hash comes first, and moves nothing else out of its check."""
+    model_id = proving.offer(dataclasses.replace(PROGRAM, weights_commitment=WEIGHTS_HASH.to_bytes(32)))
+    instances = [WEIGHTS_HASH, *INSTANCES]
+    assert _verify(proving, model_id, pack(PROOF, instances))
+    for place, field in ((0, "model"), (1, "input"), (4, "jobId"), (5, "output"), (7, "jobId")):
+        bent = [*instances]
+        bent[place] += 1
+        with _mismatch(field):
+            _verify(proving, model_id, pack(PROOF, bent))
+    with pytest.raises(Revert, match=r"^MalformedProof"):
+        _verify(proving, model_id, pack(PROOF, INSTANCES))
+
+
+def test_committed_weights_are_compared_beside_a_hashed_input(proving: ProofWorld) -> None:
+    program = dataclasses.replace(PROGRAM, form=InputForm.HASHED, weights_commitment=WEIGHTS_HASH.to_bytes(32))
+    model_id = proving.offer(program)
+    instances = [123456789, 5, WEIGHTS_HASH, *map(instance, OUTPUT), TAG]
+    root = (123456789).to_bytes(32)
+    assert _verify(proving, model_id, pack(PROOF, instances), root=root)
+    for place, field in ((0, "input"), (2, "model"), (3, "output"), (5, "jobId")):
+        bent = [*instances]
+        bent[place] += 1
+        with _mismatch(field):
+            _verify(proving, model_id, pack(PROOF, bent), root=root)
 
 
 def test_nothing_is_verified_for_a_model_without_a_verifier(proving: ProofWorld) -> None:
