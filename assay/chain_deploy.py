@@ -50,7 +50,7 @@ HELP = {
     "draw_stake_cap": "Base units of stake above which a provider is drawn no more often.",
     "demand_window": "Seconds to publish an output that is demanded.",
     "demand_fee": "Base units that a demand of up to 512 tokens costs and publishing them earns.",
-    "reply_window": "Seconds to give a reply that is asked for in a dispute.",
+    "reply_window": "Seconds to give a reply in a dispute: 3 rebuilds of a trace and the chain's censorship budget.",
     "root_fee": "Base units that opening a dispute prepays.",
     "request_fee": "Base units that each request in a dispute prepays.",
 }

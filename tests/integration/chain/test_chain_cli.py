@@ -184,6 +184,7 @@ def test_dry_run_of_a_keystore_that_hides_its_address_opens_it(office: Office, c
         (["--yes", "--keystore", "none.json"], {}, "KeystoreError", "There is no keystore"),
         (["--yes", "--token", "0x12"], {}, "BadAddress", "--token"),
         (["--yes", "--reply-window", "20737"], {}, "ReplyWindowOutOfRange", "30 … 20736"),
+        (["--yes", "--reply-window", "3179"], {}, "ReplyWindowTooShort", "at least 3180 s"),
         (["--yes", "--cap=-1"], {}, "BadParameter", "does not fit"),
         (["--yes", "--dispute-window", str(2**64)], {}, "BadParameter", "does not fit"),
         (["--yes", "--challenger-share-bps", "9000"], {}, "ShareOutOfRange", "outside 1 … 3000"),
