@@ -243,8 +243,8 @@ def doctor(
     provider: Path | None = typer.Option(
         None,
         "--provider",
-        help="A provider's file: its RPC endpoints are checked instead, and whether the judge knows its models and it could "
-        "answer for them in a dispute.",
+        help="A provider's file: its RPC endpoints are checked instead, and whether the judge knows its models and it "
+        "could answer for them in a dispute.",
         show_default=False,
     ),
     as_json: bool = typer.Option(False, "--json", help="One JSON document on standard output."),
