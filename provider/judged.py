@@ -12,7 +12,8 @@ from market.judging import names_of
 from market.models.pack import Pack
 from market.networks import Kind, Network
 from market.reply_window import least_reply_window, rebuild_seconds
-from market.verification.limits import beyond_leaves
+from market.verification.limits import beyond_judge, beyond_leaves
+from market.verification.structs import Shape
 from provider.config import ProviderConfig
 
 
@@ -74,6 +75,9 @@ def obstacle(pack: Pack, config: ProviderConfig, network: Network, reply_window:
         return str(error)
     if beyond is not None:
         return f"no trace holds all its values: {beyond}"
+    too_large = beyond_judge(Shape.of(pack.program))
+    if too_large is not None:
+        return f"the judge takes no model of its size: {too_large}"
     tokens = min(pack.limits.context, config.limits.max_input_tokens + config.limits.max_output_tokens)
     least = least_reply_window(network, rebuild_seconds(pack.model.config, tokens))
     if reply_window < least:

@@ -92,7 +92,7 @@ class Onboarding:
         """
         registry = self._contracts.registry
         if Mode.OPTIMISTIC in self._config.offered_modes:
-            self._judged.look(served.pack for served in catalogue.values())
+            self._judged.look(served.pack for served in catalogue.values() if served.product.indisputable is None)
         for model_id, served in catalogue.items():
             if not _is_published(registry, model_id):
                 self._publish(registry, served)
