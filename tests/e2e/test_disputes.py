@@ -178,6 +178,33 @@ def asked(market: Market, provider: str) -> JobResult:
         )
 
 
+def check_roots(assay: Command, lines: list[Any], record: Path, watcher: str, folder: Path) -> None:
+    """Its roots are found to be its own work; under another's address, or made up, they are not."""
+    audits = {(line["job_id"], line["provider"]) for line in lines if "keyed_root" in line}
+    own, made_up = folder / "own.json", folder / "made-up.json"
+    own.write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
+    other = "0x" + "99" * 20
+
+    def found(file: Path, address: str, code: int) -> Any:
+        return assay.json("watch", "check", str(file), "--address", address, code=code)
+
+    document = found(own, watcher, 0)
+    assert {(line["job_id"], line["provider"], line["worked"]) for line in document["audits"]} == {
+        (*audit, True) for audit in audits
+    }
+    copied = found(own, other, 5)  # a lazy watcher that prints what another one printed
+    assert copied["not_worked"] == len(copied["audits"]) == len(audits)
+    first, *rest = [line for line in lines if "keyed_root" in line]
+    invented = [first | {"keyed_root": "0x" + "ab" * 32}, *rest]
+    unknown = first | {"job_id": "0x" + "cd" * 32}
+    made_up.write_text("\n".join(json.dumps(line) for line in [*invented, unknown]), encoding="utf-8")
+    results = {line["job_id"]: line["worked"] for line in found(made_up, watcher, 5)["audits"] if not line["worked"]}
+    assert results == {first["job_id"]: False, unknown["job_id"]: None}
+    kept = found(record, watcher, 0)["audits"]
+    assert audits <= {(line["job_id"], line["provider"]) for line in kept if line["worked"]}
+    assert assay.error("watch", "check", str(folder / "nothing.json"), "--address", watcher).code == "BadWatchFile"
+
+
 def test_watcher_leaves_right_answers_alone_and_has_a_wrong_one_slashed(
     market: Market, assay: Command, tmp_path: Path
 ) -> None:
@@ -199,6 +226,8 @@ def test_watcher_leaves_right_answers_alone_and_has_a_wrong_one_slashed(
     assert end["reward"] > 0
     assert all(len(line["keyed_root"]) == 66 for line in ends.values())
     assert [line["found"] for line in lines if line["event"] == "canary"] == [True]
+    record = market.network.plan.directory / "client" / "data" / "watch.sqlite"
+    check_roots(assay, lines, record, market.info.client, tmp_path)
     job = market.contracts.jobs.job(wrong.job_id)
     assert job.state is JobState.EXPIRED
     assert vault.credit(token, market.info.client) >= credit + escrow  # the client, who is the watcher here, is whole
