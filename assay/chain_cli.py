@@ -62,6 +62,7 @@ def networks_command(as_json: Json = False) -> None:
         block_time_ms = 2000
         confirmations = 2
         finality = 60
+        censorship_budget = 600
         rpc_variable = "STAGING_RPC_URL"
         bias = "We run its only sequencer."
 

@@ -25,7 +25,7 @@ from assay.chain_options import (
     connection_of,
     own_networks,
 )
-from assay.chain_render import coins, show_cost, show_deployed, step_line
+from assay.chain_render import coins, show_cost, show_deployed, show_reply, step_line
 from client.cli_options import Connection
 from client.render import page
 from market.chain import Chain, same_address
@@ -33,6 +33,7 @@ from market.config import queue_path
 from market.deployer import Deployed, Deployer, done_json
 from market.deployment_cost import Cost, cost_json
 from market.deployment_steps import DeploymentParameters
+from market.dispute_gas import REPLY
 from market.errors import ChainError, ConfigError
 from market.fees import FeePolicy
 from market.keystore import KeystoreError, load_account
@@ -50,7 +51,7 @@ HELP = {
     "draw_stake_cap": "Base units of stake above which a provider is drawn no more often.",
     "demand_window": "Seconds to publish an output that is demanded.",
     "demand_fee": "Base units that a demand of up to 512 tokens costs and publishing them earns.",
-    "reply_window": "Seconds to give a reply that is asked for in a dispute.",
+    "reply_window": "Seconds to give a reply in a dispute: 3 rebuilds of a trace and the chain's censorship budget.",
     "root_fee": "Base units that opening a dispute prepays.",
     "request_fee": "Base units that each request in a dispute prepays.",
 }
@@ -194,10 +195,19 @@ def _send(site: Site, account: LocalAccount, confirmations: int) -> Deployed:
 def _dry_run(site: Site, cost: Cost, balance: int) -> None:
     if site.connection.as_json:
         done = [done_json(entry) for entry in site.deployer.done]
-        held = {"balance_wei": str(balance), "enough": balance >= cost.needs, "done": done}
+        parameters = site.deployer.plan.parameters
+        fees = {"root_fee": str(parameters.root_fee), "request_fee": str(parameters.request_fee)}
+        reply = {"gas": REPLY, "wei": str(REPLY * cost.price), **fees}
+        held: dict[str, Any] = {
+            "dispute_reply": reply,
+            "balance_wei": str(balance),
+            "enough": balance >= cost.needs,
+            "done": done,
+        }
         site.connection.emit({**site.document(), **cost_json(cost), **held})
         return
     show_cost(page(), cost, site.network, site.sender, balance)
+    show_reply(page(), cost, site.deployer.plan.parameters, site.network)
     if balance < cost.needs:
         page().print(f"[yellow]It has {coins(cost.needs - balance, site.network)} too little.[/]")
     page().print("Nothing was sent.")

@@ -11,7 +11,9 @@ from rich.text import Text
 
 from market.deployer import Deployed, Done
 from market.deployment_cost import Cost
+from market.deployment_steps import DeploymentParameters
 from market.deployment_verify import Check
+from market.dispute_gas import REPLY
 from market.money import format_amount
 from market.networks import Network
 
@@ -42,6 +44,15 @@ def show_cost(console: Console, cost: Cost, network: Network, sender: str, balan
     )
     if network.l1_fee:
         console.print("This chain adds a fee for publishing the data on its parent chain; it is not in these figures.")
+
+
+def show_reply(console: Console, cost: Cost, parameters: DeploymentParameters, network: Network) -> None:
+    """What a provider spends on a reply in a dispute, beside what it is prepaid: coin here, token there."""
+    console.print(
+        f"A reply in a dispute takes about {REPLY:,} gas, {coins(REPLY * cost.price, network)} now; it is prepaid with "
+        f"{parameters.root_fee} (root) or {parameters.request_fee} base units of the token; nine tenths are the "
+        "provider's. They should be worth half as much again as the gas."
+    )
 
 
 def step_line(entry: Done, network: Network) -> str:

@@ -34,7 +34,7 @@ from market.dispute_play import NotDisputable, Player, Prospects
 from market.dispute_resolution import Resolution, move_name, prospects_of, resolve, step
 from market.disputes import Dispute, Verdict
 from market.errors import ConfigError, ContractError
-from market.judging import acceptances, names_of
+from market.judging import acceptances, names_of, require_judgeable
 from market.models.pack import load_pack
 from market.receipts import ReceiptDocument
 from market.verification.challenger import Agrees, Move, Over, Wait
@@ -113,8 +113,8 @@ def open_command(
 ) -> None:
     """Compute an answer again and, where it is wrong, open a dispute about it.
 
-    Opening prepays the provider's first reply; the prepayment comes back if it is found guilty. Prompt and output
-    become public. `assay dispute auto` opens and goes on to the end.
+    Opening prepays the provider's first reply; the prepayment comes back if it is found guilty. Disputing publishes
+    prompt and answer on chain, for everybody and for ever. `assay dispute auto` opens and goes on to the end.
 
     Examples:
 
@@ -242,7 +242,8 @@ def auto_command(
 ) -> None:
     """Compute an answer again, dispute it where it is wrong, and play until there is a verdict. Safe to repeat.
 
-    Each move is explained and, without --yes, confirmed. Exits with 5 where the answer is right.
+    Each move is explained and, without --yes, confirmed. Disputing publishes prompt and answer on chain, for everybody
+    and for ever. Exits with 5 where the answer is right.
 
     Examples:
 
@@ -323,12 +324,15 @@ def accept_command(
 ) -> None:
     """Let the market's judge learn a model, so that its answers can be disputed. Anyone may, once per model.
 
+    Models that are too large for a step of 500,000 gas are refused: SmolLM2-135M is taken, 360M and 1.7B are not.
+
     Examples:
 
         assay dispute accept build/models/smollm2-135m-instruct --yes
     """
     connection.must_be_able_to_ask(yes=yes)
     loaded = load_pack(pack)
+    require_judgeable(loaded)
     with connection.open(with_key=True) as client:
         place = client.marketplace
         missing = acceptances(place.chain, place.deployment.judge, loaded)

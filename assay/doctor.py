@@ -20,6 +20,7 @@ from rich.table import Table
 
 from market.anvil import find_binary
 from market.errors import AssayError
+from market.networks import Network
 from market.rpc_survey import EndpointState, survey
 
 app = typer.Typer(add_completion=False)
@@ -195,14 +196,23 @@ def check_endpoints(
     return findings, states
 
 
-def check_judge(provider: Path) -> list[Finding]:
-    """For each model that a provider's file sells as OPTIMISTIC: whether the market's judge knows it."""
+def _own_network(chain_id: int) -> Network:
+    from assay.chain_options import own_networks
+
+    return own_networks().of(chain_id)
+
+
+def check_judge(provider: Path, network_of: Callable[[int], Network] = _own_network) -> list[Finding]:
+    """For each model that a provider's file sells as OPTIMISTIC: whether the market's judge knows it, and whether this
+    provider could answer for it in a dispute."""
     from market.chain import Chain
     from market.deployment import Deployment
+    from market.dispute_contracts import Disputes
     from market.judging import acceptances, names_of
     from market.models.pack import load_pack
     from market.types import Mode
     from provider.config import ProviderConfig
+    from provider.judged import obstacle
 
     what, findings = "selling mode optimistic", []
     try:
@@ -211,8 +221,14 @@ def check_judge(provider: Path) -> list[Finding]:
             return []
         deployment = Deployment.load(config.deployment)
         chain = Chain(config.rpc_url, expected_chain_id=deployment.chain_id, timeout=3.0)
+        network, window = network_of(chain.chain_id), Disputes(chain, deployment.disputes).reply_window()
         for path in config.packs:
             pack = load_pack(path)
+            against = obstacle(pack, config, network, window)
+            said = f"{pack.name} can be answered for" if against is None else f"{pack.name}: {against}"
+            findings.append(
+                Finding("disputes", against is None, said, what, "see what was found, or leave the mode out")
+            )
             missing = acceptances(chain, deployment.judge, pack)
             found = f"knows {pack.name}" if not missing else f"does not know {names_of(missing)} of {pack.name}"
             findings.append(Finding("judge", not missing, found, what, f"assay dispute accept {path} (anyone, once)"))
@@ -227,7 +243,8 @@ def doctor(
     provider: Path | None = typer.Option(
         None,
         "--provider",
-        help="A provider's file: its RPC endpoints are checked instead, and whether the judge knows its models.",
+        help="A provider's file: its RPC endpoints are checked instead, and whether the judge knows its models and it "
+        "could answer for them in a dispute.",
         show_default=False,
     ),
     as_json: bool = typer.Option(False, "--json", help="One JSON document on standard output."),

@@ -1,4 +1,4 @@
-"""`assay watch`: computes a share of the public answers again and disputes what is wrong."""
+"""`assay watch`, `assay watch check`: computes a share of the public answers again and disputes what is wrong."""
 
 from __future__ import annotations
 
@@ -15,28 +15,33 @@ from types import FrameType
 from typing import Any
 
 import typer
+from eth_utils.address import is_address
 
 from assay.dispute_render import coins
 from assay.watch import Watch, WatchRules
+from assay.watch_check import check, claims_in
 from assay.watch_store import WatchStore
 from client.cli_options import Connection, connected
 from client.demands import demand_next
-from client.disputing import load_packs, player_of
+from client.disputing import evidence_for, load_packs, player_of
 from client.errors import BadRequest
 from client.store import market_key
 from market.audit import BPS, AuditPolicy
 from market.contracts import Registry
-from market.errors import ChainError, ConfigError
+from market.errors import ChainError, ConfigError, MarketError
 from market.events import Follower
 from market.filelock import FileLock
+from market.models.pack import Pack
 from market.money import parse_amount
+from market.verification.traces import Traces
 
-app = typer.Typer(add_completion=False, help="Compute public answers again and dispute what is wrong.")
+app = typer.Typer(add_completion=False)
 
 
-@app.command()
+@app.callback(invoke_without_command=True)
 @connected
 def watch(
+    ctx: typer.Context,
     connection: Connection,
     rate: str | None = typer.Option(
         None, "--rate", help="Share of answers to audit, 0 to 1.", show_default="what deters, by price and bond"
@@ -68,14 +73,10 @@ def watch(
 
         assay watch --once --rate 1 --yes --json | jq 'select(.state == "guilty")'
     """
+    if ctx.invoked_subcommand is not None:
+        return
     connection.must_be_able_to_ask(yes=yes)
-    packs = load_packs(connection.config.packs)
-    if not packs:
-        raise ConfigError(
-            "No model pack was named; answers are judged by computing them again.",
-            hint="Name folders with --pack (ASSAY_PACKS). Nothing was sent.",
-            code="NoPack",
-        )
+    packs = packs_of(connection)
     with connection.open(with_key=True) as client:
         place, wallet = client.marketplace, client.wallet
         if wallet is None:
@@ -117,6 +118,69 @@ def watch(
             if stop.is_set():
                 tell(connection, {"event": "stop", "open_disputes": len(store.audits("disputed"))})
                 raise typer.Exit(stop.code)
+
+
+@app.command("check")
+@connected
+def check_command(
+    connection: Connection,
+    file: Path = typer.Argument(
+        help="What a watcher printed with --json, or its record `watch.sqlite`.", show_default=False
+    ),
+    address: str = typer.Option(..., "--address", help="Address of the watcher.", show_default=False),
+) -> None:
+    """Compute the audits that a watcher says to have made again, and say which it did not work for.
+
+    Each audit left a root keyed to the watcher's address: one that was copied from another watcher, or made up, does
+    not come out. Costs as much computing as the audits did; needs the models' packs (--pack) and no key; sends nothing.
+    Exits with 5 where an audit was not worked for.
+
+    Examples:
+
+        assay watch check lines.json --address 0x70997970c51812dc3a010c7d01b50e0d17dc79c8 --pack build/models/tiny
+
+        assay watch check watch.sqlite --address 0x70997970c51812dc3a010c7d01b50e0d17dc79c8 --json | jq .not_worked
+    """
+    if not is_address(address):
+        raise BadRequest(f"--address: “{address[:60]}” is no address.", hint="Nothing was checked.")
+    claims, packs = claims_in(file), packs_of(connection)
+    with connection.open(with_key=False) as client:
+        place = client.marketplace
+        found = list(
+            check(claims, address, lambda job_id, provider: evidence_for(place, job_id, provider), Traces(packs))
+        )
+    lines = [
+        {
+            "job_id": "0x" + checked.claimed.job_id.hex(),
+            "provider": checked.claimed.provider,
+            "worked": checked.worked,
+            "why": checked.why,
+        }
+        for checked in found
+    ]
+    lazy = sum(checked.worked is False for checked in found)
+    if connection.as_json:
+        connection.emit({"address": address.lower(), "audits": lines, "not_worked": lazy})
+    else:
+        words = {True: "worked for", False: "NOT WORKED FOR", None: "cannot be checked"}
+        for checked, line in zip(found, lines, strict=True):
+            why = f": {checked.why}" if checked.why else ""
+            sys.stdout.write(f"{line['job_id']} {line['provider']} {words[checked.worked]}{why}\n")
+        sys.stdout.write(f"{len(found)} audits with a root, {lazy} not worked for\n")
+    if lazy:
+        raise typer.Exit(MarketError.exit_code)
+
+
+def packs_of(connection: Connection) -> list[Pack]:
+    """Raises ConfigError: code NoPack."""
+    packs = load_packs(connection.config.packs)
+    if not packs:
+        raise ConfigError(
+            "No model pack was named; answers are judged by computing them again.",
+            hint="Name folders with --pack (ASSAY_PACKS). Nothing was sent.",
+            code="NoPack",
+        )
+    return packs
 
 
 class Stop(threading.Event):

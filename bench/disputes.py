@@ -21,6 +21,7 @@ from assay.network import LocalNetwork, NetworkPlan
 from bench.common import Row
 from bench.disputability import Look, look
 from bench.timing import Took, took
+from bench.trace_memory import row as trace_memory
 from client import Client
 from client.disputing import player_of
 from market.chain import Chain
@@ -92,7 +93,7 @@ def run() -> list[Row]:
                     overhead = look(client.marketplace, pack, engine, ids)
     assert overhead is not None
     deepest = trace.geometry.node_of(Place(trace.geometry.groups - 1, Operation.LOGITS, OUTPUT - 1, 0)).depth
-    return rows(games, step_gas, traced.over(inference), deepest, overhead)
+    return [*rows(games, step_gas, traced.over(inference), deepest, overhead), trace_memory(PROMPT, OUTPUT)]
 
 
 def rows(

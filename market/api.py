@@ -39,6 +39,7 @@ SIGNATURE_LIMIT = 4096
 """Bytes; 65 for a key, more only for an ERC-1271 contract."""
 MODELS_LIMIT = 256
 NAME_LIMIT = 128
+URI_LIMIT = 256
 
 _OURS: Any = object()
 """Validation context of values that our own code hands over, which may be Python's instead of JSON's."""
@@ -286,7 +287,7 @@ class OfferBody(Body):
 
 
 class ModelBody(Body):
-    """A model this provider serves: its roots, limits, price and verification modes."""
+    """A model this provider serves: its roots, limits, price and verification modes; where its pack can be fetched."""
 
     model_id: Hash
     name: Annotated[str, Field(max_length=NAME_LIMIT)]
@@ -296,6 +297,7 @@ class ModelBody(Body):
     roots: Annotated[Model, _struct(Model)]
     offer: OfferBody
     modes: Annotated[list[ModeNumber], Field(max_length=4)]
+    uri: Annotated[str, Field(max_length=URI_LIMIT)] = ""
 
 
 class ModelsBody(Body):

@@ -18,7 +18,7 @@ from eth_abi.exceptions import EncodingError
 
 from market.chain import DEVELOPMENT_CHAIN_IDS, Chain, same_address
 from market.contracts import Vault
-from market.deployment import Deployment, created_at, finished, require_token
+from market.deployment import Deployment, created_at, finished, require_sound
 from market.deployment_cost import Cost, cost_of
 from market.deployment_steps import Creation, DeploymentParameters, Plan, Step, plan_digest, steps
 from market.errors import AssayError, ChainError, ConfigError
@@ -120,8 +120,8 @@ class Deployer:
         checkpoint: called with "began", "recorded" and "saved" at these points; for crash tests.
 
     Raises:
-        ConfigError: code NoTestToken, NotAToken, BadParameter, ManifestExists, OtherDeployment, ChainStartedAnew or
-            BadProgress. Nothing was sent.
+        ConfigError: code NoTestToken, NotAToken, ReplyWindowTooShort, BadParameter, ManifestExists, OtherDeployment,
+            ChainStartedAnew or BadProgress. Nothing was sent.
         ChainUnreachable: the chain could not be asked.
     """
 
@@ -135,7 +135,7 @@ class Deployer:
         *,
         checkpoint: Callable[[str], None] = lambda _: None,
     ) -> None:
-        require_token(chain, network, parameters)
+        require_sound(chain, network, parameters)
         self._chain = chain
         self._network = network
         self._manifest = manifest

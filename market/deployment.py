@@ -19,6 +19,7 @@ from market.files import write_atomically
 from market.hashing import keccak256
 from market.networks import Network, Networks, Randomness
 from market.proof_contracts import EzklVerifier, ProofJobs
+from market.reply_window import require_reply_window
 from market.transactions import Sent, Transactions
 
 __all__ = ["CONTRACTS", "FORMAT", "Contracts", "Deployment", "DeploymentParameters", "Successor", "deploy"]
@@ -254,12 +255,12 @@ def deploy(
         The manifest, checked against the chain. Nothing is written to disk.
 
     Raises:
-        ConfigError: no token named on a chain where the test token has no place.
+        ConfigError: as `require_sound`.
         ContractError: a parameter is out of range (ShareOutOfRange, UnbondingTooShort, …).
     """
     chosen = parameters or DeploymentParameters()
     known = network or Networks().of(chain.chain_id)
-    require_token(chain, known, chosen)
+    require_sound(chain, known, chosen)
     made: dict[str, str] = {}
     plan = Plan(chain.chain_id, transactions.address, chosen, made)
     blocks: list[int] = []
@@ -270,6 +271,16 @@ def deploy(
             blocks.append(sent.block_number)
         on_step(step.name, sent)
     return finished(chain, plan, known, min(blocks))
+
+
+def require_sound(chain: Chain, network: Network, parameters: DeploymentParameters) -> None:
+    """Whatever deploys calls it before anything is spent: what the contracts would take and nobody should.
+
+    Raises:
+        ConfigError: as `require_token` and `require_reply_window`.
+    """
+    require_token(chain, network, parameters)
+    require_reply_window(network, parameters)
 
 
 def require_token(chain: Chain, network: Network, parameters: DeploymentParameters) -> None:

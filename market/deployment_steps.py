@@ -35,8 +35,10 @@ class DeploymentParameters:
         demand_fee: base units that a demand costs and publishing earns, for each 512 tokens begun; it should pay for
             the gas of publishing as many (180,000).
         reply_window: seconds in which a provider must give a reply that is asked for in a dispute.
-        root_fee, request_fee: base units that a dispute and each of its requests prepay; each should pay for the gas of
-            its reply (100,000), half as much again.
+        root_fee, request_fee: base units of the token that a dispute and each of its requests prepay; each should pay
+            for the coin that the gas of its reply costs (market.dispute_gas.REPLY), half as much again. The contract
+            knows no rate between the two: the default, 0.8 of a token of 6 decimals, does so at 2 gwei where a coin is
+            worth 2,500 tokens.
     """
 
     token: str | None = None

@@ -16,6 +16,10 @@ MARGIN = (115, 100)
 """Plans exceed what was measured: other models and longer texts have deeper trees and longer openings."""
 
 
+REPLY = 100_000
+"""What a reply in a dispute takes at most (the root's); the default fees are meant for half as much again."""
+
+
 @dataclass(frozen=True)
 class Measured:
     """Gas of one transaction each.

@@ -142,7 +142,7 @@ DISPUTE_MESSAGES: dict[str, tuple[str, str]] = {
     "PathMisfit": ("An opening's path has {actual} hashes, not {expected}.", _OPENING),
     "PayloadMisfit": ("An opened payload has {actual} bytes, not {expected}.", _OPENING),
     "ProgramBeyondLimits": (
-        "The program breaks a limit of docs/disputes.md, section 2, so nobody judges it.",
+        "The program breaks a limit of docs/disputes.md, section 2 (D ≤ 1,536, F ≤ 2,048, …), so nobody judges it.",
         "Nothing was accepted. The model can be sold in other modes.",
     ),
     "SamplerWithoutStep": (

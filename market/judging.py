@@ -9,7 +9,9 @@ from collections.abc import Sequence
 
 from market.chain import Call, Chain
 from market.dispute_contracts import Judge
+from market.errors import MarketError
 from market.models.pack import Pack
+from market.verification.limits import beyond_judge
 from market.verification.model_trees import ModelTrees
 from market.verification.structs import LayerFormat, Shape
 
@@ -17,6 +19,22 @@ from market.verification.structs import LayerFormat, Shape
 def names_of(missing: Sequence[Call]) -> str:
     """What the judge lacks, in words: of the calls that `acceptances` gave."""
     return " and ".join(call.label.rpartition(".accept")[2].lower() for call in missing)
+
+
+def require_judgeable(pack: Pack) -> None:
+    """
+    Raises:
+        MarketError: code ProgramBeyondLimits: the judge would refuse the model's program for its size.
+    """
+    beyond = beyond_judge(Shape.of(pack.program))
+    if beyond is not None:
+        raise MarketError(
+            f"Nobody can judge {pack.name}: {beyond}. A step of a dispute about a larger model would take more than "
+            "500,000 gas, because it opens whole rows. Nothing was sent.",
+            hint="Sell it in other modes. docs/disputes.md, section 2, and ADR 34 say what would lift this.",
+            code="ProgramBeyondLimits",
+            model_id="0x" + pack.model_id.hex(),
+        )
 
 
 def acceptances(chain: Chain, judge: str, pack: Pack) -> list[Call]:

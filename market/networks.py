@@ -50,6 +50,8 @@ class Network(BaseModel):
         confirmations: blocks on top of a transaction before we rely on it.
         finality: seconds until its operators call a block final; `finality_note` says what stands behind that.
         l1_fee: whether a fee for data on the parent chain comes on top of the price of gas.
+        censorship_budget: seconds for which somebody may keep a party's transactions out, and still nobody loses a
+            dispute by silence (market.reply_window).
         rpc_variable: environment variable whose value is the RPC URL unless --rpc is given.
     """
 
@@ -64,6 +66,7 @@ class Network(BaseModel):
     finality: int = Field(ge=0)
     finality_note: str = ""
     l1_fee: bool = False
+    censorship_budget: int = Field(default=3_000, ge=0)
     rpc_variable: str = "ASSAY_RPC"
     randomness: str = "blockhash"
     bias: str = UNKNOWN_BIAS

@@ -30,6 +30,7 @@ from market.events import Follower, HeadWaker
 from market.fees import FeeAboveCap
 from market.judging import acceptances
 from market.models.pack import Pack
+from market.networks import Network, Networks
 from market.transaction_history import TransactionHistory
 from market.transactions import Transactions
 from market.verification.traces import Traces
@@ -46,7 +47,7 @@ from provider.executor import EngineExecutor, Executor, ExecutorFactory
 from provider.income import Income
 from provider.instructions import Attendant, InstructionBook
 from provider.journal import Journal
-from provider.judged import Judged
+from provider.judged import Judged, obstacle
 from provider.metrics import Books, Metrics, create_metrics_app
 from provider.node import Next, Node
 from provider.onboard import Onboarding, Report, stake_problem
@@ -212,11 +213,13 @@ def build(
     executor_factory: ExecutorFactory = EngineExecutor,
     side_factory: SideFactory = chain_side,
     traces_factory: TracesFactory = Traces,
+    network_of: Callable[[int], Network] = lambda chain_id: Networks().of(chain_id),
 ) -> Agent:
     """Checks everything the agent stands on and returns the agent; sends nothing.
 
     Args:
         report: told each thing that was checked or done, in one line.
+        network_of: what is known of the chain with an id.
 
     Raises:
         PortInUse, ConfigError: the port, the manifest, the journal or the gas coin.
@@ -232,7 +235,11 @@ def build(
         report(f"chain {chain.chain_id}: contracts are those of the manifest")
         contracts = Contracts.of(chain, deployment)
 
-        catalogue, engines = load_catalogue(config.packs, config)
+        network = network_of(chain.chain_id)
+        reply_window = Disputes(chain, deployment.disputes).reply_window()
+        catalogue, engines = load_catalogue(
+            config.packs, config, lambda pack: obstacle(pack, config, network, reply_window)
+        )
         report("packs: " + ", ".join(served.product.name for served in catalogue.values()))
         engine = EngineInUse.of(engines.values(), config.device, int(time.time()))
         report(f"engine: exact, {engine}")

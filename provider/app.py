@@ -157,6 +157,7 @@ def _model(served: Served, shop: Shop) -> ModelBody:
     return ModelBody(
         model_id=product.model_id,
         name=product.name,
+        uri=product.uri,
         context=product.context,
         vocabulary=product.vocabulary,
         stop_tokens=list(served.stop_tokens),

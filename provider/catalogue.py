@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,6 @@ from market.inference.engine import Engine, load_engine
 from market.models.pack import Pack, load_pack_beside
 from market.models.text import Text
 from market.types import Model
-from market.verification.limits import beyond_leaves
 from provider.config import ProviderConfig
 from provider.pricing import Product
 
@@ -29,7 +28,7 @@ class Served:
     pack: Pack
 
     @classmethod
-    def of(cls, pack: Pack, config: ProviderConfig) -> Served:
+    def of(cls, pack: Pack, config: ProviderConfig, indisputable: str | None = None) -> Served:
         tokenizer, template = pack.read_file("tokenizer.json"), pack.read_file("template.jinja")
         product = Product(
             model_id=pack.model_id,
@@ -37,7 +36,8 @@ class Served:
             context=pack.limits.context,
             vocabulary=pack.limits.vocabulary,
             prices=config.prices_of(pack.model_id, pack.name),
-            beyond_leaves=_beyond_leaves(pack),
+            uri=config.uri_of(pack.model_id, pack.name),
+            indisputable=indisputable,
         )
         return cls(
             product=product,
@@ -50,19 +50,17 @@ class Served:
         )
 
 
-def _beyond_leaves(pack: Pack) -> str | None:
-    try:
-        return beyond_leaves(pack.manifest.get("bounds", ()))
-    except ValueError as error:
-        return str(error)
-
-
 Catalogue = Mapping[bytes, Served]
 
 
-def load_catalogue(paths: Iterable[Path], config: ProviderConfig) -> tuple[Catalogue, dict[bytes, Engine]]:
+def load_catalogue(
+    paths: Iterable[Path], config: ProviderConfig, obstacle: Callable[[Pack], str | None] = lambda _: None
+) -> tuple[Catalogue, dict[bytes, Engine]]:
     """Every pack and an engine for each, by modelId. A pack's files are checked while its engine tests its fast
     arithmetic against an exact one; neither is returned before both are done.
+
+    Args:
+        obstacle: why a model's answers cannot be sold as OPTIMISTIC, if they cannot (provider.judged.obstacle).
 
     Raises:
         PackError: a file of a pack is missing or does not have the sha256 its manifest states; it is named.
@@ -79,7 +77,7 @@ def load_catalogue(paths: Iterable[Path], config: ProviderConfig) -> tuple[Catal
                 f"{pack.path} and {catalogue[pack.model_id].pack.path} hold the same model 0x{pack.model_id.hex()}.",
                 hint="Name each model once in `packs`.",
             )
-        return Served.of(pack, config), load_engine(pack, config.device, config.threads, kernels)
+        return Served.of(pack, config, obstacle(pack)), load_engine(pack, config.device, config.threads, kernels)
 
     for path in paths:
         pack, made = load_pack_beside(path, serve)

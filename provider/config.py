@@ -37,6 +37,7 @@ def _digits(value: Any) -> Any:
 Amount = Annotated[int, BeforeValidator(_digits), Field(strict=True, ge=0, le=_MOST)]
 Seconds = Annotated[int, Field(strict=True, ge=0, le=10**9)]
 Count = Annotated[int, Field(strict=True, ge=1, le=10**9)]
+Uri = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[a-z][a-z0-9+.-]*:\S+$")]
 BasisPoints = Annotated[int, Field(strict=True, ge=0, le=10_000)]
 
 
@@ -155,6 +156,7 @@ class ProviderConfig(Section):
     max_bond: Amount = 0  # most locked in a job that the contract draws this provider for; 0 = it works for quotes only
     prices: Prices = Prices()
     model_prices: dict[str, Prices] = Field(default_factory=dict)  # by modelId (0x…) or model name
+    model_uris: dict[str, Uri] = Field(default_factory=dict)  # where its pack can be fetched; by modelId or model name
     terms: Terms = Terms()
     gas: Gas = Gas()
     limits: Limits = Limits()
@@ -215,6 +217,11 @@ class ProviderConfig(Section):
         """The prices of one model: by its id, else by its name, else the general ones."""
         by_id = {key.lower(): prices for key, prices in self.model_prices.items()}
         return by_id.get("0x" + model_id.hex()) or self.model_prices.get(name) or self.prices
+
+    def uri_of(self, model_id: bytes, name: str) -> str:
+        """Where anybody can fetch a model's pack: by its id, else by its name; "" where nobody was told."""
+        by_id = {key.lower(): uri for key, uri in self.model_uris.items()}
+        return by_id.get("0x" + model_id.hex()) or self.model_uris.get(name) or ""
 
     @property
     def journal_path(self) -> Path:

@@ -79,6 +79,11 @@ per_m_output = {per_m_output}
 # per_m_input = 0
 # per_m_output = 0
 
+# Where anybody can fetch a model's pack, by modelId or name. Without it its answers are not sold as optimistic, except
+# on a development chain: who cannot get the weights cannot judge an answer.
+# [model_uris]
+# "smollm2-135m-instruct" = "https://…"
+
 [terms]
 # Stake locked for a job, at least; the contract's own rule (a refund and the challenger's share fit in) raises it.
 bond = {bond}

@@ -10,6 +10,11 @@ from collections.abc import Callable, Iterable
 from market.chain import Call
 from market.judging import names_of
 from market.models.pack import Pack
+from market.networks import Kind, Network
+from market.reply_window import least_reply_window, rebuild_seconds
+from market.verification.limits import beyond_judge, beyond_leaves
+from market.verification.structs import Shape
+from provider.config import ProviderConfig
 
 
 class Judged:
@@ -56,3 +61,34 @@ def advice(pack: Pack, missing: list[Call]) -> str:
         f"{pack.name} is not offered as optimistic: the market's judge does not know its {names_of(missing)}. "
         f"Anyone may teach it, once: assay dispute accept {pack.path}"
     )
+
+
+def obstacle(pack: Pack, config: ProviderConfig, network: Network, reply_window: int) -> str | None:
+    """Why this provider does not sell OPTIMISTIC answers of a model, whatever the judge knows; None where it may.
+
+    Args:
+        reply_window: seconds that the deployed disputes give for a reply.
+    """
+    try:
+        beyond = beyond_leaves(pack.manifest.get("bounds", ()))
+    except ValueError as error:
+        return str(error)
+    if beyond is not None:
+        return f"no trace holds all its values: {beyond}"
+    too_large = beyond_judge(Shape.of(pack.program))
+    if too_large is not None:
+        return f"the judge takes no model of its size: {too_large}"
+    tokens = min(pack.limits.context, config.limits.max_input_tokens + config.limits.max_output_tokens)
+    least = least_reply_window(network, rebuild_seconds(pack.model.config, tokens))
+    if reply_window < least:
+        return (
+            f"this market gives {reply_window} s for a reply in a dispute, and {least} s may be needed on "
+            f"{network.name} to rebuild a trace of {tokens:,} tokens and to have it taken; lower [limits] "
+            "max_input_tokens and max_output_tokens, or sell it in other modes"
+        )
+    if network.kind is not Kind.DEVELOPMENT and not config.uri_of(pack.model_id, pack.name):
+        return (
+            "nobody is told where its weights can be fetched, so nobody could judge an answer; state that in "
+            f'[model_uris], "{pack.name}" = "https://…"'
+        )
+    return None

@@ -87,15 +87,16 @@ class Onboarding:
     def offer(self, catalogue: Catalogue) -> None:
         """Publishes each model that nobody published and sets each offer.
 
-        OPTIMISTIC is offered once the judge knows the model; where it does not, the report says what to do.
+        OPTIMISTIC is offered once the judge knows the model and nothing else forbids it (provider.judged.obstacle);
+        else the report says what to do.
         """
         registry = self._contracts.registry
         if Mode.OPTIMISTIC in self._config.offered_modes:
-            self._judged.look(served.pack for served in catalogue.values())
+            self._judged.look(served.pack for served in catalogue.values() if served.product.indisputable is None)
         for model_id, served in catalogue.items():
             if not _is_published(registry, model_id):
                 self._publish(registry, served)
-            advice = self._judged.advice(served.pack)
+            advice = self._advice(served)
             if advice and model_id not in self._advised:
                 self._advised.add(model_id)
                 self._report(advice)
@@ -172,12 +173,20 @@ class Onboarding:
 
     def _publish(self, registry: Registry, served: Served) -> None:
         try:
-            self._send(registry.publish_model(served.roots, served.product.name))
+            self._send(registry.publish_model(served.roots, served.product.name, served.product.uri))
         except ContractError as error:
             if error.code != "ModelAlreadyPublished":  # another provider was faster: as good
                 raise
         else:
             self._report(f"published {served.product.name} (0x{served.product.model_id.hex()})")
+
+    def _advice(self, served: Served) -> str:
+        """What keeps a model from being sold as OPTIMISTIC, in words; "" where nothing does or nobody means to."""
+        if Mode.OPTIMISTIC not in self._config.offered_modes:
+            return ""
+        if served.product.indisputable is not None:
+            return f"{served.product.name} is not offered as optimistic: {served.product.indisputable}"
+        return self._judged.advice(served.pack)
 
     def _offer(self, served: Served) -> Offer:
         product, limits = served.product, self._config.limits
@@ -192,7 +201,8 @@ class Onboarding:
                 tuple(
                     mode
                     for mode in self._config.offered_modes
-                    if mode is not Mode.OPTIMISTIC or self._judged.is_known(product.model_id)
+                    if mode is not Mode.OPTIMISTIC
+                    or (product.indisputable is None and self._judged.is_known(product.model_id))
                 )
             ),
             max_bond=self._config.max_bond,

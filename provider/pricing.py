@@ -30,7 +30,8 @@ class Product:
     context: int  # most tokens of prompt and answer together
     vocabulary: int
     prices: Prices
-    beyond_leaves: str | None = None  # why its answers cannot be answered for in a dispute, if they cannot
+    uri: str = ""  # where anybody can fetch its pack, as the operator says
+    indisputable: str | None = None  # why its answers cannot be answered for in a dispute, if they cannot
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Shop:
 
     def modes_of(self, product: Product) -> tuple[Mode, ...]:
         """The modes in which a model is sold now."""
-        disputable = product.beyond_leaves is None and self.is_judged(product.model_id)
+        disputable = product.indisputable is None and self.is_judged(product.model_id)
         return tuple(mode for mode in self.modes if mode is not Mode.OPTIMISTIC or disputable)
 
     def _check_disputable(self, product: Product, request: Request | None) -> None:
@@ -102,9 +103,8 @@ class Shop:
                 f"The market's judge does not know {product.name} yet, so it is not sold in mode optimistic.",
                 hint="Anyone may teach it, once (`assay dispute accept`). Until then choose another mode.",
             )
-        if product.beyond_leaves is not None:
-            why = f"{product.name} has no trace that holds all its values: {product.beyond_leaves}"
-            raise Refusal("NotJudged", f"This model is not sold in mode optimistic: {why}.")
+        if product.indisputable is not None:
+            raise Refusal("NotJudged", f"{product.name} is not sold in mode optimistic: {product.indisputable}.")
         if request is not None and not has_step(request):
             raise Refusal(
                 "NotJudged",

@@ -11,6 +11,8 @@ from typing import NoReturn
 import structlog
 from eth_account.signers.local import LocalAccount
 
+from market.config import Home
+from market.networks import FILE_NAME, Networks
 from market.verification.traces import Traces
 from provider import logs
 from provider.agent import Agent, SideFactory, TracesFactory, build, chain_side
@@ -49,6 +51,7 @@ def serve(
         executor_factory=executor_factory,
         side_factory=side_factory,
         traces_factory=traces_factory,
+        network_of=Networks(Home.of(os.environ).path / FILE_NAME).of,
     )
 
     async def run() -> None:

@@ -26,7 +26,7 @@ from eth_utils.address import is_address, to_checksum_address
 
 from market.chain import CREATE, DEVELOPMENT_CHAIN_IDS, Call, Chain
 from market.config import Home
-from market.deployment import Deployment, finished, require_token
+from market.deployment import Deployment, finished, require_sound
 from market.deployment_steps import Creation, DeploymentParameters, Plan, steps
 from market.errors import AssayError
 from market.networks import FILE_NAME, Networks
@@ -38,7 +38,7 @@ def deploy(account: AccountAPI, parameters: DeploymentParameters) -> Deployment:
 
     Raises:
         click.UsageError: a test account on a chain that is no development one.
-        ConfigError: without a token where the test token has no place.
+        ConfigError: as `require_sound`: no token, or too short a reply window.
         ContractError: a parameter is out of range (ShareOutOfRange, UnbondingTooShort, …).
     """
     chain_id = networks.provider.chain_id
@@ -46,7 +46,7 @@ def deploy(account: AccountAPI, parameters: DeploymentParameters) -> Deployment:
         raise click.UsageError(f"Everybody knows the key of a test account: not for chain {chain_id}.")
     network = Networks(Home.of(os.environ).path / FILE_NAME).of(chain_id)
     chain = Chain(networks.provider.http_uri)
-    require_token(chain, network, parameters)
+    require_sound(chain, network, parameters)
     made: dict[str, str] = {}
     plan = Plan(chain_id, str(account.address), parameters, made)
     blocks: list[int] = []

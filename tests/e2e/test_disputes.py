@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -71,6 +74,21 @@ class Command:
         error = CliRunner().invoke(app, arguments, env=self._environment).exception
         assert isinstance(error, AssayError), error
         return error
+
+    def at_a_terminal(self, *arguments: str, answer: str) -> tuple[int, str]:
+        """Exit code and all that a person sees who gives this answer to the command's question."""
+        master, slave = pty.openpty()
+        environment = os.environ | self._environment | {"COLUMNS": "120", "NO_COLOR": "1", "TERM": "dumb"}
+        command = [sys.executable, "-m", "assay", *arguments]
+        with subprocess.Popen(command, env=environment, stdin=slave, stdout=slave, stderr=slave) as process:
+            os.close(slave)
+            os.write(master, answer.encode() + b"\n")
+            seen = b""
+            with contextlib.suppress(OSError):  # how a terminal says that the other side is gone
+                while chunk := os.read(master, 4096):
+                    seen += chunk
+            os.close(master)
+            return process.wait(60), seen.decode()
 
     def lines(self, *arguments: str) -> list[Any]:
         return [json.loads(line) for line in self(*arguments, "--json", "--quiet").splitlines()]
@@ -160,6 +178,33 @@ def asked(market: Market, provider: str) -> JobResult:
         )
 
 
+def check_roots(assay: Command, lines: list[Any], record: Path, watcher: str, folder: Path) -> None:
+    """Its roots are found to be its own work; under another's address, or made up, they are not."""
+    audits = {(line["job_id"], line["provider"]) for line in lines if "keyed_root" in line}
+    own, made_up = folder / "own.json", folder / "made-up.json"
+    own.write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
+    other = "0x" + "99" * 20
+
+    def found(file: Path, address: str, code: int) -> Any:
+        return assay.json("watch", "check", str(file), "--address", address, code=code)
+
+    document = found(own, watcher, 0)
+    assert {(line["job_id"], line["provider"], line["worked"]) for line in document["audits"]} == {
+        (*audit, True) for audit in audits
+    }
+    copied = found(own, other, 5)  # a lazy watcher that prints what another one printed
+    assert copied["not_worked"] == len(copied["audits"]) == len(audits)
+    first, *rest = [line for line in lines if "keyed_root" in line]
+    invented = [first | {"keyed_root": "0x" + "ab" * 32}, *rest]
+    unknown = first | {"job_id": "0x" + "cd" * 32}
+    made_up.write_text("\n".join(json.dumps(line) for line in [*invented, unknown]), encoding="utf-8")
+    results = {line["job_id"]: line["worked"] for line in found(made_up, watcher, 5)["audits"] if not line["worked"]}
+    assert results == {first["job_id"]: False, unknown["job_id"]: None}
+    kept = found(record, watcher, 0)["audits"]
+    assert audits <= {(line["job_id"], line["provider"]) for line in kept if line["worked"]}
+    assert assay.error("watch", "check", str(folder / "nothing.json"), "--address", watcher).code == "BadWatchFile"
+
+
 def test_watcher_leaves_right_answers_alone_and_has_a_wrong_one_slashed(
     market: Market, assay: Command, tmp_path: Path
 ) -> None:
@@ -181,6 +226,8 @@ def test_watcher_leaves_right_answers_alone_and_has_a_wrong_one_slashed(
     assert end["reward"] > 0
     assert all(len(line["keyed_root"]) == 66 for line in ends.values())
     assert [line["found"] for line in lines if line["event"] == "canary"] == [True]
+    record = market.network.plan.directory / "client" / "data" / "watch.sqlite"
+    check_roots(assay, lines, record, market.info.client, tmp_path)
     job = market.contracts.jobs.job(wrong.job_id)
     assert job.state is JobState.EXPIRED
     assert vault.credit(token, market.info.client) >= credit + escrow  # the client, who is the watcher here, is whole
@@ -189,6 +236,52 @@ def test_watcher_leaves_right_answers_alone_and_has_a_wrong_one_slashed(
     until(lambda: market.contracts.jobs.job(right.job_id).state is JobState.SETTLED)
     ended = assay.until_told_to_stop("watch", "--rate", "1", "--budget", "1", "--poll", "0.2", "--yes")
     assert [line["event"] for line in ended] == ["start", "stop"]
+    market.assert_vault_is_whole()
+
+
+def test_person_sees_the_way_down_the_move_and_its_price_and_says_no(
+    market: Market, assay: Command, tmp_path: Path
+) -> None:
+    provider = become(market, "stubborn")
+    result, receipt = bought(market, provider, tmp_path)
+    job = "0x" + result.job_id.hex()
+    chain, me = market.contracts.jobs.chain, market.info.client
+
+    def refused(*arguments: str) -> str:
+        """What is seen where the question is answered with no: nothing is sent."""
+        sent = chain.transaction_count(me)
+        code, seen = assay.at_a_terminal(*arguments, answer="n")
+        assert code != 0, seen
+        assert "nothing was spent" in seen
+        assert chain.transaction_count(me) == sent
+        assert re.search(r"costs +about [\d,]+ gas \(\d+\.\d{6} of the chain's coin\)", seen), seen
+        assert re.search(r"and [\d.,]+ \S+ prepaid: back if guilty", seen), seen
+        assert re.search(r"can win +[\d.,]+ \S+: half for asking for the leaf", seen), seen
+        return seen
+
+    seen = refused("dispute", "open", job, "--answer", str(receipt))
+    assert "The answer is wrong: " in seen
+    assert "Prompt and output become public" in seen
+    opened = assay.json("dispute", "open", job, "--answer", str(receipt), "--yes", "--quiet")
+    dispute = opened["dispute_id"]
+
+    def replies() -> list[bool]:
+        return [node["answered"] for node in assay.json("dispute", "show", dispute)["asked"]]
+
+    until(lambda: replies() == [True])
+    assay.json("dispute", "step", dispute, "--yes", "--quiet")
+    until(lambda: replies() == [True, True])
+    seen = refused("dispute", "step", dispute)
+    assert replies() == [True, True]
+    shown = seen.partition("Send this move?")[0]  # all of it before the question
+    tree = [line for line in shown.splitlines() if re.search("[✓✗…] ", line)]
+    assert len(tree) == 3, shown  # the root, what was asked for below it, and where the way leads on
+    assert all("not ours" in line for line in tree[:2])
+    assert "not asked for yet" in tree[2]
+    assert [line.index("✗") for line in tree] == sorted({line.index("✗") for line in tree})  # each below the other
+    assert re.search(r"^request: \S+ .{20}", shown, re.MULTILINE), shown  # the move in words
+    assert re.search(r"then +at most [\d,]+ gas and", shown), shown
+    assert assay.json("dispute", "auto", dispute, "--yes", "--quiet")["verdict"] == "GUILTY"
     market.assert_vault_is_whole()
 
 

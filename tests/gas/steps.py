@@ -27,6 +27,10 @@ LIMITS = {  # every number at its limit; heads times head size has one of its ow
     "32 heads of 64": Shape(2**32 - 1, 4_096, 1_536, 2_048, 254, 32, 32, 64, 2**40, 2**20, False, 40, 40),
     "64 heads of 32": Shape(2**32 - 1, 4_096, 1_536, 2_048, 254, 64, 64, 32, 2**40, 2**20, False, 40, 40),
 }
+REFUSED = {  # the larger models of the same family, for a text of 2,048 tokens
+    "SmolLM2-360M": Shape(49_152, 2_048, 960, 2_560, 32, 15, 5, 64, 42_949, 47_274, True, 33, 33),
+    "SmolLM2-1.7B": Shape(49_152, 2_048, 2_048, 8_192, 24, 32, 32, 64, 42_949, 47_274, True, 33, 33),
+}
 SENDER = "0x" + "44" * 20
 LARGEST = 61  # i′ of every statistic, and the witness
 _STATISTIC = (7, 2**43 - 12_345, 3, LARGEST)
@@ -62,13 +66,22 @@ class Meter:
         self._inputs = Inputs(self.ground.geometry)
 
     def step(self, place: Place, element: int) -> Cost:
+        return self._send("isWrong", self._accusation(place, element))
+
+    def floor(self, place: Place, element: int) -> int:
+        """The least that a step's transaction costs, for its calldata alone (EIP-7623): of any program, accepted or
+        not.
+        """
+        return self._floor(self._data("isWrong", self._accusation(place, element)))
+
+    def _accusation(self, place: Place, element: int) -> Accusation:
         token = [*self.ground.input_ids, *self.ground.output_ids][place.row]
         wanted = self._inputs.of(place, element, LARGEST, token)
         self._put(TraceLeaf(place))
         for needed in wanted:
             self._put(needed)
         opened = tuple(self._open(needed) for needed in wanted)
-        return self._send("isWrong", self.ground.accuse(place, element, opened, LARGEST))
+        return self.ground.accuse(place, element, opened, LARGEST)
 
     def output(self) -> Cost:
         """The last position, a seeded draw, ids far from each other."""
@@ -83,10 +96,18 @@ class Meter:
         return self._send("isOutputWrong", OutputAccusation(position, *ids, word, *opened))
 
     def _send(self, name: str, accusation: Accusation | OutputAccusation) -> Cost:
-        at = self.ground
-        data = self._judge.encode(name, at.claim().values(), at.trace.root, accusation.values())
+        data = self._data(name, accusation)
         self._chain.run_call(SENDER, self._judge.address, data, static=False)
-        return Cost(len(data), self._chain.gas_used, 21_000 + 10 * sum(4 if byte else 1 for byte in data))
+        return Cost(len(data), self._chain.gas_used, self._floor(data))
+
+    def _data(self, name: str, accusation: Accusation | OutputAccusation) -> bytes:
+        at = self.ground
+        data: bytes = self._judge.encode(name, at.claim().values(), at.trace.root, accusation.values())
+        return data
+
+    @staticmethod
+    def _floor(data: bytes) -> int:
+        return 21_000 + 10 * sum(4 if byte else 1 for byte in data)
 
     def _put(self, wanted: Input) -> None:
         at = self.ground
@@ -205,6 +226,18 @@ def measure() -> dict[str, dict[str, Cost]]:
     return costs
 
 
+def floors() -> dict[str, dict[str, int]]:
+    """Model that the judge refuses → step → what its calldata alone would cost."""
+    with anvil() as url:
+        chain = AnvilChain(list(artefacts().values()), url)
+        judge = deploy_judge(chain)
+        meters = {name: Meter(chain, judge, shape, *LENGTHS[2_048]) for name, shape in REFUSED.items()}
+        return {
+            name: {step: meter.floor(place, element) for step, (place, element) in accused(meter.ground).items()}
+            for name, meter in meters.items()
+        }
+
+
 def acceptance() -> dict[str, int]:
     """Gas of accepting SmolLM2's program, and the largest program there can be."""
     with anvil() as url:
@@ -220,6 +253,8 @@ def acceptance() -> dict[str, int]:
 def main() -> None:
     for name, gas in acceptance().items():
         print(f"acceptProgram, {name}: {gas:,}")
+    for what, least in floors().items():
+        print(f"{what}, calldata alone: " + ", ".join(f"{step} {gas:,}" for step, gas in least.items()))
     for what, costs in measure().items():
         print(f"{what:26} calldata  executed     floor       gas")
         for name, cost in costs.items():

@@ -7,9 +7,10 @@ from dataclasses import asdict
 import pytest
 
 from market.dispute_gas import Measured, measured, moves, opening
+from market.verification.limits import beyond_judge
 from tests.gas import snapshot
 from tests.gas.plan import plan
-from tests.gas.steps import LENGTHS, LIMITS, Cost, acceptance, measure
+from tests.gas.steps import LENGTHS, LIMITS, REFUSED, Cost, acceptance, floors, measure
 
 BAR = 500_000
 MEASURED = [*(f"{tokens} tokens" for tokens in LENGTHS), *LIMITS]
@@ -40,6 +41,25 @@ def test_gas_that_a_challenger_plans_with_is_what_its_moves_take(costs: dict[str
     assert opening(known.open_ids) >= known.open
     assert moves(6) >= 6 * known.request + known.proof
     assert moves(0) == 0
+
+
+def test_larger_models_of_the_family_are_refused_because_a_step_would_cost_too_much() -> None:
+    """ADR 34 and docs/disputes.md say these numbers."""
+    beyond = {
+        model: {step: round(gas, -3) for step, gas in least.items() if gas > BAR} for model, least in floors().items()
+    }
+    assert beyond == {
+        "SmolLM2-360M": {"down": 502_000},
+        "SmolLM2-1.7B": {
+            "down": 1_175_000,
+            "norm, s or v": 593_000,
+            "output norm, s or v": 587_000,
+        },
+    }
+    assert [beyond_judge(shape) for shape in REFUSED.values()] == [
+        "feed-forward width F = 2,560 (at most 2,048)",
+        "width D = 2,048 (at most 1,536), feed-forward width F = 8,192 (at most 2,048)",
+    ]
 
 
 def test_largest_program_is_accepted_in_one_transaction() -> None:

@@ -154,6 +154,17 @@ def test_dry_run_says_the_cost_in_the_chains_coin_and_sends_nothing(office: Offi
     assert list(office.home.glob("deployment*")) == []
 
 
+def test_dry_run_says_what_a_reply_in_a_dispute_costs_beside_what_is_prepaid(office: Office, chain: Run) -> None:
+    found = document(chain("deploy", "--dry-run", "--json", "--root-fee", "777"))
+    reply = found["dispute_reply"]
+    assert (reply["gas"], reply["root_fee"], reply["request_fee"]) == (100_000, "777", "800000")
+    assert int(reply["wei"]) == 100_000 * int(found["gas_price_wei"]) > 0
+    shown = " ".join(chain("deploy", "--dry-run", "--root-fee", "777").stdout.split())
+    assert "about 100,000 gas" in shown
+    assert "777 (root) or 800000 base units" in shown
+    assert office.nothing_was_sent()
+
+
 def test_dry_run_of_a_poor_account_says_how_much_is_missing(office: Office, chain: Run) -> None:
     office.anvil.rpc("anvil_setBalance", office.address, "0x0")
     assert "too little" in chain("deploy", "--dry-run").stdout
@@ -184,6 +195,7 @@ def test_dry_run_of_a_keystore_that_hides_its_address_opens_it(office: Office, c
         (["--yes", "--keystore", "none.json"], {}, "KeystoreError", "There is no keystore"),
         (["--yes", "--token", "0x12"], {}, "BadAddress", "--token"),
         (["--yes", "--reply-window", "20737"], {}, "ReplyWindowOutOfRange", "30 … 20736"),
+        (["--yes", "--reply-window", "3179"], {}, "ReplyWindowTooShort", "at least 3180 s"),
         (["--yes", "--cap=-1"], {}, "BadParameter", "does not fit"),
         (["--yes", "--dispute-window", str(2**64)], {}, "BadParameter", "does not fit"),
         (["--yes", "--challenger-share-bps", "9000"], {}, "ShareOutOfRange", "outside 1 … 3000"),

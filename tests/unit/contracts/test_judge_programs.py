@@ -12,6 +12,7 @@ import pytest
 from market.hashing import ZERO32, keccak256, leaf_hash
 from market.models import tables
 from market.models.pack import load_pack
+from market.verification.limits import beyond_judge
 from market.verification.model_trees import ModelTrees
 from market.verification.structs import Claim, LayerFormat, Shape
 from market.verification.tree import fold_path
@@ -121,6 +122,14 @@ BEYOND = {
 @pytest.mark.parametrize("shape", BEYOND.values(), ids=BEYOND)
 def test_program_beyond_a_limit_is_refused(judge: Contract, shape: Shape) -> None:
     assert refused(lambda: accept(judge, shape, LAYERS)) == ("ProgramBeyondLimits", {})
+
+
+@pytest.mark.parametrize("name", ["C", "D", "F", "H", "S", "H·S"])
+def test_client_names_the_number_that_the_judge_refuses(name: str) -> None:
+    told = beyond_judge(BEYOND[name])
+    assert told is not None
+    assert f"{name} = " in told
+    assert beyond_judge(TINY) is None
 
 
 @pytest.mark.parametrize("name", ["query_fraction", "key_fraction", "value_fraction"])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from market.artefacts import load
 from market.deployment_steps import Creation, DeploymentParameters, Instruction, Plan, creations, steps
+from market.dispute_gas import REPLY
 from market.types import ZERO_ADDRESS
 
 TOKEN = "0x" + "11" * 20
@@ -50,3 +54,16 @@ def test_vault_is_sealed_last() -> None:
     last = steps(DeploymentParameters())[-1]
     assert isinstance(last, Instruction)
     assert last.label == "Vault.seal"
+
+
+def test_gas_that_the_fees_of_a_dispute_are_meant_for_is_what_its_replies_take() -> None:
+    """The figure that docs/deploying.md says, and that `assay chain deploy --dry-run` shows beside the fees."""
+    root = Path(__file__).resolve().parents[3]
+    gas = json.loads((root / "tests" / "gas" / "snapshot.json").read_text(encoding="utf-8"))
+    replies = [used for name, used in gas.items() if name.startswith(("dispute: root", "dispute: reply"))]
+    assert len(replies) == 6
+    assert 0.9 * REPLY <= max(replies) <= REPLY
+    assert f"gas of a reply, about {REPLY:,}" in (root / "docs" / "deploying.md").read_text(encoding="utf-8")
+    fees = DeploymentParameters()
+    meant = REPLY * 3 // 2 * 2 * 10**9 * 2_500 * 10**6 // 10**18  # at 2 gwei and 2,500 tokens of 6 decimals a coin
+    assert meant <= min(fees.root_fee, fees.request_fee) <= 1.1 * meant

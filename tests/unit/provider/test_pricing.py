@@ -240,7 +240,7 @@ def test_optimistic_answer_is_sold_only_where_two_logits_show_a_wrong_token(
 
 
 def test_model_whose_values_no_leaf_holds_is_not_sold_as_optimistic() -> None:
-    product = replace(samples.PRODUCT, beyond_leaves="value of scores may need 41 bits, a leaf holds 39")
+    product = replace(samples.PRODUCT, indisputable="value of scores may need 41 bits, a leaf holds 39")
     shop = samples.shop(**OPTIMISTIC, products={samples.MODEL_ID: product})
     found = refusal(Ask(samples.CLIENT, Mode.OPTIMISTIC, request=samples.request()), shop=shop)
     assert found.code == "NotJudged"

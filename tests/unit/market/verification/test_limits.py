@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from market.errors import MarketError
+from market.judging import require_judgeable
+from market.models.pack import load_pack
 from market.verification.limits import LIMITS, beyond_leaves
 
 
@@ -41,3 +45,14 @@ def test_pack_without_a_bound_is_refused(bounds: list[dict[str, Any]]) -> None:
 
 def test_values_of_the_real_pack_fit_their_leaves(real_pack: Path) -> None:
     assert beyond_leaves(json.loads((real_pack / "manifest.json").read_text(encoding="utf-8"))["bounds"]) is None
+
+
+def test_model_that_the_judge_would_refuse_for_its_size_is_refused_before_gas_is_spent(tiny_pack: Path) -> None:
+    pack = load_pack(tiny_pack)
+    require_judgeable(pack)
+    config = replace(pack.program.config, feed_forward=2_560)  # SmolLM2-360M's
+    with pytest.raises(MarketError, match=r"feed-forward width F = 2,560 \(at most 2,048\)") as refused:
+        require_judgeable(replace(pack, program=replace(pack.program, config=config)))
+    assert refused.value.code == "ProgramBeyondLimits"
+    assert "500,000 gas" in str(refused.value)
+    assert "Nothing was sent" in str(refused.value)
