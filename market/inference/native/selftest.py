@@ -63,11 +63,15 @@ def ends(matrix: Linear) -> Iterator[Linear]:
 
 
 def extreme_rows(columns: int, weight: AnyArray) -> Int64Array:
-    """Q16 rows whose integers reach both limits, line up with the signs of a row of weights, or are tiny or random."""
+    """Q16 rows whose integers reach both limits, line up with the signs of a row of weights, lie halfway between two
+    integers when quantised, or are tiny or random.
+    """
     signs = np.where(weight[0] < 0, -1, 1).astype(np.int64)
-    random = np.random.default_rng(SEED).integers(-(1 << 30), 1 << 30, (21, columns))
+    halves = signs * (4 * (np.arange(columns) % 8192) + 2)
+    halves[0] = 1 << 16  # two bits go
+    random = np.random.default_rng(SEED).integers(-(1 << 30), 1 << 30, (20, columns))
     rows = [32639 * signs, -32639 * signs, 32768 * signs, (signs << 40) - 1, np.zeros(columns, dtype=np.int64), signs]
-    return np.concatenate([np.stack(rows), random])
+    return np.concatenate([np.stack([*rows, halves]), random])
 
 
 def _check_linear(kernel: Kernel, matrix: Linear, shape: str) -> None:
