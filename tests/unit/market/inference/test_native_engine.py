@@ -364,16 +364,21 @@ def test_kernel_that_is_not_here_is_refused(tiny_pack: Pack) -> None:
         NativeEngine(tiny_pack.model, "abacus")
 
 
-def test_library_of_other_sources_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A stale build: structures of another size would make C read past them."""
+def test_library_of_other_sources_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_pack: Pack) -> None:
+    """A stale build: structures of another size would make C read past them. The hint names what serves instead."""
     monkeypatch.setattr(lib, "STRUCTURES", (*lib.STRUCTURES[1:], lib.STRUCTURES[0]))
-    with pytest.raises(SelfTestError, match="other structures"):
-        lib.library.__wrapped__()
+    monkeypatch.setattr(lib, "library", lib.library.__wrapped__)
+    for kernels in ("auto", *lib.KERNELS):
+        with pytest.raises(SelfTestError, match="other structures") as caught:
+            load_engine(tiny_pack, kernels=kernels)
+        assert "kernels = torch or numpy" in str(caught.value)
+    answers = [load_engine(tiny_pack, kernels=name).generate([1, 70, 80], 3, []) for name in ("torch", "numpy")]
+    assert answers[0] == answers[1]
     broken = tmp_path / "_kernels.so"
     broken.write_bytes(b"no library")
     monkeypatch.setattr(lib, "find_spec", lambda _: type("Spec", (), {"origin": str(broken)}))
     with pytest.raises(SelfTestError, match="native library"):
-        lib.library.__wrapped__()
+        lib.library()
 
 
 def test_engine_gives_its_memory_back(tiny_pack: Pack) -> None:
