@@ -4,8 +4,8 @@
 
 ``plain`` leaves out the layouts of weights for AMX, which some virtual machines announce and trap on. Requantises the
 source to Q8_0 unless that is there, says that it is ready, with its version and layouts, then answers one JSON object
-per line of input with one per line of output. It samples with llama.cpp's own greedy sampler and never passes through the
-binding's Python classes.
+per line of input with one per line of output. It samples with llama.cpp's own greedy sampler and never passes through
+the binding's Python classes.
 
     {"do": "prefill", "threads": 1, "ids": […]} → {"wall": s, "cpu": s}
     {"do": "decode", "threads": 1, "ids": […], "count": 48} → {"wall": s, "cpu": s, "ids": […]} of the decoding alone

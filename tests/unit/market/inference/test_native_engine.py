@@ -446,3 +446,40 @@ def test_two_threads_on_one_processor_do_not_collapse(tiny_pack: Pack) -> None:
     one, two, alone = float(output[0]), float(output[1]), int(output[2])
     assert alone > 600
     assert two < 2 * one
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
+def test_two_threads_beside_a_hog_on_one_processor_take_little_longer_than_one(tiny_pack: Pack) -> None:
+    """By the clock on the wall, as whoever waits for an answer sees it: half of a second processor is no help, and must
+    not be a hindrance.
+
+    Both take turns and the best of each counts, and turns go on until the two are near: what else this machine does can
+    make the test longer, not fail. Pure spinning never comes near.
+    """
+    code = (
+        "import os, sys, time\n"
+        "from market.models.pack import load_pack\n"
+        "from market.inference.batch import Part, Want\n"
+        "from market.inference.native_engine import NativeEngine\n"
+        "model = load_pack(sys.argv[1]).model\n"
+        "os.sched_setaffinity(0, {int(number) for number in sys.argv[2:]})\n"
+        "engines = [NativeEngine(model, 'portable', threads) for threads in (1, 2)]\n"
+        "best, turn = [1e9, 1e9], 0\n"
+        "while turn < 12 or (turn < 150 and best[1] > 1.25 * best[0]):\n"
+        "    engine = engines[turn % 2]; cache = engine.new_slot(200); started = time.perf_counter()\n"
+        "    for _ in range(200): engine.step([Part(cache, [7], Want.TOKEN)])\n"
+        "    best[turn % 2] = min(best[turn % 2], time.perf_counter() - started); turn += 1\n"
+        "print(*best)"
+    )
+    free, taken = sorted(os.sched_getaffinity(0))[:2]
+    spin = "import os, sys\nos.sched_setaffinity(0, {int(sys.argv[1])})\nprint(flush=True)\nwhile True: pass"
+    with subprocess.Popen([sys.executable, "-c", spin, str(taken)], stdout=subprocess.PIPE) as hog:
+        try:
+            assert hog.stdout is not None
+            hog.stdout.readline()
+            command = [sys.executable, "-c", code, str(tiny_pack.path), str(free), str(taken)]
+            output = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        finally:
+            hog.kill()
+    one, two = map(float, output)
+    assert two <= 1.25 * one
