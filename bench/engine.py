@@ -26,5 +26,5 @@ def run() -> list[Row]:
     ids = load_text(pack).encode(handbook.text(DOWNLOADS))
     peers = command(path, DOWNLOADS)
     with LlamaCpp.start(peers) as peer:
-        speed = engine_speed.rows(pack, source, peer, ids)
-    return [*speed, *engine_start.rows(pack, peers, ids), *engine_quality.rows(pack, source, ids)]
+        speed, label = engine_speed.rows(pack, source, peer, ids), peer.label
+    return [*speed, *engine_start.rows(pack, peers, label, ids), *engine_quality.rows(pack, source, ids)]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import statistics
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 
+from bench.bandwidth import Weights
 from bench.common import Row
 from bench.float_llama import FloatLlama
 from bench.peer import LlamaCpp, prompts
@@ -45,22 +45,27 @@ class Figure:
     bar: float
     ours: Callable[[], Took]
     theirs: Callable[[], Took]
-    peer: str = "llama.cpp Q8_0"
+    peer: str
 
 
 def rows(pack: Pack, source: Source, peer: LlamaCpp, ids: Sequence[int]) -> list[Row]:
     """Rows of speed, of the processor time that it took, and of the memory bandwidth that bounds decoding."""
     engines = {threads: load_engine(pack, threads=threads) for threads in (1, 2)}
     floats = FloatLlama(source, pack.limits.context)
-    figures = _figures(engines, floats, peer, ids)
+    figures, weights = _figures(engines, floats, peer, ids), Weights(pack)
     rounds: dict[str, list[tuple[Took, Took]]] = {figure.key: [] for figure in figures}
+    reads: dict[int, list[float]] = {threads: [] for threads in engines}
     for number in range(ROUNDS):
         print(f"round {number + 1} of {ROUNDS}", flush=True)
         for figure in figures:
             rounds[figure.key].append((figure.ours(), figure.theirs()))
+        for threads, seconds in reads.items():
+            seconds.append(weights.seconds(threads))
     kernels = kernels_in_use(engines[1])
     made = [row for figure in figures for row in _rows(figure, rounds[figure.key], kernels)]
-    return [*made, *_floor(pack, {row.key: row for row in made})]
+    decodes = {threads: [ours.wall / DECODED for ours, _ in rounds[f"decode_{threads}t"]] for threads in engines}
+    floors = [_floor(weights.size, threads, decodes[threads], reads[threads]) for threads in engines]
+    return [*made, _second_thread(decodes[1], decodes[2]), *floors]
 
 
 def _figures(engines: dict[int, Engine], floats: FloatLlama, peer: LlamaCpp, ids: Sequence[int]) -> list[Figure]:
@@ -77,6 +82,7 @@ def _figures(engines: dict[int, Engine], floats: FloatLlama, peer: LlamaCpp, ids
                 decode_bar,
                 partial(_decode, engine, short),
                 partial(_asked, peer, "decode", threads=threads, ids=short, count=DECODED),
+                peer.label,
             ),
             Figure(
                 f"prefill_{threads}t",
@@ -85,6 +91,7 @@ def _figures(engines: dict[int, Engine], floats: FloatLlama, peer: LlamaCpp, ids
                 3.0,
                 partial(_prefill, engine, long),
                 partial(_asked, peer, "prefill", threads=threads, ids=long),
+                peer.label,
             ),
         ]
     return [
@@ -96,6 +103,7 @@ def _figures(engines: dict[int, Engine], floats: FloatLlama, peer: LlamaCpp, ids
             3.5,
             partial(_batch, engines[2], streams),
             partial(_asked, peer, "batch", threads=2, prompts=streams, count=STREAM_DECODED),
+            peer.label,
         ),
         Figure(
             "decode_vs_torch",
@@ -134,42 +142,33 @@ def _rows(figure: Figure, rounds: Sequence[tuple[Took, Took]], kernels: str) -> 
     return [wall, cpu]
 
 
-def _floor(pack: Pack, measured: dict[str, Row]) -> list[Row]:
-    """How many tokens a second reading the weights alone would allow."""
-    matrices = {id(matrix.weight): matrix.weight.nbytes for matrix in pack.model.matrices()}  # a tied head counts once
-    weights = sum(matrices.values())
-    made = []
-    for threads in (1, 2):
-        bound = _bandwidth(threads) / weights
-        decode = measured[f"decode_{threads}t"].value
-        assert isinstance(decode, float)
-        made.append(
-            Row(
-                key=f"decode_floor_{threads}t",
-                figure=f"decoding against reading {weights / 1e6:.0f} MB of weights per token, {threads} of 2 cores",
-                value=decode,
-                unit="tok/s",
-                peer="memory bandwidth",
-                peer_value=bound,
-                ratio=decode / bound,
-            )
-        )
-    return made
+def _second_thread(one: Sequence[float], two: Sequence[float]) -> Row:
+    """What the second thread is worth in the round in which it is worth least; seconds of each round."""
+    worst = min(alone / both for alone, both in zip(one, two, strict=True))
+    return Row(
+        key="decode_2t_worst",
+        figure=f"decoding on 2 threads against 1, the worst of {len(one)} rounds",
+        value=worst,
+        unit="×",
+        bar="≥ 1 ×",
+        holds=worst >= 1,
+    )
 
 
-def _bandwidth(threads: int) -> float:
-    """Bytes per second of reading more memory than caches hold, the best of several passes."""
-    arrays = [np.ones(1 << 25, dtype=np.int64) for _ in range(threads)]
-    best = 0.0
-    for _ in range(ROUNDS):
-        workers = [threading.Thread(target=array.max) for array in arrays]
-        started = time.perf_counter()
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        best = max(best, sum(array.nbytes for array in arrays) / (time.perf_counter() - started))
-    return best
+def _floor(size: int, threads: int, decodes: Sequence[float], reads: Sequence[float]) -> Row:
+    """How many tokens a second reading the weights alone would allow; seconds of each round, ``size`` in bytes."""
+    processors = len(os.sched_getaffinity(0))
+    read = f"reading the same maps of {size / 1e6:.0f} MB in C ({size / statistics.median(reads) / 1e9:.1f} GB/s)"
+    return Row(
+        key=f"decode_floor_{threads}t",
+        figure=f"decoding against reading all weights once per token, {threads} of {processors} processors, "
+        f"median of {len(reads)} rounds",
+        value=1 / statistics.median(decodes),
+        unit="tok/s",
+        peer=read,
+        peer_value=1 / statistics.median(reads),
+        ratio=statistics.median(read / decode for read, decode in zip(reads, decodes, strict=True)),
+    )
 
 
 def _decode(engine: Engine, ids: Sequence[int]) -> Took:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.common import Row
+from bench.timing import Took
 from market.models.pack import Pack
 
 ROUNDS = 5
@@ -20,48 +22,60 @@ FIRST_PROMPT, LONG_PROMPT, DECODED = 16, 512, 64  # tokens
 THREADS = 2
 
 
-def rows(pack: Pack, peer: list[str], ids: Sequence[int]) -> list[Row]:
-    """Rows ``first_token`` and ``memory``; every figure from a process of its own."""
+def rows(pack: Pack, peer: list[str], label: str, ids: Sequence[int]) -> list[Row]:
+    """Rows ``first_token`` (also by processor time) and ``memory``; every figure from a process of its own."""
     commands = ([sys.executable, "-m", "bench.engine_start", str(pack.path)], peer)
     first = {"do": "prefill", "threads": THREADS, "ids": list(ids[:FIRST_PROMPT])}
-    times = [[_seconds_to(line, first) for line in commands] for _ in range(ROUNDS)]
     work: list[dict[str, object]] = [
         {"do": "decode", "threads": THREADS, "ids": list(ids[:LONG_PROMPT]), "count": DECODED},
         {"do": "memory"},
     ]
-    mine, theirs = (_last_answer(line, work)["bytes"] for line in commands)
-    waited = statistics.median(ours / peers for ours, peers in times)
+    starts = [[_until(line, first) for line in commands] for _ in range(ROUNDS)]
+    peaks = [[_last_answer(line, work)["bytes"] / 1e6 for line in commands] for _ in range(ROUNDS)]
+    words = f"process start to first token after {FIRST_PROMPT}, {THREADS} threads, median of {ROUNDS} rounds"
+    memory = f"peak resident memory, {LONG_PROMPT} tokens of prompt and {DECODED} decoded, median of {ROUNDS} rounds"
     return [
-        Row(
-            key="first_token",
-            figure=f"process start to first token after {FIRST_PROMPT}, {THREADS} threads, median of {ROUNDS} rounds",
-            value=statistics.median(ours for ours, _ in times),
-            unit="s",
-            peer="llama.cpp Q8_0",
-            peer_value=statistics.median(peers for _, peers in times),
-            ratio=waited,
-            bar="≤ 1 ×",
-            holds=waited <= 1,
+        _row("first_token", words, "s", label, [(ours.wall, theirs.wall) for ours, theirs in starts], 1),
+        _row(
+            "first_token_cpu",
+            "the same, by processor time from start to end of the process",
+            "CPU-s",
+            label,
+            [(ours.cpu, theirs.cpu) for ours, theirs in starts],
+            None,
         ),
-        Row(
-            key="memory",
-            figure=f"peak resident memory, {LONG_PROMPT} tokens of prompt and {DECODED} decoded",
-            value=mine / 1e6,
-            unit="MB",
-            peer="llama.cpp Q8_0",
-            peer_value=theirs / 1e6,
-            ratio=mine / theirs,
-            bar="≤ 1.2 ×",
-            holds=mine / theirs <= 1.2,
-        ),
+        _row("memory", memory, "MB", label, [(ours, theirs) for ours, theirs in peaks], 1.2),
     ]
 
 
-def _seconds_to(line: list[str], asked: dict[str, object]) -> float:
+def _row(key: str, figure: str, unit: str, peer: str, rounds: Sequence[tuple[float, float]], most: float | None) -> Row:
+    """Medians of (ours, the peer's) and of their ratio, which is to be at most ``most``."""
+    ratio = statistics.median(ours / theirs for ours, theirs in rounds)
+    return Row(
+        key=key,
+        figure=figure,
+        value=statistics.median(ours for ours, _ in rounds),
+        unit=unit,
+        peer=peer,
+        peer_value=statistics.median(theirs for _, theirs in rounds),
+        ratio=ratio,
+        bar="" if most is None else f"≤ {most:g} ×",
+        holds=None if most is None else ratio <= most,
+    )
+
+
+def _until(line: list[str], asked: dict[str, object]) -> Took:
+    """Seconds until the answer has come, and of the processors until the process has ended."""
     started = time.perf_counter()
-    with _process(line) as process:
+    process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process.stdin, process.stdout:
         _answer(process, asked)
-        return time.perf_counter() - started
+        waited = time.perf_counter() - started
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)  # else Popen would wait for it again
+    return Took(waited, used.ru_utime + used.ru_stime)
 
 
 def _last_answer(line: list[str], asked: Sequence[dict[str, object]]) -> dict[str, int]:

@@ -3,8 +3,9 @@
     .venv-bench/bin/python bench/llama_peer.py SOURCE.gguf Q8_0.gguf [plain]
 
 ``plain`` leaves out the layouts of weights for AMX, which some virtual machines announce and trap on. Requantises the
-source to Q8_0 unless that is there, then answers one JSON object per line of input with one per line of
-output. It samples with llama.cpp's own greedy sampler and never passes through the binding's Python classes.
+source to Q8_0 unless that is there, says that it is ready, with its version and layouts, then answers one JSON object
+per line of input with one per line of output. It samples with llama.cpp's own greedy sampler and never passes through
+the binding's Python classes.
 
     {"do": "prefill", "threads": 1, "ids": […]} → {"wall": s, "cpu": s}
     {"do": "decode", "threads": 1, "ids": […], "count": 48} → {"wall": s, "cpu": s, "ids": […]} of the decoding alone
@@ -152,13 +153,21 @@ def peak_memory() -> int:
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
 
 
+def version() -> str:
+    """Of the binding, and the commit of llama.cpp that it was built from."""
+    commit = llama.llama_cpp._lib.ggml_commit  # the binding does not wrap it
+    commit.restype = ctypes.c_char_p
+    return f"llama-cpp-python {llama.__version__}, commit {commit().decode()}"
+
+
 def main(source: str, target: str, how: str = "") -> None:
     callback = llama.llama_log_callback(lambda *_: None)  # kept: C holds it
     llama.llama_log_set(callback, ctypes.c_void_p(0))
     llama.llama_backend_init()
     quantise(Path(source), Path(target))
     peer = Peer(Path(target), plain=how == "plain")
-    print(json.dumps({"ready": True}), flush=True)
+    layouts = f"use_extra_bufts = {str(how != 'plain').lower()}"
+    print(json.dumps({"ready": True, "version": version(), "layouts": layouts}), flush=True)
     for line in sys.stdin:
         print(json.dumps(answer(peer, json.loads(line))), flush=True)
 

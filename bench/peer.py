@@ -30,9 +30,10 @@ def command(source: Path, folder: Path) -> list[str]:
 
 @dataclass
 class LlamaCpp:
-    """A running peer."""
+    """A running peer, and what rows call it."""
 
     process: subprocess.Popen[str]
+    label: str = ""
 
     @classmethod
     @contextmanager
@@ -41,7 +42,8 @@ class LlamaCpp:
         process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         peer = cls(process)
         try:
-            peer.read()
+            ready = peer.read()
+            peer.label = f"llama.cpp Q8_0 ({ready['version']}, {ready['layouts']})"
             yield peer
         finally:
             process.terminate()

@@ -50,15 +50,17 @@ class SamplingError(InferenceError):
 
 
 class SelfTestError(InferenceError):
-    """A fast operation differs from the exact one. ``check`` names the failed check."""
+    """A fast operation differs from the exact one. ``check`` names the failed check, ``others`` kernels that do not
+    depend on what failed.
+    """
 
-    def __init__(self, check: str) -> None:
+    def __init__(self, check: str, others: str = "portable, torch or numpy") -> None:
         self.check = check
         super().__init__(
             f"Self-test failed: {check} differs from the exact integers. This machine would give wrong answers, so "
             "nothing was served.",
             hint="Build the package anew (pip install --force-reinstall --no-deps), or choose other kernels "
-            "(kernels = portable).",
+            f"(kernels = {others}).",
             check=check,
         )
 

@@ -80,8 +80,7 @@ class NumpyEngine(Engine):
             x = x + self._linear(layer.attention_output, *reference.quantise(mixed))
             a, shift = reference.quantise(reference.normalise(x, layer.feed_forward_norm, c.epsilon))
             gate, up = self._linear(layer.gate, a, shift), self._linear(layer.up, a, shift)
-            product = (reference.silu(gate, model.tables) * up + 2**15) >> 16
-            x = x + self._linear(layer.down, *reference.quantise(product))
+            x = x + self._linear(layer.down, *reference.quantise(reference.activate(gate, up, model.tables)))
         a, shift = reference.quantise(reference.normalise(x[-1:], model.output_norm, c.epsilon))
         logits: Int64Array = self._linear(model.head, a, shift)[0]
         return logits

@@ -37,8 +37,7 @@ def forward(model: IntegerModel, ids: Sequence[int], first: int = 0) -> Int64Arr
         x = x + linear(layer.attention_output, *quantise(mixed))
         a, shift = quantise(normalise(x, layer.feed_forward_norm, c.epsilon))
         gate, up = linear(layer.gate, a, shift), linear(layer.up, a, shift)  # [T, F] Q16
-        product = (silu(gate, model.tables) * up + 2**15) >> 16
-        x = x + linear(layer.down, *quantise(product))
+        x = x + linear(layer.down, *quantise(activate(gate, up, model.tables)))
     return linear(model.head, *quantise(normalise(x[first:], model.output_norm, c.epsilon)))
 
 
@@ -132,6 +131,11 @@ def attend(q: Int64Array, k: Int64Array, v: Int64Array, layer: Layer, multiplier
         sums = np.einsum("tu,us->ts", weight, values) << (16 - layer.value_fraction)
         mixed[:, head] = (2 * sums + total) // (2 * total)  # nearest, ties upward
     return mixed
+
+
+def activate(gate: Int64Array, up: Int64Array, tables: Tables) -> Int64Array:
+    """The product that enters a layer's last matrix, Q16."""
+    return (silu(gate, tables) * up + 2**15) >> 16
 
 
 def silu(x: Int64Array, tables: Tables) -> Int64Array:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -22,6 +23,7 @@ from market.inference.engine import Engine
 from market.inference.errors import BackendError, SelfTestError
 from market.inference.model import Int64Array, IntegerModel, Layer
 from market.inference.torch_operations import AttentionScales, Embedding, Projection
+from market.inference.torch_selftest import OperationsTest, check_forward
 
 PREFILL_CHUNK = 256  # positions of the prompt run at once: bounds the memory of the score matrix
 
@@ -65,11 +67,13 @@ class TorchEngine(Engine):
         device: str = "cpu",
         product: str | matmul.PlaneProduct = "auto",
         threads: int | None = None,
+        proved: bool = False,
     ) -> None:
-        """Raises SelfTestError when the fast product is not exact here, BackendError when the device does not exist.
+        """Raises SelfTestError when an operation is not exact here, BackendError when the device does not exist.
 
         ``product`` is ``auto``, ``int8``, ``float32`` or an object of that protocol; it is tested before use either
-        way. ``threads`` sets torch's thread count for the whole process.
+        way. ``threads`` sets torch's thread count for the whole process. ``proved``: this process has tested the other
+        operations on this device, and the product is one that passed; they are not tested again.
         """
         if threads is not None:
             torch.set_num_threads(threads)
@@ -78,7 +82,9 @@ class TorchEngine(Engine):
         matmul.forbid_reduced_precision()
         shapes = {matrix.weight.shape: matrix.weight for matrix in model.matrices()}
         samples = (ops.tensor(weight, self.device) for weight in shapes.values())
-        if isinstance(product, str):
+        if proved and not isinstance(product, str):
+            self.product = product
+        elif isinstance(product, str):
             self.product = matmul.choose(product, self.device, samples)
         else:
             self.product = matmul.proved(product, self.device, samples)
@@ -88,10 +94,15 @@ class TorchEngine(Engine):
         self._output_norm = ops.tensor(model.output_norm, self.device).long()
         self._head = Projection.of([model.head], self.product, self.device)
         cos, sin = (ops.tensor(table, self.device).long() for table in (model.tables.rope_cos, model.tables.rope_sin))
-        self._cos = torch.cat([cos, cos], -1)[:, None]  # [context, 1, S]
-        self._sin = torch.cat([-sin, sin], -1)[:, None]
+        self._cos, self._sin = ops.turns(cos, sin)  # [context, 1, S]
         self._powers = ops.powers_of(model.tables, self.device)
+        if proved:
+            return
+        OperationsTest(model, self.device, self.product).run()
         self._check_attention_products()
+        check_forward(
+            partial(TorchEngine, device=device, product=self.product, proved=True), model.tables, self.kernels
+        )
 
     def new_cache(self, batch: int, capacity: int) -> Cache:
         """An empty cache for ``batch`` sequences of up to ``capacity`` positions."""
@@ -149,8 +160,7 @@ class TorchEngine(Engine):
             x += block.attention_output.apply(*ops.quantise(mixed))[0]
             activation = ops.quantise(ops.normalise(x, block.feed_forward_norm, c.epsilon))
             gate, up = block.gate_up.apply(*activation)
-            product = ops.silu(self._powers, gate).mul_(up).add_(1 << 15).bitwise_right_shift_(16)
-            x += block.down.apply(*ops.quantise(product))[0]
+            x += block.down.apply(*ops.quantise(ops.activate(self._powers, gate, up)))[0]
         if last_only:
             x = x.view(batch, count, -1)[:, -1]
         logits = self._head.apply(*ops.quantise(ops.normalise(x, self._output_norm, c.epsilon)))[0]

@@ -113,6 +113,11 @@ def rotate(z: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     return (z * cos).add_(swapped.mul_(sin)).add_(1 << 14).bitwise_right_shift_(15)
 
 
+def turns(cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both tables [T, S/2] as ``rotate`` takes them."""
+    return torch.cat([cos, cos], -1)[:, None], torch.cat([-sin, sin], -1)[:, None]
+
+
 def to_cache(z: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """Q16 → saturated int16 values as float64; ``scale`` is 2^(fraction bits - 16), broadcast."""
     return (z * scale).add_(0.5).floor_().clamp_(-CACHE_LIMIT, CACHE_LIMIT)
@@ -166,6 +171,11 @@ def silu(powers: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     distance = (size * 94548).bitwise_right_shift_(16).clamp_(max=DISTANCE_LIMIT)
     sigmoid = torch.div(1 << 60, exp2_negative(powers, distance, 0).long().add_(1 << 30), rounding_mode="floor")
     return x.clamp(max=0).bitwise_left_shift_(30).add_(size.mul_(sigmoid)).add_(1 << 29).bitwise_right_shift_(30)
+
+
+def activate(powers: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    """int64 [R, F] Q16 each → the product that enters the last matrix of a layer, Q16."""
+    return silu(powers, gate).mul_(up).add_(1 << 15).bitwise_right_shift_(16)
 
 
 def powers_of(tables: Tables, device: torch.device) -> torch.Tensor:

@@ -18,6 +18,7 @@ from market.inference.errors import BackendError, SelfTestError
 from market.inference.model import AnyArray, Int32Array, Int64Array, Linear, Tables
 
 KERNELS = ("avx512vnni", "avx2", "portable")  # the fastest first
+WITHOUT_LIBRARY = "torch or numpy"
 KEY_BLOCK = 16  # positions that share a block of the key cache
 QUERIES = 6  # most queries of one call of attend
 HEAD_SIZE_MAX = 256
@@ -184,9 +185,9 @@ def library() -> ctypes.CDLL | None:
             function = getattr(loaded, name)
             function.restype, function.argtypes = result, arguments
     except (OSError, AttributeError) as error:
-        raise SelfTestError(f"native library {spec.origin} ({error})") from error
+        raise SelfTestError(f"native library {spec.origin} ({error})", WITHOUT_LIBRARY) from error
     if [loaded.assay_layout(i) for i in range(len(STRUCTURES))] != [ctypes.sizeof(s) for s in STRUCTURES]:
-        raise SelfTestError(f"native library {spec.origin} (other structures than this package)")
+        raise SelfTestError(f"native library {spec.origin} (other structures than this package)", WITHOUT_LIBRARY)
     return loaded
 
 

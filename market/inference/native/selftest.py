@@ -63,11 +63,15 @@ def ends(matrix: Linear) -> Iterator[Linear]:
 
 
 def extreme_rows(columns: int, weight: AnyArray) -> Int64Array:
-    """Q16 rows whose integers reach both limits, line up with the signs of a row of weights, or are tiny or random."""
+    """Q16 rows whose integers reach both limits, line up with the signs of a row of weights, lie halfway between two
+    integers when quantised, or are tiny or random.
+    """
     signs = np.where(weight[0] < 0, -1, 1).astype(np.int64)
-    random = np.random.default_rng(SEED).integers(-(1 << 30), 1 << 30, (21, columns))
+    halves = signs * (4 * (np.arange(columns) % 8192) + 2)
+    halves[0] = 1 << 16  # two bits go
+    random = np.random.default_rng(SEED).integers(-(1 << 30), 1 << 30, (20, columns))
     rows = [32639 * signs, -32639 * signs, 32768 * signs, (signs << 40) - 1, np.zeros(columns, dtype=np.int64), signs]
-    return np.concatenate([np.stack(rows), random])
+    return np.concatenate([np.stack([*rows, halves]), random])
 
 
 def _check_linear(kernel: Kernel, matrix: Linear, shape: str) -> None:
@@ -106,7 +110,7 @@ def check_rows(kernel: Kernel, model: IntegerModel) -> None:
     near, far = random.integers(-(1 << 21), 1 << 21, 200), random.integers(-(1 << 33) + 1, 1 << 33, 50)
     gate = np.concatenate([[-(1 << 33) + 1, (1 << 33) - 1, -(1 << 31), 1 << 31, 0, -1], near, far])
     up = random.integers(-(1 << 28), 1 << 28, len(gate))
-    expected = (reference.silu(gate, tables) * up + (1 << 15)) >> 16
+    expected = reference.activate(gate, up, tables)
     _same(kernel.activate(gate, up, tables), expected, f"activation {kernel.name}")
 
 
@@ -133,7 +137,9 @@ def check_attention(kernel: Kernel, model: IntegerModel) -> None:
 
 
 def check_forward(kernel: str, threads: int, tables: Tables) -> None:
-    """A small model from one end to the other: the prompt at once, token by token, and beside few and many others."""
+    """A small model from one end to the other: the prompt at once, token by token, and beside few and many others; and
+    the likeliest token, which the kernels find on a path of their own, without writing the logits.
+    """
     model = small_model(tables)
     engine = NativeEngine(model, kernel, threads)
     ids = [int(i) for i in np.random.default_rng(SEED).integers(0, model.config.vocabulary, 12)]
@@ -148,10 +154,22 @@ def check_forward(kernel: str, threads: int, tables: Tables) -> None:
     ends = [i % len(ids) for i in range(2 * ROWS // len(ids))]  # as many rows as a pass takes, and some more
     crowd = [Part(engine.new_slot(len(ids)), ids[: end + 1], Want.LOGITS) for end in ends]
     _same(np.array(engine.step(crowd)), expected[ends], name)
+    likeliest, name = np.array([reference.argmax(row) for row in expected]), f"likeliest token of the {name}"
+    slot = engine.new_slot(len(ids))
+    _same(np.array([engine.step([Part(slot, [token], Want.TOKEN)])[0] for token in ids]), likeliest, name)
+    for wants in ([Want.TOKEN], [Want.TOKEN, Want.NOTHING], [Want.TOKEN, Want.LOGITS]):
+        slots = [engine.new_slot(len(ids)) for _ in ends]
+        parts = [Part(slots[i], ids[: end + 1], wants[i % len(wants)]) for i, end in enumerate(ends)]
+        got = engine.step(parts)[:: len(wants)]
+        _same(np.array(got), likeliest[ends][:: len(wants)], name)
 
 
 def small_model(tables: Tables) -> IntegerModel:
-    """Two layers of random weights, with rows of no register's multiple; the pack's exp2 tables, its first angles."""
+    """Two layers of random weights, with rows of no register's multiple; the pack's exp2 tables, its first angles.
+
+    Many rows of the embedding stand there twice, as neighbours or 64 rows apart: of such tokens, equally likely, the
+    lower id is the answer.
+    """
     random, size = np.random.default_rng(SEED), 16
     config = Config(
         vocabulary=97,
@@ -195,6 +213,9 @@ def small_model(tables: Tables) -> IntegerModel:
     cos = ((angles * 7919) % 65537 - 32768).astype(np.int32)  # any numbers of Q15 do
     sin = ((angles * 104729) % 65537 - 32768).astype(np.int32)
     embedding = matrix(config.vocabulary, config.hidden)
+    for rows in (embedding.weight, embedding.multiplier):
+        rows[1::4] = rows[:-1:4]
+        rows[66::4] = rows[2:33:4]
     own = Tables(tables.exp2_high, tables.exp2_low, cos, sin)
     return IntegerModel(config, embedding, layers, gain(), embedding, own)
 

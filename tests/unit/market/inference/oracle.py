@@ -19,6 +19,10 @@ def shift_round(x: int, shift: int) -> int:
     return floor(Fraction(x) / Fraction(2) ** shift + Fraction(1, 2))
 
 
+def embed(row: Row, multiplier: int, exponent: int) -> list[int]:
+    return [shift_round(w * multiplier, exponent - 16) for w in row]
+
+
 def normalise(row: Row, gain: Row, epsilon: int) -> list[int]:
     shift = max(max(abs(x) for x in row).bit_length() - 22, 0)
     t = [shift_round(x, shift) for x in row]
@@ -56,6 +60,14 @@ def exp2_negative(d: int, high: Row, low: Row) -> int:
 def silu(x: int, high: Row, low: Row) -> int:
     sigmoid = 2**60 // (2**30 + exp2_negative(abs(x) * 94548 // 65536, high, low))
     return shift_round(x * (2**30 - sigmoid if x < 0 else sigmoid), 30)
+
+
+def activate(gate: int, up: int, high: Row, low: Row) -> int:
+    return shift_round(silu(gate, high, low) * up, 16)
+
+
+def argmax(logits: Row) -> int:
+    return min(range(len(logits)), key=lambda j: (-logits[j], j))
 
 
 def attend(
@@ -117,7 +129,7 @@ def kept(logits: Row, temperature: int, top_k: int, top_p: int, high: Row, low: 
 
 def pick(logits: Row, position: int, temperature: int, top_k: int, top_p: int, seed: bytes, high: Row, low: Row) -> int:
     if temperature == 0:
-        return min(range(len(logits)), key=lambda j: (-logits[j], j))
+        return argmax(logits)
     number = draw(seed, position)
 
     def key(j: int) -> int:

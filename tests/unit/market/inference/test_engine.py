@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from market.errors import AssayError
+from market.inference import torch_operations
+from market.inference.batch import Part, Result
 from market.inference.engine import Engine, Generation, available_kernels, kernels_in_use, load_engine
 from market.inference.errors import BackendError, PromptError, SelfTestError
 from market.inference.matmul import Float32Product, Int8Product, PlaneProduct, choose, proved
+from market.inference.model import Layer
 from market.inference.native import library, selftest
 from market.inference.numpy_engine import NumpyEngine
 from market.inference.sampling import Sampling
-from market.inference.torch_engine import TorchEngine
+from market.inference.torch_engine import Block, TorchEngine
 from market.models.pack import Pack
 from market.types import Finish
 
@@ -177,6 +183,95 @@ def test_engine_with_a_damaged_product_refuses_to_serve(product: PlaneProduct, t
     assert f"matmul {product.name} of" in caught.value.check
     assert "by 72x" in caught.value.check
     assert "nothing was served" in str(caught.value)
+
+
+def off_by_one(result: Any) -> Any:
+    """The last integer of a tensor, of the first of several, or of the first list item."""
+    if not isinstance(result, torch.Tensor):
+        return type(result)((off_by_one(result[0]), *result[1:]))
+    damaged = result.clone()
+    damaged.view(-1)[-1] += 1
+    return damaged
+
+
+TORCH_OPERATIONS = {  # where it stands → how the self-test calls it
+    "normalise": "normalise",
+    "quantise": "quantise",
+    "rotate": "rotate",
+    "to_cache": "to_cache",
+    "silu": "silu",
+    "activate": "activate",
+    "exp2_negative": "exp2_negative",
+    "attend": "attend",
+    "argmax": "argmax",
+    "Embedding.rows": "embed",
+    "Projection.apply": "linear",
+}
+
+
+@pytest.mark.parametrize("operation", TORCH_OPERATIONS)
+def test_torch_engine_with_a_damaged_operation_refuses_to_serve_and_names_the_check(
+    operation: str, tiny_pack: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *owner, name = operation.split(".")
+    place: Any = getattr(torch_operations, owner[0]) if owner else torch_operations
+    exact = getattr(place, name)
+    monkeypatch.setattr(place, name, lambda *arguments: off_by_one(exact(*arguments)))
+    with pytest.raises(SelfTestError) as caught:
+        load_engine(tiny_pack, kernels="torch")
+    assert caught.value.check == f"{TORCH_OPERATIONS[operation]} in torch on cpu"
+    assert "nothing was served" in str(caught.value)
+
+
+EXACT_ARGMAX, EXACT_QUANTISE = torch_operations.argmax, torch_operations.quantise
+
+
+def highest_of_ties(logits: torch.Tensor) -> torch.Tensor:
+    return logits.shape[-1] - 1 - EXACT_ARGMAX(logits.flip(-1))
+
+
+def ties_to_even(y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Halves to the even number, as a floating-point rounding does."""
+    _, shift = EXACT_QUANTISE(y)
+    q = torch.round(y.double() * 2.0 ** -shift.double()).clamp(-32639, 32639).to(torch.int16)
+    return torch.stack([q.to(torch.int8), ((q + 128) >> 8).to(torch.int8)]), shift
+
+
+def unlimited(z: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    return (z * scale).add_(0.5).floor_()
+
+
+@pytest.mark.parametrize(
+    ("name", "damaged"), [("argmax", highest_of_ties), ("quantise", ties_to_even), ("to_cache", unlimited)]
+)
+def test_torch_operation_that_is_right_but_for_rare_inputs_is_caught(
+    name: str, damaged: Callable[..., Any], tiny_pack: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_operations, name, damaged)
+    with pytest.raises(SelfTestError, match=f"{name} in torch on cpu"):
+        load_engine(tiny_pack, kernels="torch")
+
+
+def test_torch_forward_pass_that_differs_is_caught(tiny_pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every operation is right, but a layer takes the other gains; then only the token is wrong."""
+
+    def exchanged(self: TorchEngine, layer: Layer) -> Block:
+        block = exact_block(self, layer)
+        return replace(block, attention_norm=block.feed_forward_norm)
+
+    exact_block, exact_step = TorchEngine._block, TorchEngine._advance
+    monkeypatch.setattr(TorchEngine, "_block", exchanged)
+    with pytest.raises(SelfTestError, match="forward pass torch int8 on cpu"):
+        load_engine(tiny_pack, kernels="torch", matmul="int8")
+    monkeypatch.setattr(TorchEngine, "_block", exact_block)
+
+    def next_token(self: TorchEngine, part: Part) -> Result:
+        result = exact_step(self, part)
+        return result + 1 if isinstance(result, int) else result
+
+    monkeypatch.setattr(TorchEngine, "_advance", next_token)
+    with pytest.raises(SelfTestError, match="likeliest token of the forward pass torch"):
+        load_engine(tiny_pack, kernels="torch")
 
 
 def test_self_test_of_the_real_products_passes() -> None:

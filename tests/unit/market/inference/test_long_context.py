@@ -1,8 +1,9 @@
-"""All 2,048 positions of the context: proved at packing, and equal in both engines to the last one."""
+"""All 2,048 positions of the context: proved at packing, and equal to the last one in torch and in every kernel."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ import torch
 
 from market.hashing import keccak256
 from market.inference import reference, reference_sampling
-from market.inference.engine import check_request
+from market.inference.engine import Engine, check_request, load_engine
 from market.inference.errors import PromptError
 from market.inference.model import Int64Array
+from market.inference.native import library
+from market.inference.native_engine import NativeEngine
 from market.inference.sampling import Sampling
 from market.inference.torch_engine import TorchEngine
 from market.models import bounds
@@ -23,7 +26,8 @@ from market.models.packer import write_pack
 from market.models.tiny import TINY, RandomSource, tiny_recipe
 from market.types import Finish
 
-CONTEXT = 2048
+CONTEXT, SAMPLED = 2048, 40
+SAMPLING = Sampling(65536, 0, 62259, keccak256(b"long"))
 
 
 @pytest.fixture(scope="module")
@@ -33,27 +37,47 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
 
 
 @pytest.fixture(scope="module")
-def engine(pack: Pack) -> TorchEngine:
-    return TorchEngine(pack.model)
+def expected(pack: Pack) -> tuple[list[int], Int64Array]:
+    """Ids that fill the context, the last ones as SAMPLING picks them, and the reference's logits after each."""
+    prompt = np.random.default_rng(2).integers(0, 288, CONTEXT - SAMPLED).tolist()
+    ids = [*prompt, *load_engine(pack, threads=1).generate(prompt, SAMPLED, [], sampling=SAMPLING).ids]
+    logits = reference.forward(pack.model, ids)
+    rows = logits[len(prompt) - 1 : -1]
+    picked = [reference_sampling.pick(row, t, SAMPLING, pack.model.tables) for t, row in enumerate(rows)]
+    assert picked == ids[len(prompt) :]
+    return ids, logits
 
 
-def test_every_position_of_the_context_equals_the_reference(pack: Pack, engine: TorchEngine) -> None:
+@pytest.mark.parametrize("kernels", ["torch", *library.KERNELS])
+def test_every_position_of_the_context_equals_the_reference(
+    kernels: str, pack: Pack, expected: tuple[list[int], Int64Array]
+) -> None:
     """A prompt and 40 sampled tokens fill the context; the same ids in pieces give the reference's logits."""
-    prompt = np.random.default_rng(2).integers(0, 288, CONTEXT - 40).tolist()
-    sampling = Sampling(65536, 0, 62259, keccak256(b"long"))
-    generation = engine.generate(prompt, 40, [], sampling=sampling)
-    assert (len(generation.ids), generation.finish) == (40, Finish.LENGTH)
-    ids = [*prompt, *generation.ids]
-    expected = reference.forward(pack.model, ids)
-    cache, start, parts = engine.new_cache(1, CONTEXT), 0, []
+    if kernels not in ("torch", *library.supported()):
+        pytest.skip(f"this machine or this installation has no {kernels}")
+    ids, logits = expected
+    engine = load_engine(pack, kernels=kernels, threads=None if kernels == "torch" else 2)
+    prompt = ids[: CONTEXT - SAMPLED]
+    generation = engine.generate(prompt, SAMPLED, [], sampling=SAMPLING)
+    assert (list(generation.ids), generation.finish) == (ids[len(prompt) :], Finish.LENGTH)
+    forward = _torch_forward(engine) if isinstance(engine, TorchEngine) else _native_forward(engine)
+    start, parts = 0, []
     for count in (1000, 1, 256, 700, 90, 1):
-        parts.append(engine.forward(torch.tensor([ids[start : start + count]]), cache)[0])
+        parts.append(forward(ids[start : start + count]))
         start += count
     assert start == CONTEXT
-    assert np.array_equal(torch.cat(parts).numpy(), expected)
-    rows = expected[len(prompt) - 1 : -1]
-    picked = [reference_sampling.pick(row, t, sampling, pack.model.tables) for t, row in enumerate(rows)]
-    assert picked == list(generation.ids)
+    assert np.array_equal(np.concatenate(parts), logits)
+
+
+def _torch_forward(engine: TorchEngine) -> Callable[[list[int]], Int64Array]:
+    cache = engine.new_cache(1, CONTEXT)
+    return lambda ids: engine.forward(torch.tensor([ids]), cache)[0].numpy()
+
+
+def _native_forward(engine: Engine) -> Callable[[list[int]], Int64Array]:
+    assert isinstance(engine, NativeEngine)
+    slot = engine.new_slot(CONTEXT)
+    return lambda ids: engine.forward(ids, slot)
 
 
 def test_one_position_more_than_the_context_is_refused(pack: Pack) -> None:

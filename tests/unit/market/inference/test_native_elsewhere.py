@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,6 +19,7 @@ from market.models.pack import Pack
 
 NATIVE = Path(lib.__file__).parent
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-ffp-contract=off", "-fno-math-errno", "-pthread", "-static"]
+COMPILER = re.compile(r"aarch64-linux-gnu-gcc(-\d+)?")  # neither gcc-ar nor gcc-nm
 IDS = list(range(3, 213))  # enough for pieces of a batch on three threads
 pytestmark = pytest.mark.slow
 
@@ -50,6 +52,16 @@ def model_file(model: IntegerModel, path: Path) -> Path:
     return path
 
 
+def cross_tools() -> tuple[str, str]:
+    """A compiler for aarch64 and an emulator of it, by any name that distributions give them; skips without."""
+    compilers = [name for folder in os.get_exec_path() for name in Path(folder).glob("aarch64-linux-gnu-gcc*")]
+    compiler = next((str(path) for path in sorted(compilers) if COMPILER.fullmatch(path.name)), None)
+    emulator = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
+    if compiler is None or emulator is None:
+        pytest.skip("needs a gcc for aarch64 and qemu-aarch64 (Debian: gcc-aarch64-linux-gnu qemu-user-static)")
+    return compiler, emulator
+
+
 def build(compiler: str, flags: list[str], out: Path, harness: Path = Path(__file__).parent / "harness.c") -> Path:
     sources = [str(path) for path in sorted(NATIVE.glob("*.c"))]
     command = [compiler, *flags, f"-I{NATIVE}", "-o", str(out), str(harness), *sources, "-lm"]
@@ -75,11 +87,7 @@ def model(request: pytest.FixtureRequest, tiny_pack: Pack) -> IntegerModel:
 
 
 def test_portable_kernel_on_aarch64_equals_the_reference(model: IntegerModel, tmp_path: Path) -> None:
-    compiler, emulator = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64-static")
-    if compiler is None or emulator is None:
-        pytest.skip(
-            "needs aarch64-linux-gnu-gcc and qemu-aarch64-static (Debian: gcc-aarch64-linux-gnu qemu-user-static)"
-        )
+    compiler, emulator = cross_tools()
     program = build(compiler, ["-O3", *FLAGS], tmp_path / "harness")
     for threads in ("1", "2"):
         check([emulator, str(program), str(model_file(model, tmp_path / "model")), "portable", threads], model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ import torch
 
 from market.inference import reference
 from market.inference import torch_operations as ops
+from market.inference.batch import Part, Want
 from market.inference.matmul import Int8Product
-from market.inference.model import Layer, Linear, Tables
-from market.inference.native import library
+from market.inference.model import Int32Array, IntegerModel, Layer, Linear, Tables
+from market.inference.native import library, selftest
 from market.inference.native_engine import NativeEngine
 from market.inference.torch_engine import TorchEngine
 from market.models import tables as table_builder
@@ -48,8 +50,15 @@ def test_vectors_of_element_operations_hold_in_both_engines(file: dict[str, Any]
     for x, expected in file["silu"]:
         assert reference.silu(np.array([x]), tables).tolist() == [expected]
         assert ops.silu(powers, torch.tensor([[x]])).tolist() == [[expected]]
+    for gate, up, expected in file["activate"]:
+        assert reference.activate(np.array([gate]), np.array([up]), tables).tolist() == [expected]
+        assert ops.activate(powers, torch.tensor([[gate]]), torch.tensor([[up]])).tolist() == [[expected]]
     for z, fraction, expected in file["to_cache"]:
         assert reference.to_cache(np.array([z]), fraction).tolist() == [expected]
+        assert ops.to_cache(torch.tensor([z]), torch.tensor(2.0 ** (fraction - 16)).double()).tolist() == [expected]
+    for logits, expected in file["argmax"]:
+        assert reference.argmax(np.array(logits)) == expected
+        assert ops.argmax(torch.tensor([logits])).tolist() == [expected]
 
 
 def test_vectors_of_row_operations_hold_in_both_engines(file: dict[str, Any], tables: Tables) -> None:
@@ -62,6 +71,13 @@ def test_vectors_of_row_operations_hold_in_both_engines(file: dict[str, Any], ta
     for row, expected, shift in file["quantise"]:
         q, s = reference.quantise(np.array([row]))
         assert (q.tolist(), s.tolist()) == ([expected], [[shift]])
+        planes, s = ops.quantise(torch.tensor([row]))
+        assert (planes[1].long() * 256 + planes[0]).tolist() == [expected]
+        assert s.tolist() == [[shift]]
+    for case in file["embed"]:
+        table, ids = embedding(case), np.arange(len(case["rows"]))
+        assert reference.embed(table, ids).tolist() == case["rows"]
+        assert ops.Embedding.of(table, CPU).rows(torch.from_numpy(ids)).tolist() == case["rows"]
     multiplier = np.array(linear["multiplier"], dtype=np.int32)
     matrix = Linear(np.array(linear["weight"], dtype=np.int8), multiplier, linear["exponent"])
     projection = ops.Projection.of([matrix], Int8Product(), CPU)
@@ -71,26 +87,33 @@ def test_vectors_of_row_operations_hold_in_both_engines(file: dict[str, Any], ta
     for head, position, expected in file["rotate"]:
         moved = Tables(tables.exp2_high, tables.exp2_low, tables.rope_cos[position:], tables.rope_sin[position:])
         assert reference.rotate(np.array([[head]]), moved).tolist() == [[expected]]
+        cos, sin = (torch.from_numpy(table[:1].astype(np.int64)) for table in (moved.rope_cos, moved.rope_sin))
+        assert ops.rotate(torch.tensor([[[head]]]), *ops.turns(cos, sin)).tolist() == [[[expected]]]
 
 
 def test_vectors_of_attention_hold_in_both_engines(file: dict[str, Any], tables: Tables) -> None:
-    case = file["attend"]
-    query, keys, values = (np.array(case[name]) for name in ("query", "keys", "values"))
-    empty = np.zeros(0, dtype=np.int32)
-    none = Linear(np.zeros((0, 0), dtype=np.int8), empty, 0)
-    layer = Layer(empty, none, none, none, none, empty, none, none, none, *case["fraction_bits"])
-    queries = np.broadcast_to(query, (3, 1, 4))
-    got = reference.attend(queries, keys[:, None], values[:, None], layer, case["multiplier"], tables)
-    assert got[-1, 0].tolist() == case["result"]
-    mixed = ops.attend(
-        torch.from_numpy(query).double()[None, None, None],
-        torch.from_numpy(keys).double()[None, None],
-        torch.from_numpy(values).double()[None, None],
-        ops.powers_of(tables, CPU),
-        ops.AttentionScales.of(layer, case["multiplier"]),
-        None,
-    )
-    assert mixed.tolist() == [case["result"]]
+    for case in file["attend"]:
+        query, keys, values = (np.array(case[name]) for name in ("query", "keys", "values"))
+        empty = np.zeros(0, dtype=np.int32)
+        none = Linear(np.zeros((0, 0), dtype=np.int8), empty, 0)
+        layer = Layer(empty, none, none, none, none, empty, none, none, none, *case["fraction_bits"])
+        queries = np.broadcast_to(query, (len(keys), 1, 4))
+        got = reference.attend(queries, keys[:, None], values[:, None], layer, case["multiplier"], tables)
+        assert got[-1, 0].tolist() == case["result"]
+        mixed = ops.attend(
+            torch.from_numpy(query).double()[None, None, None],
+            torch.from_numpy(keys).double()[None, None],
+            torch.from_numpy(values).double()[None, None],
+            ops.powers_of(tables, CPU),
+            ops.AttentionScales.of(layer, case["multiplier"]),
+            None,
+        )
+        assert mixed.tolist() == [case["result"]]
+
+
+def embedding(case: dict[str, Any]) -> Linear:
+    multiplier = np.array(case["multiplier"], dtype=np.int32)
+    return Linear(np.array(case["weight"], dtype=np.int8), multiplier, case["exponent"])
 
 
 def test_vectors_of_the_tiny_model_hold(file: dict[str, Any], tiny_pack: Pack, tiny_engine: TorchEngine) -> None:
@@ -114,6 +137,8 @@ def test_vectors_of_every_operation_hold_in_every_kernel(
     one = np.full(1, 1 << 16, dtype=np.int64)  # times 1: the activation is then silu itself
     for x, expected in file["silu"]:
         assert kernel.activate(np.array([x]), one, tables).tolist() == [expected]
+    for gate, up, expected in file["activate"]:
+        assert kernel.activate(np.array([gate]), np.array([up]), tables).tolist() == [expected]
     for z, fraction, expected in file["to_cache"]:
         assert kernel.to_cache(np.array([z]), fraction).tolist() == [expected]
     for d, expected in file["exp2_negative"]:
@@ -143,12 +168,65 @@ def test_vectors_of_every_operation_hold_in_every_kernel(
 def test_vectors_of_attention_hold_in_every_kernel(
     kernel: library.Kernel, file: dict[str, Any], tables: Tables
 ) -> None:
-    case = file["attend"]
-    query, keys, values = (np.array(case[name]) for name in ("query", "keys", "values"))
-    for count in range(1, library.QUERIES + 1):
-        queries, seen = np.broadcast_to(query, (count, len(query))), np.full(count, len(keys), dtype=np.int32)
-        got = kernel.attend(queries, seen, keys, values, tuple(case["fraction_bits"]), case["multiplier"], tables)
-        assert got.tolist() == [case["result"]] * count
+    for case in file["attend"]:
+        query, keys, values = (np.array(case[name]) for name in ("query", "keys", "values"))
+        for count in range(1, library.QUERIES + 1):
+            queries, seen = np.broadcast_to(query, (count, len(query))), np.full(count, len(keys), dtype=np.int32)
+            got = kernel.attend(queries, seen, keys, values, tuple(case["fraction_bits"]), case["multiplier"], tables)
+            assert got.tolist() == [case["result"]] * count
+
+
+def test_vectors_of_embed_hold_in_every_kernel(
+    kernel: library.Kernel, file: dict[str, Any], tiny_pack: Pack, tables: Tables
+) -> None:
+    """The first residual stream of a model with that embedding, its columns repeated to the model's width."""
+    small = selftest.small_model(tiny_pack.model.tables)
+    for case in file["embed"]:
+        table, times = embedding(case), small.config.hidden // 4
+        rows = len(case["rows"])
+        table = Linear(np.tile(table.weight, (1, times)), table.multiplier, table.exponent)
+        model = replace(small, embedding=table, config=replace(small.config, vocabulary=rows), head=first(small, rows))
+        for ids in ([*range(rows)], [rows - 1], [*range(rows)] * 4):
+            got = NativeEngine(model, kernel.name, 1).residuals(ids)[0]
+            assert got.tolist() == [case["rows"][token] * times for token in ids]
+
+
+def test_vectors_of_argmax_hold_in_every_kernel(kernel: library.Kernel, file: dict[str, Any], tiny_pack: Pack) -> None:
+    """Through a head whose rows are multiples of one row, so that its logits are in the order of the example's."""
+    small = selftest.small_model(tiny_pack.model.tables)
+    for logits, expected in file["argmax"]:
+        ranks = np.unique(logits, return_inverse=True)[1].reshape(-1)
+        config = replace(small.config, vocabulary=len(logits))
+        first_row = first(small, 1).weight[:1]
+        table = replace(
+            small.embedding, weight=np.repeat(first_row, len(logits), 0), multiplier=ones(len(logits)) << 20
+        )
+        plain = replace(small, config=config, embedding=table, head=first(small, 1))
+        x = reference.forward(replace(plain, head=identity(small.config.hidden)), [0])[0]
+        weight = np.sign(x)[None] * (ranks[:, None] - 100)
+        head = Linear(weight.astype(np.int8), ones(len(logits)) << 20, 31)
+        model = replace(plain, head=head)
+        made = reference.forward(model, [0])[0]
+        assert (np.unique(made, return_inverse=True)[1].reshape(-1) == ranks).all()
+        for threads in (1, 2):
+            engine = NativeEngine(model, kernel.name, threads)
+            assert engine.step([Part(engine.new_slot(1), [0], Want.TOKEN)]) == [expected]
+            parts = [Part(engine.new_slot(1), [0], Want.TOKEN) for _ in range(9)]
+            assert engine.step(parts) == [expected] * 9
+
+
+def first(model: IntegerModel, rows: int) -> Linear:
+    """The first rows of a model's head."""
+    return Linear(model.head.weight[:rows], model.head.multiplier[:rows], model.head.exponent)
+
+
+def identity(width: int) -> Linear:
+    """A head whose logits are the last activations."""
+    return Linear(np.eye(width, dtype=np.int8), ones(width) << 20, 20)
+
+
+def ones(count: int) -> Int32Array:
+    return np.ones(count, dtype=np.int32)
 
 
 def test_vectors_of_the_tiny_model_hold_in_every_kernel(

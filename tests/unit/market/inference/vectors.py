@@ -36,6 +36,56 @@ SAMPLINGS = [  # temperatureQ16, topK, topPQ16
 ]
 
 
+EDGES = [  # activations: both limits without a shift, a rounding up to 2^15, halves of either sign
+    [32767, -32767, 32640, -32640],
+    [32639, -32639, 32639, -32639],
+    [2**40 - 1, 1 - 2**40, 2**39, 3],
+    [1 - 2**51, 2**51 - 1, 1 - 2**51, 2**51 - 1],
+    [65536, 2, -2, -6],
+    [2**30, 0, 65536, 0],  # its sum with the second row of weights ends in a half
+]
+UPS = [0, 1, -1, 32768, -32768, 2**28, -(2**28) + 1]
+TABLES: list[dict[str, Any]] = [  # embeddings: the narrowest shift, halves of either sign, the widest shift
+    {"weight": [[127, -127, 1, 0], [-1, 3, -3, 64]], "multiplier": [2**24 - 1, 1], "exponent": 17},
+    {"weight": [[1, -1, 3, -3], [127, -127, 5, 0]], "multiplier": [2**9, 2**24 - 1], "exponent": 26},
+    {"weight": [[127, -127, 1, 0]], "multiplier": [2**24 - 1], "exponent": 78},
+]
+TOP = 32767
+ATTENTION: list[tuple[list[int], list[list[int]], list[list[int]], tuple[int, int, int]]] = [
+    (
+        [300, -7, TOP, 0],
+        [[5, 6, 7, 8], [TOP, 0, -TOP, 1], [-300, 7, TOP, 0]],
+        [[1000, -1000, TOP, 0], [-TOP, 2, 5, 9], [4, 4, -4, -4]],
+        (10, 9, 12),
+    ),
+    # one position; scores of the largest magnitude, of either sign; the widest value
+    ([TOP] * 4, [[TOP] * 4], [[TOP, -TOP, 1, -1]], (5, 5, 0)),
+    ([-TOP] * 4, [[TOP] * 4, [-TOP] * 4, [TOP] * 4], [[TOP] * 4, [-TOP, TOP, 1, 0], [5] * 4], (5, 5, 0)),
+    ([TOP, -TOP, TOP, -TOP], [[TOP, -TOP, TOP, -TOP]] * 3, [[-TOP, TOP, -TOP, TOP]] * 3, (15, 15, 15)),
+    # four equal weights: quotients of -1/2, 1/2, -3/2, and one without a fraction
+    ([0] * 4, [[1, 2, 3, 4]] * 4, [[-1, 1, -3, -2], [0, 0, 0, -2], [0, 0, 0, -2], [0, 0, 0, -2]], (10, 10, 15)),
+    # three equal ones: -2/3, 2/3, -4/3, -10/3
+    ([0] * 4, [[1, 2, 3, 4]] * 3, [[-1, 1, -2, -5], [0] * 4, [0] * 4], (10, 10, 15)),
+    # five: -2/5, 2/5, -6/5, -8/5
+    ([0] * 4, [[1, 2, 3, 4]] * 5, [[-1, 1, -3, -4], [0] * 4, [0] * 4, [0] * 4, [0] * 4], (10, 10, 15)),
+    # weights from 2^20 down to 1 and to 0
+    (
+        [1000, 0, 0, 0],
+        [[0, 0, 0, 0], *([-step, 0, 0, 0] for step in (1, 3, 500, 577, 3000, 7200, TOP))],
+        [[-7, 7, 300 * i - 1000, 1 - i] for i in range(8)],
+        (9, 9, 4),
+    ),
+]
+TIES = [  # of units of 32 rows in C, and beyond
+    [3, 9, 9, -1],
+    [0],
+    [-5] * 70,
+    [7, *range(6), *range(-20, 6), 7, 7, *range(7), 7],
+    [*range(-40, 40), 39, 39],
+    [2**40, -(2**40), 2**40 - 1, 2**40],
+]
+
+
 def cases() -> dict[str, Any]:
     """Every example, from the oracle; ``tiny`` from the reference engine."""
     high, low = tables.exp2(8).tolist(), tables.exp2(16).tolist()
@@ -48,11 +98,11 @@ def cases() -> dict[str, Any]:
         [2**39, -(2**51), 2**30, 1],
     ]
     gain, epsilon = [4096, -2048, 131072, 1], 42949
-    weight, multiplier, exponent = [[127, -127, 1, 0], [-3, 5, 127, 127]], [2**24 - 1, 8388608], 40
-    quantised = [oracle.quantise(row) for row in rows]
+    activations = rows + EDGES
+    weight = [[127, -127, 1, 0], [-3, 5, 127, 127], [127, -127, 127, -127], [-127, 127, -127, 127]]
+    multiplier, exponent = [2**24 - 1, 8388608, 2**24 - 1, 2**24 - 1], 40
+    quantised = [oracle.quantise(row) for row in activations]
     head = [32768, -5, 7, 2**30, -65536, 1, 0, -(2**30)]
-    query, keys = [300, -7, 32767, 0], [[5, 6, 7, 8], [32767, 0, -32767, 1], [-300, 7, 32767, 0]]
-    values = [[1000, -1000, 32767, 0], [-32767, 2, 5, 9], [4, 4, -4, -4]]
     silu_inputs = [0, 1, -1, 65536, -65536, 2**25, -(2**25), 2**33 - 1, 1 - 2**33]
     distances = [0, 1, 255, 256, 65535, 65536, 1966080, 2031615, 2031616, 2**41]
     multiplier_of_4 = tables.score_multiplier(4)
@@ -60,12 +110,23 @@ def cases() -> dict[str, Any]:
         "shift_round": [[x, s, oracle.shift_round(x, s)] for x in (-5, -4, -1, 0, 1, 3, 2**52) for s in (-2, 0, 1, 3)],
         "exp2_negative": [[d, oracle.exp2_negative(d, high, low)] for d in distances],
         "silu": [[x, oracle.silu(x, high, low)] for x in silu_inputs],
+        "activate": [[g, u, oracle.activate(g, u, high, low)] for g in [*silu_inputs, 2**25 + 1] for u in UPS],
+        "embed": [
+            {
+                **table,
+                "rows": [
+                    oracle.embed(*row, table["exponent"])
+                    for row in zip(table["weight"], table["multiplier"], strict=True)
+                ],
+            }
+            for table in TABLES
+        ],
         "normalise": {
             "gain": gain,
             "epsilon": epsilon,
             "rows": [[row, oracle.normalise(row, gain, epsilon)] for row in rows],
         },
-        "quantise": [[row, *oracle.quantise(row)] for row in rows],
+        "quantise": [[row, *oracle.quantise(row)] for row in activations],
         "linear": {
             "weight": weight,
             "multiplier": multiplier,
@@ -74,20 +135,33 @@ def cases() -> dict[str, Any]:
         },
         "rotate": [[head, p, oracle.rotate(head, cos[p], sin[p])] for p in (0, 1, 299)],
         "to_cache": [[z, f, oracle.to_cache(z, f)] for z in (-(2**40), -65536, -1, 0, 3, 2**21) for f in (0, 9, 15)],
-        "attend": {
-            "query": query,
-            "keys": keys,
-            "values": values,
-            "fraction_bits": [10, 9, 12],
-            "multiplier": multiplier_of_4,
-            "result": oracle.attend(query, keys, values, (10, 9, 12), multiplier_of_4, high, low),
-        },
+        "attend": [_attend(*case, multiplier_of_4, high, low) for case in ATTENTION],
+        "argmax": [[logits, oracle.argmax(logits)] for logits in TIES],
         "tables": {
             name: _digest(table) for name, table in (("exp2_high", high), ("exp2_low", low), ("cos", cos), ("sin", sin))
         },
         "sampling": _sampling(high, low),
         "log_probabilities": _log_probabilities(high, low),
         "tiny": _tiny(),
+    }
+
+
+def _attend(
+    query: list[int],
+    keys: list[list[int]],
+    values: list[list[int]],
+    bits: tuple[int, int, int],
+    multiplier: int,
+    high: list[int],
+    low: list[int],
+) -> dict[str, Any]:
+    return {
+        "query": query,
+        "keys": keys,
+        "values": values,
+        "fraction_bits": list(bits),
+        "multiplier": multiplier,
+        "result": oracle.attend(query, keys, values, bits, multiplier, high, low),
     }
 
 

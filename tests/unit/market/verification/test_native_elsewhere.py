@@ -16,7 +16,7 @@ from market.verification import attention, exact, roots
 from market.verification.geometry import Geometry
 from market.verification.leaves import payloads
 from market.verification.tree import Keccak, empty
-from tests.unit.market.inference.test_native_elsewhere import FLAGS, build
+from tests.unit.market.inference.test_native_elsewhere import FLAGS, build, cross_tools
 from tests.unit.market.verification.setting import Setting
 from tests.unit.market.verification.test_tree import widths
 
@@ -118,11 +118,7 @@ def check(command: list[str], case: Case, path: Path) -> None:
 
 
 def test_portable_rows_on_aarch64_are_numpys(tiny: Setting, tmp_path: Path) -> None:
-    compiler, emulator = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64-static")
-    if compiler is None or emulator is None:
-        pytest.skip(
-            "needs aarch64-linux-gnu-gcc and qemu-aarch64-static (Debian: gcc-aarch64-linux-gnu qemu-user-static)"
-        )
+    compiler, emulator = cross_tools()
     program = build(compiler, ["-O3", *FLAGS], tmp_path / "harness", HARNESS)
     check([emulator, str(program), str(tmp_path / "case"), "portable", "1"], Case(tiny), tmp_path / "case")
 
