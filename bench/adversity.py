@@ -37,7 +37,7 @@ def crowd_rows() -> list[Row]:
         write_tiny_pack(pack)
         outcome = crowd.buy(Path(folder) / "network", pack)
     assert all(result.settled for result in outcome.results)
-    assert not any(outcome.gaps.values())
+    assert outcome.holes == ()
     figure = f"{crowd.JOBS} jobs of 3 replicas at once over {crowd.PROVIDERS} providers, tiny model, automine"
     peak = max(outcome.provider_peak_bytes) / 2**20
     return [

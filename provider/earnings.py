@@ -20,7 +20,7 @@ from provider.records import JobRow, Stage
 DAY = 86_400
 NO_JOB = "none"
 """Where a transaction belongs to no job: announcements, stake, withdrawals."""
-_JOB_KEY = re.compile(r"(?:commit|reveal|late-reveal|settle|release|draw|publish):([0-9a-f]{64}):\d+")
+_JOB_KEY = re.compile(r"(?:commit|reveal|late-reveal|settle|release|draw|publish|seed):([0-9a-f]{64}):\d+")
 _ENDED = (Stage.FINAL, Stage.RELEASING, Stage.CLOSED)
 
 
