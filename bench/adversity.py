@@ -10,12 +10,14 @@ import re
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.common import Row
 from market.models.tiny import write_tiny_pack
 from tests.e2e import crowd
+from tools.security import measured
 
 ROOT = Path(__file__).resolve().parent.parent
 SECURITY = ROOT / "build" / "security"
@@ -113,11 +115,14 @@ def coverage_row() -> Row:
 
 
 def _share(key: str, name: str, part: str, whole: str, bar: float, what: str) -> Row:
-    """What `make test-security` counted last; a row without a verdict where it did not run."""
+    """What `make test-security` counted last; a row without a verdict where it did not run on these contracts."""
+    nothing = partial(Row, key=key, figure=what, unit="", bar=f"≥ {bar}")
     try:
         found: dict[str, Any] = json.loads((SECURITY / name).read_text(encoding="utf-8"))
         share = found[part] / found[whole]
     except (FileNotFoundError, KeyError):  # it did not run, or not to its end
-        return Row(key=key, figure=what, value="not measured: make test-security", unit="", bar=f"≥ {bar}")
+        return nothing(value="not measured: make test-security")
+    if not measured.is_of(found, measured.present()):
+        return nothing(value="not measured since the contracts changed: make test-security")
     figure = f"of {found[whole]:,} {what}"
     return Row(key=key, figure=figure, value=round(share, 4), unit="", bar=f"≥ {bar}", holds=share >= bar)
