@@ -61,6 +61,7 @@ def test_agent_killed_in_the_middle_of_a_job_goes_on_after_restart(market: Marke
     assert len(market.events("Revealed", job)) == len(market.events("Settled", job)) == 1
     assert market.job(job).state is JobState.SETTLED
     assert after.paid > 0
+    market.assert_books(job, account.address)
 
 
 def _row(path: Path, job: bytes) -> JobRow:

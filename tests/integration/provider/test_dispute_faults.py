@@ -103,6 +103,7 @@ def test_agent_killed_in_a_dispute_gives_every_reply_once_and_closes_it(arena: A
         again.stop()
     assert len(events(arena, evidence, "HashesGiven")) == len(BESIDE)
     assert len(events(arena, evidence, "RootGiven")) == len(events(arena, evidence, "RepliesPaid")) == 1
+    arena.market.assert_books(evidence.subject_id, evidence.provider)
 
 
 def test_replies_are_given_after_ten_seconds_without_an_endpoint(arena: Arena) -> None:

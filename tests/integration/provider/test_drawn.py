@@ -167,6 +167,7 @@ def test_agent_killed_around_the_draw_makes_it_once_and_does_its_job(
         assert drawn_by(market, job) == [account.address.lower()]
         until(lambda: again.agent.draws.open() == [])
         assert next(r for r in market.contracts.jobs.replicas(job)).paid > 0
+        market.assert_books(job, account.address, FULL_STAKE)
     finally:
         again.stop()
         withdraw_offer(market, account)
