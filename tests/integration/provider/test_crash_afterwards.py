@@ -69,7 +69,11 @@ def settled(market: Market, doomed: Program) -> bytes:
 
 
 @pytest.mark.parametrize("point", some_slow(RELEASE_POINTS))
-def test_agent_killed_around_the_release_has_its_bond_back_once(market: Market, tmp_path: Path, point: str) -> None:
+def test_agent_killed_around_the_release_has_its_bond_back_once(
+    market: Market, tmp_path: Path, point: str, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("crash_point", f"agent {point}")
+
     def work(doomed: Program) -> bytes:
         job = settled(market, doomed)
         free_the_bond(market, job)
@@ -91,8 +95,9 @@ def test_agent_killed_around_the_release_has_its_bond_back_once(market: Market, 
 
 @pytest.mark.parametrize("point", some_slow(PUBLISH_POINTS))
 def test_agent_killed_around_a_publication_publishes_once_and_keeps_its_bond(
-    market: Market, tmp_path: Path, point: str
+    market: Market, tmp_path: Path, point: str, record_property: Callable[[str, object], None]
 ) -> None:
+    record_property("crash_point", f"agent {point}")
     jobs, vault = market.contracts.jobs, market.contracts.vault
 
     def work(doomed: Program) -> bytes:
@@ -120,8 +125,9 @@ def test_agent_killed_around_a_publication_publishes_once_and_keeps_its_bond(
 
 @pytest.mark.parametrize("point", some_slow(SEED_POINTS))
 def test_agent_killed_around_storing_the_seed_answers_with_that_seed(
-    market: Market, tmp_path: Path, point: str
+    market: Market, tmp_path: Path, point: str, record_property: Callable[[str, object], None]
 ) -> None:
+    record_property("crash_point", f"agent {point}")
     jobs = market.contracts.jobs
 
     def work(doomed: Program) -> bytes:
