@@ -77,7 +77,7 @@ def draw_row() -> Row:
     gas = int(snapshot["draw"])
     return Row(
         key="draw_gas",
-        figure="drawing 3 replicas in the contract",
+        figure="drawing 3 replicas in the contract, of five full-weight providers",
         value=gas,
         unit="gas",
         bar=f"≤ {DRAW_BAR:,}",
