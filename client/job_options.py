@@ -20,7 +20,6 @@ from market.hashing import STOP_TOKENS_MAX, UNUSED_TOKEN, ZERO32, pack_stop_toke
 from market.settlement import BPS, DRAW_FEE_BPS
 from market.types import Mode, Request
 
-BUILT_MODES = (Mode.NONE, Mode.QUORUM, Mode.OPTIMISTIC)
 _ENVELOPE = 4096  # bytes of a delivery beside messages and ids
 
 
@@ -179,9 +178,11 @@ def check_options(options: JobOptions, limits: ChainLimits) -> None:
         BadRequest: with the numbers.
     """
     n, k = options.replicas, options.quorum
-    if options.mode not in BUILT_MODES:
-        built = ", ".join(mode.name.lower() for mode in BUILT_MODES)
-        raise BadRequest(f"Mode {options.mode.name.lower()} is not built yet.", hint=f"Built: {built}.")
+    if options.mode is Mode.PROOF:
+        raise BadRequest(
+            "Mode proof answers no prompt: a proved answer, of a classifier, is bought with `assay job classify`.",
+            hint="Nothing was spent. Post this job in mode quorum, none or optimistic.",
+        )
     if options.private and options.is_public:
         _refuse_to_publish(options)
     if options.mode is not Mode.QUORUM and (n, k) != (1, 1):

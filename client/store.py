@@ -24,6 +24,8 @@ from market.hashing import pack_tokens, unpack_tokens
 from market.types import Acceptance, Mode, Quote, Request
 
 PREPARED, POSTED, FINAL, FAILED = "prepared", "posted", "final", "failed"
+LOCK_SECONDS = 10.0
+"""How long to wait for another program that is writing."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS job (
@@ -118,7 +120,9 @@ class JobStore:
             if str(path) != ":memory:":
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
                 os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-            self._connection = sqlite3.connect(path, timeout=10.0, check_same_thread=False, isolation_level=None)
+            self._connection = sqlite3.connect(
+                path, timeout=LOCK_SECONDS, check_same_thread=False, isolation_level=None
+            )
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute("PRAGMA secure_delete = ON")

@@ -39,7 +39,7 @@ from provider.metrics import Metrics
 from provider.pricing import Ask, Shop, unknown_model
 
 OTHERS_SAY = ("InsufficientStake", "DRAINING")
-_ERRORS: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorBody, "description": "Refused, with a reason."}}
+ERRORS: dict[int | str, dict[str, Any]] = {"default": {"model": ErrorBody, "description": "Refused, with a reason."}}
 
 
 def create_app(
@@ -81,10 +81,9 @@ def create_api(
     metrics: Metrics | None = None,
 ) -> FastAPI:
     """The application without its limits: for its OpenAPI description, and for `create_app`."""
-    api = FastAPI(title="Assay provider", version="1", docs_url=None, redoc_url=None, responses=_ERRORS)
+    api = FastAPI(title="Assay provider", version="1", docs_url=None, redoc_url=None, responses=ERRORS)
     metrics = metrics or Metrics()
-    for kind, told in ((AssayError, _assay_error), (HTTPException, _http_error), (RequestValidationError, _malformed)):
-        api.add_exception_handler(kind, _answers(told, metrics.refused))
+    answer_errors(api, metrics.refused)
     # handlers without `async` run on worker threads: the desk blocks for its journal and for the chain
 
     @api.post("/v1/quotes", response_model=SignedQuoteBody)
@@ -204,6 +203,12 @@ def _access(
 
 def _answer(body: Body, status: int = 200) -> Response:
     return JSONResponse(body.to_json(), status)
+
+
+def answer_errors(api: FastAPI, refused: Callable[[str], None]) -> None:
+    """Gives every error of an API of ours its one shape; `refused` is told each code."""
+    for kind, told in ((AssayError, _assay_error), (HTTPException, _http_error), (RequestValidationError, _malformed)):
+        api.add_exception_handler(kind, _answers(told, refused))
 
 
 def _answers(

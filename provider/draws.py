@@ -23,6 +23,7 @@ from market.views import JobState, JobView, ReplicaView
 from provider.config import Timing
 from provider.errors import Refusal
 from provider.journal import Journal
+from provider.keys import JobKey
 from provider.node import IDLE, Next
 from provider.pricing import Shop
 
@@ -134,7 +135,7 @@ class Draws:
 
     def _draw(self, job_id: bytes, job: JobView, now: int) -> Next:
         try:
-            self._chain.draw(job_id, f"draw:{job_id.hex()}:{job.draw_block}")
+            self._chain.draw(job_id, JobKey.DRAW.of(job_id, job.draw_block))
         except ContractError as error:  # somebody was faster, or a block is missing
             log.info("transaction_refused", job_id="0x" + job_id.hex(), call="draw", code=error.code)
         else:

@@ -15,12 +15,12 @@ from typing import Any
 from market.errors import ConfigError
 from market.transaction_history import PastTransaction
 from provider.journal import Journal
+from provider.keys import job_of
 from provider.records import JobRow, Stage
 
 DAY = 86_400
 NO_JOB = "none"
-"""Where a transaction belongs to no job: announcements, stake, withdrawals."""
-_JOB_KEY = re.compile(r"(?:commit|reveal|late-reveal|settle|release|draw|publish):([0-9a-f]{64}):\d+")
+"""Where a transaction belongs to no job: announcements, stake, withdrawals, disputes."""
 _ENDED = (Stage.FINAL, Stage.RELEASING, Stage.CLOSED)
 
 
@@ -117,8 +117,8 @@ def entries(
     for transaction in sent:
         if not transaction.gas_used:
             continue
-        match = _JOB_KEY.fullmatch(transaction.key or "")
-        job = f"0x{match[1]}" if match else NO_JOB
+        job_id = job_of(transaction.key)
+        job = NO_JOB if job_id is None else _hex(job_id)
         sums = Sums(transactions=1, gas=transaction.gas_used, gas_wei=transaction.fee_wei)
         found.append(Entry(transaction.created_at, models.get(job, NO_JOB), job, sums))
     return found

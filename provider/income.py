@@ -9,6 +9,7 @@ from market.deployment import Contracts
 from market.errors import ConfigError
 from market.transactions import Sent, Transactions
 from provider.journal import Journal
+from provider.keys import JobKey
 from provider.records import BONDED
 
 
@@ -66,7 +67,7 @@ class Income:
                 continue
             if self._now < mine.bond_free_at(job, window, deadline):
                 continue
-            key = f"release:{row.job_id.hex()}:{row.attempts}"  # the agent's own: both together release once
+            key = JobKey.RELEASE.of(row.job_id, row.attempts)  # the agent's own: both together release once
             sent = self._transactions.send(jobs.release_bond(row.job_id, self._address), key=key)
             actions.append(Action("released", row.bond, sent.hash, "0x" + row.job_id.hex()))
         return actions

@@ -27,6 +27,7 @@ from provider.errors import Refusal
 from provider.executor import Answer, Executor, Work
 from provider.job_chain import JobChain
 from provider.journal import Journal
+from provider.keys import JobKey
 from provider.pricing import Shop, check_request, takes_chain_seed, unknown_model
 from provider.records import JobRow, Stage, StoredRequest
 from provider.seeds import Seeds
@@ -262,7 +263,7 @@ class Node:
             return self._taken_back(row, Stage.ANSWERED, now)
         self._journal.advance(row.job_id, Stage.COMMITTING, self._wall())
         try:
-            self._chain.commit(row.job_id, self._commitment(row), _key("commit", row))
+            self._chain.commit(row.job_id, self._commitment(row), _key(JobKey.COMMIT, row))
         except ContractError as error:
             if error.code == "SeedOutOfReach":
                 return self._refuse(row, "SeedOutOfReach", error.message)
@@ -297,9 +298,9 @@ class Node:
         if job.state is JobState.OPEN and job.committed < job.quorum:
             return self._settle(row, index, now)
         if self._chain.seen() <= reveal_end:
-            return self._reveal(row, index, "reveal", reveal_end, now)
+            return self._reveal(row, index, JobKey.REVEAL, reveal_end, now)
         if job.output_hash == output.output_hash:  # late, but equal: the kill fee is better than the miss fee
-            return self._reveal(row, index, "late-reveal", reveal_end, now)
+            return self._reveal(row, index, JobKey.LATE_REVEAL, reveal_end, now)
         return self._settle(row, index, now)
 
     def _committing_is_over(self, row: JobRow, job: JobView, reveal_end: int, now: int) -> bool:
@@ -321,7 +322,7 @@ class Node:
             return True
         return self._chain.seen(0 if hurry else self._confirmations) > job.commit_deadline
 
-    def _reveal(self, row: JobRow, index: int, kind: str, reveal_end: int, now: int) -> Next:
+    def _reveal(self, row: JobRow, index: int, kind: JobKey, reveal_end: int, now: int) -> Next:
         if row.stage is Stage.REVEALED:
             return self._taken_back(row, Stage.COMMITTED, now)
         output, salt = _answered(row)
@@ -360,7 +361,7 @@ class Node:
             return Next(at=now + GAS_PATIENCE)  # anybody may settle; gas may get cheaper
         self._journal.advance(row.job_id, Stage.SETTLING, self._wall())
         try:
-            self._chain.settle(row.job_id, _key("settle", row))
+            self._chain.settle(row.job_id, _key(JobKey.SETTLE, row))
         except ContractError as error:
             opens_at = error.details.get("opensAt", 0)  # TooEarly: the window of an optimistic job
             if isinstance(opens_at, int) and opens_at > now:
@@ -398,7 +399,7 @@ class Node:
             return Next(at=now + GAS_PATIENCE)
         self._journal.advance(row.job_id, Stage.RELEASING, self._wall())
         try:
-            self._chain.release_bond(row.job_id, _key("release", row))
+            self._chain.release_bond(row.job_id, _key(JobKey.RELEASE, row))
         except ContractError as error:
             return self._retry(row, "releaseBond", error, now)
         return self._sent(row, Stage.RELEASING)
@@ -409,7 +410,7 @@ class Node:
             log.error("demanded_output_lost", job_id="0x" + row.job_id.hex())
             return Next(at=now + 60)
         try:
-            self._chain.publish_output(row.job_id, row.ids, _key("publish", row))
+            self._chain.publish_output(row.job_id, row.ids, _key(JobKey.PUBLISH, row))
         except ContractError as error:
             return self._retry(row, "publishOutput", error, now)
         log.info("output_published", job_id="0x" + row.job_id.hex())
@@ -468,5 +469,5 @@ def _answered(row: JobRow) -> tuple[Output, bytes]:
     return row.output, row.salt
 
 
-def _key(kind: str, row: JobRow) -> str:
-    return f"{kind}:{row.job_id.hex()}:{row.attempts}"
+def _key(kind: JobKey, row: JobRow) -> str:
+    return kind.of(row.job_id, row.attempts)

@@ -5,20 +5,18 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import Field
-from starlette.requests import Request as HttpRequest
 from starlette.types import ASGIApp
 
 from market.api import Body, HealthBody, QuoteRequest, SignedQuoteBody
-from market.errors import AssayError, WireError
+from market.errors import WireError
 from market.hashing import ZERO32
 from market.proofs.api import PrivateInputBody
 from market.types import parse_bytes32
-from provider.app import for_strangers
+from provider.app import ERRORS, answer_errors
 from provider.config import Limits
-from provider.limits import Buckets, Gate, headers_of, status_of
+from provider.limits import Buckets, Gate
 from provider.proofs import ProofDesk
 
 
@@ -59,17 +57,9 @@ def create_proofs_app(desk: ProofDesk, limits: Limits) -> ASGIApp:
 
 def create_proofs_api(desk: ProofDesk) -> FastAPI:
     """The application without its limits."""
-    api = FastAPI(title="Assay provider of proofs", version="1", docs_url=None, redoc_url=None)
+    api = FastAPI(title="Assay provider of proofs", version="1", docs_url=None, redoc_url=None, responses=ERRORS)
 
-    @api.exception_handler(AssayError)
-    async def refused(_: HttpRequest, error: AssayError) -> JSONResponse:
-        return JSONResponse(for_strangers(error).as_json(), status_of(error), headers_of(error))
-
-    @api.exception_handler(RequestValidationError)
-    async def malformed(_: HttpRequest, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        return JSONResponse(WireError(f"{field}: {first['msg']}.", code="MALFORMED").as_json(), 400)
+    answer_errors(api, lambda _code: None)
 
     @api.post("/v1/quotes", response_model=SignedQuoteBody)
     def quotes(body: QuoteRequest) -> JSONResponse:

@@ -19,6 +19,7 @@ from market.types import Request, Sampler
 from market.views import SeedView
 from provider.errors import Refusal
 from provider.journal import Journal
+from provider.keys import JobKey
 from provider.records import JobRow, Stage
 
 log = structlog.get_logger(__name__)
@@ -104,7 +105,7 @@ class Seeds:
         if found.age <= FIX_AFTER:
             return now + LOOK
         try:
-            self._chain.fix_seed(job_id, f"seed:{job_id.hex()}:{found.view.block}")
+            self._chain.fix_seed(job_id, JobKey.FIX_SEED.of(job_id, found.view.block))
         except ContractError as error:  # somebody was faster, or the job is over
             log.info("transaction_refused", job_id="0x" + job_id.hex(), call="fixSeed", code=error.code)
             return now + LOOK

@@ -14,6 +14,7 @@ from client.rfq import RfqPolicy
 from market.views import JobState
 from provider.config import Terms
 from tests.e2e.conftest import Market
+from tests.nonces import holes
 
 JOBS = 50
 PROVIDERS = 5
@@ -29,13 +30,13 @@ class Crowd:
 
     Attributes:
         seconds: wall time from the first quote asked for to the last answer.
-        gaps: nonces that are in the pool and in no block, per account; 0 = none.
+        holes: signs of a nonce that somebody left out (tests.nonces).
         provider_peak_bytes: largest resident set of each provider's process.
     """
 
     results: tuple[JobResult, ...]
     seconds: float
-    gaps: dict[str, int]
+    holes: tuple[str, ...]
     settled_events: int
     provider_peak_bytes: tuple[int, ...]
 
@@ -60,7 +61,7 @@ def buy(directory: Path, pack: Path, jobs: int = JOBS) -> Crowd:
         return Crowd(
             results=results,
             seconds=seconds,
-            gaps={a: chain.transaction_count(a, "pending") - chain.transaction_count(a) for a in accounts},
+            holes=tuple(holes(chain, accounts)),
             settled_events=len(market.events("Settled")),
             provider_peak_bytes=tuple(_peak(provider.pid) for provider in market.info.providers),
         )

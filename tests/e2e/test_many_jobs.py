@@ -15,6 +15,6 @@ def test_concurrent_jobs_all_settle_once_and_leave_no_nonce_gap(tmp_path: Path, 
     assert len({result.job_id for result in outcome.results}) == jobs
     assert all(result.settled and result.answer is not None for result in outcome.results)
     assert outcome.settled_events == jobs
-    assert set(outcome.gaps.values()) == {0}
+    assert outcome.holes == ()
     for result in outcome.results:
         assert result.paid + result.refunded == result.escrow

@@ -1,5 +1,5 @@
 """A market on a chain that is not ours: another chain id, a funded encrypted key, an endpoint that signs for nobody,
-a block every second, finality behind. Everything by the commands, as processes."""
+a block every two seconds, finality behind. Everything by the commands, as processes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NETWORK = f"""
 chain_id = {CHAIN_ID}
 kind = "test"
 coin = "XYZ"
-block_time_ms = 1000
+block_time_ms = 2000
 confirmations = 1
 finality = 60
 rpc_variable = "STAGING_RPC_URL"
@@ -85,7 +85,7 @@ class Site:
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     options = ("--slots-in-an-epoch", "8")
-    with Anvil.start(chain_id=CHAIN_ID, accounts=0, block_time=1, options=options) as anvil:
+    with Anvil.start(chain_id=CHAIN_ID, accounts=0, block_time=2, options=options) as anvil:
         (tmp_path / "networks.toml").write_text(NETWORK, encoding="utf-8")
         running = Site(anvil, tmp_path)
         yield running

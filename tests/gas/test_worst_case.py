@@ -7,9 +7,23 @@ from collections.abc import Iterator
 import pytest
 
 from market.hashing import pack_tokens, tokens_root
+from market.views import JobState
 from tests.gas.anvil import AnvilChain, anvil
 from tests.unit.contracts.artefacts import artefacts
-from tests.unit.contracts.world import CLIENT, COMMIT_WINDOW, REPLICAS, REVEAL_WINDOW, World, answer, request
+from tests.unit.contracts.draws import MODEL_ID as DRAWN_MODEL_ID
+from tests.unit.contracts.draws import offer, post_drawn, publish
+from tests.unit.contracts.world import (
+    CLIENT,
+    COMMIT_WINDOW,
+    MONEY,
+    REPLICAS,
+    REVEAL_WINDOW,
+    STAKE,
+    World,
+    account,
+    answer,
+    request,
+)
 
 BLOCK = 30_000_000
 RIGHT = answer()
@@ -56,3 +70,36 @@ def test_posting_seven_replicas_and_the_longest_input_fits_a_block(world: World)
     asked = request(input_root=tokens_root(ids), input_tokens=len(ids))
     world.post(7, quorum=4, asked=asked, inline=pack_tokens(ids), terms={"max_input_tokens": 2_048})
     assert world.chain.gas_used < BLOCK // 10
+
+
+def enlist_dearer(world: World, numbers: range) -> None:
+    """Providers with the highest weight whose offers take everything but the last term: a draw reads all of them."""
+    for number in numbers:
+        who = account(f"dearer {number}").address
+        world.token.mint(who, MONEY, sender=who)
+        world.token.approve(world.vault.address, MONEY, sender=who)
+        world.vault.deposit(world.token.address, who, STAKE, sender=who)
+        world.vault.stake(STAKE, sender=who)
+        world.registry.setProvider("http://x", bytes(32), sender=who)
+        world.registry.setOffer(DRAWN_MODEL_ID, offer(world, pricePerMInput=500_001), sender=who)
+
+
+def test_drawing_seven_among_many_that_do_not_take_the_terms_fits_a_block_fifteen_times(world: World) -> None:
+    """All 64 tries, most of an entry that nobody looked at before; with luck the seven are found, else none is."""
+    publish(world)
+    for provider in REPLICAS:
+        world.registry.setProvider("http://x", bytes(32), sender=provider.address)
+        world.registry.setOffer(DRAWN_MODEL_ID, offer(world), sender=provider.address)
+    enlist_dearer(world, range(17))
+    job = post_drawn(world, 7, quorum=4)
+    costs = []
+    while world.job(job)["state"] == JobState.DRAWING:
+        assert len(costs) < 20, "seven are never found"
+        world.jobs.draw(job.id, sender=CLIENT.address)
+        costs.append(world.chain.gas_used)
+    enlist_dearer(world, range(17, 57))
+    failing = post_drawn(world, 7, quorum=4)
+    world.jobs.draw(failing.id, sender=CLIENT.address)
+    assert world.job(failing)["state"] == JobState.DRAWING
+    costs.append(world.chain.gas_used)
+    assert max(costs) < BLOCK // 15

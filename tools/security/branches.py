@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from tools.compiler import ROOT, compile_sources, read_sources, syntax_trees
+from tools.security import measured
 from tools.security.environment import ASKED, BUILD, INSTEAD
 from tools.security.instrument import Side, instrument
 
@@ -52,10 +53,11 @@ def measure() -> bool:
 
 
 def report(sides: list[Side], asked: set[str]) -> bool:
-    """Writes {covered, total, missing} and prints it. Returns whether enough was covered."""
+    """Writes {covered, total, missing, contracts: a digest} and prints it. Returns whether enough was covered."""
     missing = [str(side) for side in sides if side.address not in asked]
     covered = len(sides) - len(missing)
-    result = {"covered": covered, "total": len(sides), "missing": missing}
+    contracts = measured.digest(measured.present())
+    result = {"covered": covered, "total": len(sides), "missing": missing, measured.KEY: contracts}
     REPORT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     for line in missing:
         print(f"  not taken: {line}")

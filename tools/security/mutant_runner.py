@@ -6,7 +6,6 @@ run in a fork of it, which has nothing left to import.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import multiprocessing
 import os
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from tools.compiler import ROOT, Artefact, CompilationFailed, compile_sources, recompile
 from tools.security.environment import BUILD, INSTEAD
+from tools.security.measured import digests
 
 if TYPE_CHECKING:
     from tools.security.mutant_results import Results
@@ -98,11 +98,7 @@ class Runner:
     @property
     def contracts(self) -> dict[str, str]:
         """Name → digest of the bytecode, of every contract without a mutant."""
-        return {
-            name: hashlib.sha256(artefact["bytecode"].encode()).hexdigest()[:16]
-            for contracts in self._plain.values()
-            for name, artefact in contracts.items()
-        }
+        return digests(self._plain)
 
     def try_(self, mutant: Mutant, results: Results) -> None:
         """Adds what became of it: caught, survived, broken (does not compile) or same (no other bytecode)."""

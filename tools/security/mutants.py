@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.compiler import ROOT, read_sources
+from tools.security import measured
 from tools.security.environment import BINARIES, BUILD, with_forge
 from tools.security.mutant_results import Results
 from tools.security.mutant_runner import Runner
@@ -99,7 +100,8 @@ def run(count: int, seed: int) -> bool:
     tried = counted["caught"] + counted["survived"]
     share = counted["caught"] / tried if tried else 0.0
     sample = {"size": count, "seed": seed, "of": len(mutants), "equivalent": counted["equivalent"]}
-    results.write(sample=sample, tried=tried, caught=counted["caught"], survived=counted["survived"])
+    summary = {"tried": tried, "caught": counted["caught"], "survived": counted["survived"]}
+    results.write(**{measured.KEY: measured.digest(measured.present())}, sample=sample, **summary)
     print(
         f"mutants: {counted['caught']} of {tried} caught ({share:.2%}; {REQUIRED:.0%} needed); {counted['equivalent']} "
         f"explained as equivalent; sample of {count} with seed {seed} out of {len(mutants)}"

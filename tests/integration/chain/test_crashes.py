@@ -48,7 +48,10 @@ def _lose_the_nonce_before(world: World, queue: Path) -> None:
 
 
 @pytest.mark.parametrize("point", CHECKPOINTS)
-def test_send_killed_at_a_checkpoint_happens_exactly_once(world: World, tmp_path: Path, point: str) -> None:
+def test_send_killed_at_a_checkpoint_happens_exactly_once(
+    world: World, tmp_path: Path, point: str, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("crash_point", f"queue {point}")
     queue = tmp_path / "crash.sqlite"
     account = world.account(SENDER)
     nonces = 1

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,13 +82,15 @@ def assert_whole(anvil: Anvil, manifest: Path) -> Deployment:
 
 @pytest.mark.parametrize("points", [("began", "persisted", "mined", "recorded", "saved"), ("broadcast",)], ids=" ".join)
 def test_deployment_killed_at_every_checkpoint_in_turn_makes_nothing_twice(
-    staging: Anvil, tmp_path: Path, points: tuple[str, ...]
+    staging: Anvil, tmp_path: Path, points: tuple[str, ...], record_property: Callable[[str, object], None]
 ) -> None:
     """What died after "persisted" is broadcast by the next run's watcher, so "broadcast" has a sweep of its own."""
     manifest = tmp_path / "deployment.json"
     command = [sys.executable, "-m", "tests.integration.chain.deploy_crash", staging.rpc_url, manifest, *points]
     done = subprocess.run(command, timeout=300, stdout=subprocess.PIPE, text=True, check=True)
     died = done.stdout.splitlines()
+    for point in died:
+        record_property("crash_point", f"deployment {point}")
     expected = [name for name in points if name in OUTSIDE]
     for point in set(points) - set(OUTSIDE):
         first = 1 if point == "recorded" else 0  # it is recorded when one more is done

@@ -64,7 +64,7 @@ def nothing_is_spent(client: Client) -> Iterator[None]:
         ({"prompt": "x", "max_output_tokens": 0}, BadRequest, "takes 1 to"),
         ({"prompt": "x", "replicas": 3, "quorum": 1}, BadRequest, "2k > n"),
         ({"prompt": "x", "replicas": 8, "quorum": 5}, BadRequest, "≤ 7"),
-        ({"prompt": "x", "mode": Mode.PROOF}, BadRequest, "not built yet"),
+        ({"prompt": "x", "mode": Mode.PROOF}, BadRequest, "job classify"),
         ({"prompt": "x", "commit_window": 29}, BadRequest, "not between 30"),
         ({"prompt": "x", "max_price": 1}, NotEnoughProviders, "the cap is 1"),
         ({"prompt": "x", "max_escrow": 1}, PriceAboveCap, "the cap is 1"),

@@ -43,7 +43,7 @@ WRONG = [
     Wrong("job post --yes --messages numbers.json", 2, "no JSON list of messages"),
     Wrong("job post --yes --file long.txt", 2, "at most"),
     Wrong("job post --yes -m nope x", 5, "nope"),
-    Wrong("job post --yes --mode proof x", 2, "not built yet"),
+    Wrong("job post --yes --mode proof x", 2, "`assay job classify`"),
     Wrong("job post --yes --mode best x", 2, "no mode “best”"),
     Wrong("job post --yes -n 8 x", 2, "5 of 8"),
     Wrong("job post --yes -n 3 -k 1 x", 2, "1 of 3"),

@@ -35,7 +35,7 @@ WAIT = 60.0
 class Killable:
     """`assay provider prove` as a process of its own, to be killed."""
 
-    def __init__(self, shopping: Shopping, artefact: ProofArtefact, folder: Path) -> None:
+    def __init__(self, shopping: Shopping, artefact: ProofArtefact, folder: Path, **environment: str) -> None:
         keystore = folder / "key.json"
         if not keystore.exists():
             save_account(keystore, shopping.world.account(PROVIDERS[KILLED]), "password", light=True)
@@ -52,13 +52,14 @@ class Killable:
         command += ["--rpc", shopping.world.anvil.rpc_url, "--deployment", str(shopping.manifest), "--port", "0"]
         command += ["--base-fee", str(BASE_FEE), "--data-dir", str(folder / "data"), "--unlisted", "--memory", "4096"]
         self.process = subprocess.Popen(
-            command, stderr=subprocess.PIPE, text=True, env={**os.environ, "ASSAY_PASSWORD": "password"}
+            command, stderr=subprocess.PIPE, text=True, env={**os.environ, "ASSAY_PASSWORD": "password", **environment}
         )
         assert self.process.stderr is not None
         said = ""
         for line in self.process.stderr:
             said += line
             if " at http://" in line:
+                self.said = said
                 self.url = line.split(" at ")[1].strip()
                 return
         raise AssertionError(said)

@@ -1,6 +1,6 @@
 """`python -m tests.integration.provider.crashing POINT --config … --password-file …`: the agent, killed there.
 
-POINT is one of POINTS, DRAW_POINTS or DISPUTE_POINTS. The command line of the package cannot reach this wiring.
+POINT is one of ALL. The command line of the package cannot reach this wiring.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from market.types import Output
 from market.verification.structs import Claim
 from market.verification.trace import Trace
 from market.verification.traces import Traces
+from provider import seeds
 from provider.chainside import ChainSide
 from provider.config import ProviderConfig
-from provider.executor import EngineExecutor
+from provider.executor import Answer, EngineExecutor, ExecutorFactory, Failure
 from provider.program import serve
 from provider.signals import Signals
 
@@ -36,6 +37,9 @@ POINTS = (
     "after-settle",
 )
 DRAW_POINTS = ("before-draw", "after-draw")
+RELEASE_POINTS = ("before-release", "after-release")
+PUBLISH_POINTS = ("before-publish", "after-publish")
+SEED_POINTS = ("before-seed", "after-seed")
 DISPUTE_POINTS = (
     "trace",
     "before-reply",
@@ -48,6 +52,7 @@ DISPUTE_POINTS = (
     "after-close",
 )
 """persisted: the transaction is in the queue's file alone; broadcast: the endpoint has it, no receipt is here yet."""
+ALL = (*POINTS, *DRAW_POINTS, *RELEASE_POINTS, *PUBLISH_POINTS, *SEED_POINTS, *DISPUTE_POINTS)
 
 
 def die() -> NoReturn:
@@ -85,6 +90,15 @@ class FatalSide(ChainSide):
     def draw(self, job_id: bytes, key: str) -> None:
         self._around("draw", lambda: super(FatalSide, self).draw(job_id, key))
 
+    def release_bond(self, job_id: bytes, key: str) -> None:
+        self._around("release", lambda: super(FatalSide, self).release_bond(job_id, key))
+
+    def publish_output(self, job_id: bytes, ids: Sequence[int], key: str) -> None:
+        self._around("publish", lambda: super(FatalSide, self).publish_output(job_id, ids, key))
+
+    def fix_seed(self, job_id: bytes, key: str) -> None:
+        self._around("seed", lambda: super(FatalSide, self).fix_seed(job_id, key))
+
     def send(self, call: Call, key: str, waits: int | None = None) -> None:
         what = key.partition(":")[0]
         at, _, of = self.point.partition("-")
@@ -107,6 +121,13 @@ class FatalTraces(Traces):
         die()
 
 
+class EndlessExecutor(EngineExecutor):
+    """Is never done: the agent waits, and has the seed stored meanwhile."""
+
+    def outcome(self, job_id: bytes) -> Answer | Failure | None:
+        return None
+
+
 def fatal_executor(
     engines: Mapping[bytes, BatchEngine], limit: int, on_done: Callable[[bytes], None]
 ) -> EngineExecutor:
@@ -118,12 +139,17 @@ def main(point: str, config: Path, password_file: Path) -> None:
     settings = ProviderConfig.load(config)
     account = load_account(settings.keystore, password_file.read_text(encoding="utf-8").strip())
     FatalSide.point = point
+    executors: ExecutorFactory = EngineExecutor
+    if point == "inference":
+        executors = fatal_executor
+    elif point in SEED_POINTS:
+        executors, seeds.LOOK = EndlessExecutor, 1
     serve(
         settings,
         account,
         signals,
         lambda agent: print(f"ready {agent.url} {agent.address}", flush=True),
-        executor_factory=fatal_executor if point == "inference" else EngineExecutor,
+        executor_factory=executors,
         side_factory=lambda chain, jobs, vault, transactions, timeout: FatalSide(
             chain, jobs, vault, transactions, timeout=timeout
         ),
@@ -133,5 +159,5 @@ def main(point: str, config: Path, password_file: Path) -> None:
 
 if __name__ == "__main__":
     chosen, _, config_path, _, password_path = sys.argv[1:]
-    assert chosen in (*POINTS, *DRAW_POINTS, *DISPUTE_POINTS)
+    assert chosen in ALL
     main(chosen, Path(config_path), Path(password_path))

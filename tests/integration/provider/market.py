@@ -197,6 +197,14 @@ class Market:
     def settled(self, subject: bytes) -> bool:
         return self.job(subject).state is JobState.SETTLED
 
+    def assert_books(self, job: bytes, provider: str, stake: int = STAKE) -> None:
+        """The vault has what it owes, the provider what it staked, and the job was settled exactly once."""
+        block, vault, token = self.chain.head().number, self.contracts.vault, self.contracts.token
+        assert token.balance_of(vault.address, block) == vault.total(token.address, block)
+        found = vault.stake_of(provider, block)
+        assert found.free + found.bonded == stake
+        assert len(self.events("Settled", job)) == 1
+
     def events(self, name: str, subject: bytes) -> list[dict[str, Any]]:
         logs = self.chain.logs([self.deployment.jobs], 0, self.chain.head().number)
         return [e.args for e in decode_logs(logs) if e.name == name and e.args.get("jobId") == subject]

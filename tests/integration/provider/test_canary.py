@@ -7,6 +7,7 @@ find it would prove nothing.
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +20,7 @@ from eth_account.signers.local import LocalAccount
 
 from client import Client
 from market.chain import Call
+from market.errors import AssayError
 from market.models.text import load_text
 from market.types import Mode
 from provider.journal import Journal
@@ -76,6 +78,26 @@ def broken_requests(url: str, ids: list[int]) -> list[tuple[str, bytes]]:
     return [(f"answer {number}", answer.content) for number, answer in enumerate(answers)]
 
 
+def failing_calls(client: Client, provider: str) -> list[tuple[str, bytes]]:
+    """What a client says of jobs with the prompt that it does not buy: too long, too dear, too few, no such mode."""
+    only: dict[str, Any] = {"mode": Mode.NONE, "replicas": 1, "quorum": 1, "allow": frozenset({provider})}
+    wishes: list[dict[str, Any]] = [
+        {"max_output_tokens": 10**6},
+        {"max_output_tokens": 4, "max_price": 1},
+        {"max_output_tokens": 4, "allow": frozenset({"0x" + "11" * 20})},
+        {"max_output_tokens": 4, "mode": Mode.PROOF},
+        {"max_output_tokens": 4, "messages": [{"role": PROMPT, "content": PROMPT}]},
+    ]
+    told = []
+    for wish in wishes:
+        prompt = None if "messages" in wish else PROMPT
+        with pytest.raises(AssayError) as refused:
+            client.run(prompt, **only | wish)
+        error = refused.value
+        told.append((f"{error.code} of a client", f"{error} {error!r} {json.dumps(error.as_json())}".encode()))
+    return told
+
+
 def test_canary_prompt_and_keys_are_found_nowhere(
     market: Market, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -117,7 +139,7 @@ def test_canary_prompt_and_keys_are_found_nowhere(
             assert any("ids in agent/data/journal" in where for where in while_open), while_open
             assert any("prompt in client/" in where for where in while_open), while_open
 
-            said = broken_requests(program.url, ids)
+            said = [*broken_requests(program.url, ids), *failing_calls(client, owner.address.lower())]
             market.anvil.increase_time(DISPUTE_WINDOW + 10)
             job = result.job_id
             journal = Journal.read_only(program.config.journal_path)

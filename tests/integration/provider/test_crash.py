@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,10 @@ DEFAULT = ("inference", "before-commit", "after-commit")  # the others take the 
 @pytest.mark.parametrize(
     "point", [point if point in DEFAULT else pytest.param(point, marks=pytest.mark.slow) for point in POINTS]
 )
-def test_agent_killed_in_the_middle_of_a_job_goes_on_after_restart(market: Market, tmp_path: Path, point: str) -> None:
+def test_agent_killed_in_the_middle_of_a_job_goes_on_after_restart(
+    market: Market, tmp_path: Path, point: str, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("crash_point", f"agent {point}")
     config, account = market.provider(tmp_path)
     doomed = Program(market, config, sys.executable, "-m", "tests.integration.provider.crashing", point)
     try:
@@ -61,6 +65,7 @@ def test_agent_killed_in_the_middle_of_a_job_goes_on_after_restart(market: Marke
     assert len(market.events("Revealed", job)) == len(market.events("Settled", job)) == 1
     assert market.job(job).state is JobState.SETTLED
     assert after.paid > 0
+    market.assert_books(job, account.address)
 
 
 def _row(path: Path, job: bytes) -> JobRow:

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -82,7 +82,10 @@ DEFAULT = ("broadcast-reply", "persisted-close")  # the others take the same pat
 @pytest.mark.parametrize(
     "point", [point if point in DEFAULT else pytest.param(point, marks=pytest.mark.slow) for point in DISPUTE_POINTS]
 )
-def test_agent_killed_in_a_dispute_gives_every_reply_once_and_closes_it(arena: Arena, point: str) -> None:
+def test_agent_killed_in_a_dispute_gives_every_reply_once_and_closes_it(
+    arena: Arena, point: str, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("crash_point", f"agent {point}")
     agent, evidence = asked_while_it_was_away(arena)
     config = arena.folder / "provider.toml"
     doomed = Program(arena.market, config, sys.executable, "-m", "tests.integration.provider.crashing", point)
@@ -103,6 +106,7 @@ def test_agent_killed_in_a_dispute_gives_every_reply_once_and_closes_it(arena: A
         again.stop()
     assert len(events(arena, evidence, "HashesGiven")) == len(BESIDE)
     assert len(events(arena, evidence, "RootGiven")) == len(events(arena, evidence, "RepliesPaid")) == 1
+    arena.market.assert_books(evidence.subject_id, evidence.provider)
 
 
 def test_replies_are_given_after_ten_seconds_without_an_endpoint(arena: Arena) -> None:

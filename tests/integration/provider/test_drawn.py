@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -146,9 +146,10 @@ def test_draw_of_a_client_that_vanished_is_made_by_one_of_the_agents(market: Mar
 
 @pytest.mark.parametrize("point", ["before-draw", pytest.param("after-draw", marks=pytest.mark.slow)])
 def test_agent_killed_around_the_draw_makes_it_once_and_does_its_job(
-    market: Market, tmp_path: Path, point: str
+    market: Market, tmp_path: Path, point: str, record_property: Callable[[str, object], None]
 ) -> None:
     """Its terms are for this agent alone: nobody else locks so much."""
+    record_property("crash_point", f"agent {point}")
     bond = 10 * MAX_BOND * (1 + DRAW_POINTS.index(point))
     config, account = market.provider(tmp_path, max_bond=bond, stake=FULL_STAKE, draw_grace=1)
     hasten(config)
@@ -167,6 +168,7 @@ def test_agent_killed_around_the_draw_makes_it_once_and_does_its_job(
         assert drawn_by(market, job) == [account.address.lower()]
         until(lambda: again.agent.draws.open() == [])
         assert next(r for r in market.contracts.jobs.replicas(job)).paid > 0
+        market.assert_books(job, account.address, FULL_STAKE)
     finally:
         again.stop()
         withdraw_offer(market, account)

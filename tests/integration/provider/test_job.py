@@ -228,6 +228,42 @@ def test_commit_dropped_by_a_reorganisation_is_made_again(market: Market, agent:
     assert agent.agent.address in [event["provider"] for event in market.events("Revealed", job)]
 
 
+def test_reveal_dropped_by_a_reorganisation_is_made_again(market: Market, agent: LocalAgent, partner: Partner) -> None:
+    job, _ = pair(market, agent, partner)
+    partner.commit(job)
+    until(lambda: market.job(job).revealed == 1)
+    before = agent.journal.job(job)
+    (first,) = market.events("Revealed", job)
+    market.anvil.reorg(1)
+    assert market.events("Revealed", job) == []
+    (again,) = until(lambda: market.events("Revealed", job))
+    after = agent.journal.job(job)
+    assert before is not None
+    assert after is not None
+    assert (before.salt, before.output, first) == (after.salt, after.output, again)
+    mine = next(r for r in market.contracts.jobs.replicas(job) if r.provider == agent.agent.address)
+    assert mine.state is ReplicaState.REVEALED
+
+
+def test_settlement_dropped_by_a_reorganisation_is_made_again(market: Market, agent: LocalAgent) -> None:
+    job, _ = market.start_job(agent.url)
+    until(lambda: market.settled(job))
+    until(lambda: (row := agent.journal.job(job)) is not None and row.stage is Stage.FINAL)
+    before = agent.journal.job(job)
+    market.anvil.reorg(1)
+    assert market.job(job).state is JobState.REVEALING
+    assert market.events("Settled", job) == []
+    until(lambda: market.settled(job))
+    until(lambda: (row := agent.journal.job(job)) is not None and row.stage is Stage.FINAL)
+    after = agent.journal.job(job)
+    assert before is not None
+    assert after is not None
+    assert (before.paid, before.outcome) == (after.paid, after.outcome)
+    (replica,) = market.contracts.jobs.replicas(job)
+    assert replica.paid == after.paid > 0
+    market.assert_books(job, agent.agent.address)
+
+
 def test_agent_without_a_websocket_works_by_looking(market: Market, tmp_path: Path) -> None:
     agent = LocalAgent(*market.provider(tmp_path, ws_url=None))
     try:

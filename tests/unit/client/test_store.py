@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import dataclasses
+import sqlite3
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from client import store as module
 from client.store import FINAL, POSTED, JobRecord, JobStore, StoredAcceptance, StoredQuote, updated
 from market.errors import ConfigError
 from market.hashing import keccak256
@@ -87,3 +91,54 @@ def test_store_that_is_no_database_is_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "jobs.sqlite").write_text("this is no database, it is a letter to nobody in particular")
     with pytest.raises(ConfigError, match="cannot be opened"):
         JobStore(tmp_path / "jobs.sqlite", "m")
+
+
+def test_locked_store_says_so_and_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOCK_SECONDS", 0.2)
+    with JobStore(tmp_path / "jobs.sqlite", "m") as store:
+        store.put(RECORD)
+        holder = sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")
+        for change in (lambda: updated(store, RECORD, state=POSTED), lambda: store.forget(RECORD.job_id)):
+            with pytest.raises(ConfigError, match="locked") as refused:
+                change()
+            assert "Nothing more was sent" in str(refused.value.hint)
+        holder.execute("ROLLBACK")
+        holder.close()
+        assert store.all() == [RECORD]
+        assert updated(store, RECORD, state=POSTED) == store.get(RECORD.job_id)
+
+
+FULL_DISK = """
+import dataclasses, resource, sys
+from pathlib import Path
+from client.store import JobStore
+from market.errors import ConfigError
+from tests.unit.client.test_store import RECORD
+path = Path(sys.argv[1])
+store = JobStore(path, "m")
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+written = max(file.stat().st_size for file in path.parent.iterdir())
+resource.setrlimit(resource.RLIMIT_FSIZE, (written, hard))
+try:
+    for number in range(10_000):
+        record = dataclasses.replace(RECORD, job_id=number.to_bytes(32))
+        store.put(record)
+except ConfigError as error:
+    print(error.message, error.hint)
+assert store.get(record.job_id) is None
+assert len(store.all(10_000)) == number
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+store.put(record)
+assert store.get(record.job_id) == record
+store.close()
+"""
+
+
+def test_store_on_a_full_disk_says_so_and_changes_nothing(tmp_path: Path) -> None:
+    """A file-size limit stands for the full disk: the same failed write, without a file system of its own."""
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path / "jobs.sqlite")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "cannot be written" in done.stdout
+    assert "Nothing more was sent" in done.stdout

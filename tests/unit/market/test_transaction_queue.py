@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from market import transaction_queue
 from market.chain import Call
 from market.errors import ConfigError
 from market.fees import Fees
@@ -135,3 +138,54 @@ def test_queue_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path.write_text("not a database at all, but long enough to look like one" * 20, encoding="utf-8")
     with pytest.raises(ConfigError, match="cannot be used"):
         TransactionQueue(path, chain_id=1, address=ADDRESS)
+
+
+def test_locked_queue_says_so_and_promises_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transaction_queue, "LOCK_SECONDS", 0.2)
+    queue = TransactionQueue(path, chain_id=1, address=ADDRESS)
+    first = add(queue, 0)
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    for change in (lambda: add(queue, 1, "key"), lambda: queue.add_attempt(first, attempt("0xbb", 200), 6)):
+        with pytest.raises(ConfigError, match=r"locked.*Nothing new was sent") as refused:
+            change()
+        assert refused.value.code == "QueueLocked"
+    holder.execute("ROLLBACK")
+    holder.close()
+    assert queue.by_key("key") is None
+    assert queue.get(first).attempts == (attempt("0x0"),)
+    assert queue.get(add(queue, 1, "key")).nonce == 1
+    queue.close()
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from market.errors import ConfigError
+from market.transaction_queue import TransactionQueue
+from tests.unit.market.test_transaction_queue import ADDRESS, add
+path = Path(sys.argv[1])
+queue = TransactionQueue(path, chain_id=1, address=ADDRESS)
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+written = max(file.stat().st_size for file in path.parent.iterdir())
+resource.setrlimit(resource.RLIMIT_FSIZE, (written, hard))
+try:
+    for nonce in range(10_000):
+        add(queue, nonce, f"key {nonce}")
+except ConfigError as error:
+    print(error.message)
+assert queue.by_key(f"key {nonce}") is None
+assert not queue.has_nonce(nonce)
+assert len(queue.pending()) == nonce
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+assert queue.get(add(queue, nonce, f"key {nonce}")).nonce == nonce
+queue.close()
+"""
+
+
+def test_queue_on_a_full_disk_says_so_and_promises_nothing(path: Path) -> None:
+    """A file-size limit stands for the full disk: the same failed write, without a file system of its own."""
+    command = [sys.executable, "-c", FULL_DISK, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Nothing new was sent" in done.stdout

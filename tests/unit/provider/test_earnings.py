@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import provider
 from market.errors import ConfigError
 from market.hashing import keccak256
 from market.transaction_history import PastTransaction
@@ -14,6 +16,7 @@ from market.transaction_queue import State
 from market.types import Finish, Output
 from provider.earnings import DAY, By, Entry, Sums, entries, report, since_of, was_silent
 from provider.journal import Journal
+from provider.keys import JobKey, job_of
 from provider.records import JobRow, Stage
 from tests.unit.provider import samples
 
@@ -116,3 +119,27 @@ def test_since_is_a_date_or_a_number_of_days() -> None:
     for wrong in ("yesterday", "2023-13-01", "-1d", "1.5d", ""):
         with pytest.raises(ConfigError, match="neither"):
             since_of(wrong, NOW)
+
+
+@pytest.mark.parametrize("kind", JobKey)
+def test_gas_of_everything_sent_for_a_job_is_booked_to_it(journal: Journal, kind: JobKey) -> None:
+    """`fixSeed` was booked to no job."""
+    made = entries(journal.jobs(-1), [sent(1, kind.of(PAID, 17), 100, 7)], lambda row: 0)
+    (entry,) = (entry for entry in made if entry.sums.transactions)
+    assert (entry.job, entry.model) == ("0x" + PAID.hex(), "0x" + samples.MODEL_ID.hex())
+    assert (entry.sums.gas, entry.sums.gas_wei) == (100, 7)
+
+
+@pytest.mark.parametrize("key", [None, "", f"reply:{PAID.hex()}:ab", f"close:{PAID.hex()}", "instruction:ab:withdraw"])
+def test_gas_of_the_rest_is_booked_to_no_job(key: str | None) -> None:
+    assert job_of(key) is None
+
+
+def test_no_key_of_a_job_is_made_by_hand() -> None:
+    """What provider.keys does not know the report would book to no job."""
+    of_no_job = {"reply", "expire", "close", "instruction", "prove"}
+    found = {}
+    for path in Path(provider.__file__).parent.glob("*.py"):
+        for kind in re.findall(r'f"([a-z-]+?)[:-]\{[\w.]+(?:\.hex\(\)|\.id)\}', path.read_text(encoding="utf-8")):
+            found[kind] = path.name
+    assert set(found) == of_no_job, found
