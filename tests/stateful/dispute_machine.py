@@ -296,7 +296,13 @@ class DisputeMachine(DisputeTable):
 
 
 def run_dispute_machine(
-    stage: Stage, *, examples: int, steps: int, start: int, behaviours: Sequence[str] = BEHAVIOURS
+    stage: Stage,
+    *,
+    examples: int,
+    steps: int,
+    start: int,
+    behaviours: Sequence[str] = BEHAVIOURS,
+    shrink: bool = True,
 ) -> Counter[str]:
     """Runs the machine against one deployment; the same `start` gives the same run. Returns what happened how often."""
     outcomes: Counter[str] = Counter()
@@ -308,7 +314,7 @@ def run_dispute_machine(
         deadline=None,
         database=None,
         report_multiple_bugs=False,
-        phases=(Phase.generate, Phase.shrink),
+        phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
         suppress_health_check=list(HealthCheck),
     )
     seed(start)(get_state_machine_test(machine, settings=chosen))()
