@@ -32,5 +32,5 @@ def test_broken_twin_is_caught(twin: Twin) -> None:
     with pytest.raises((AssertionError, Revert)):  # noqa: PT012 (whichever game it is that finds it)
         for start in ROUNDS:
             for behaviour in BEHAVIOURS:
-                games = {"examples": 25, "steps": 25, "behaviours": (behaviour,)}
-                run_dispute_machine(stage, **games, start=start, shrink=False)
+                only = (behaviour,)
+                run_dispute_machine(stage, examples=25, steps=25, start=start, behaviours=only, shrink=False)
