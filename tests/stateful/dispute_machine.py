@@ -1,326 +1,203 @@
-"""The game beside its model: a provider that keeps, breaks or fakes its part, and everybody else doing anything."""
+"""The game of a dispute: everybody's moves (`dispute_table.py`), what convicts at once, what no contract may take, and
+the end, where somebody watches.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from random import Random
 from typing import Any
 
 import pytest
 from eth_account.signers.local import LocalAccount
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, get_state_machine_test, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, get_state_machine_test, precondition, rule
 
-from market.hashing import ZERO32
-from market.settlement import BURNT_ADDRESS
-from tests.stateful.dispute_model import EXPIRY_WINDOW, ROOT, DisputeModel, ModelDispute, NodeKey, Rules, State
-from tests.stateful.dispute_stage import JudgedStage, ToyStage
+from market.hashing import ZERO32, keccak256, tokens_root
+from market.types import Output
+from tests.stateful.dispute_model import EXPIRY_WINDOW, ROOT, NodeKey, State
+from tests.stateful.dispute_stage import Rivalry
+from tests.stateful.dispute_table import ACTORS, BEHAVIOURS, WATCHER, DisputeTable, Stage, actors, numbers
 from tests.stateful.ledger import Refused
 from tests.unit.contracts.abi import Revert
-from tests.unit.contracts.disputes import (
-    BOND,
-    CHARGED,
-    PROVIDER,
-    REQUEST_FEE,
-    ROOT_FEE,
-    SHARE_BPS,
-    WINDOW,
-    DisputeWorld,
-    Game,
-)
-from tests.unit.contracts.revm import RevmChain
-from tests.unit.contracts.world import CLIENT, DAY, GUARDIAN, REPLICAS, STRANGER
+from tests.unit.contracts.disputes import PROVIDER, WINDOW
+from tests.unit.contracts.world import REPLICAS
 
-ACTORS = (STRANGER, CLIENT, REPLICAS[3], PROVIDER)
-WATCHER = REPLICAS[4]
-Stage = ToyStage | JudgedStage
-actors = st.sampled_from(ACTORS)
-numbers = st.sampled_from((0, 0, 0, 1, 2))
-depths = st.integers(0, 63)
-sideways = st.sampled_from((0, 0, 0, 1, 2))
-delays = st.sampled_from((1, 60, WINDOW // 2, WINDOW, WINDOW + 1, 5 * WINDOW, DAY // 2, DAY, 2 * DAY))
+OTHER_OUTPUT = Output(tokens_root([11, 2]), 2, 1)
+LARGEST = 2**32 - 1
+RIGHT_ELEMENTS = ("honest", "silent", "equivocator")
+"""Whose every element, padding and id holds, so that no accusation of any may."""
+REFUSALS = {
+    *("NothingWrong", "OutsideProgram", "ElementOutside", "InputsMiscounted", "PayloadMisfit", "PaddingNotZero"),
+    *("PathMisfit", "OpeningMismatch", "HeaderMismatch", "IdMismatch"),
+}
+"""What the judge may say to a twisted accusation. Anything else, a panic above all, fails the run."""
+SECOND, FORGED = "another output", "another signer"
+CONTRADICTIONS = (SECOND, SECOND, FORGED, "the same output", "another index", "another request")
 
 
-class DisputeMachine(RuleBasedStateMachine):
+class DisputeMachine(DisputeTable):
     """Two receipts of one session, and an answer of a subject that means harm. `outcomes` counts over all examples."""
 
-    stage: Stage
-    world: DisputeWorld
-    outcomes: Counter[str]
+    def _lively(self, number: int, pick: int) -> int:
+        """Where something is going on, if anywhere; now and then where nothing is."""
+        lively = [n for n, dispute in enumerate(self.model.disputes) if dispute.state is State.OPEN]
+        return lively[pick % len(lively)] if lively and pick % 8 and number not in lively else number
 
-    @initialize(behaviour=st.sampled_from(("honest", "honest", "silent", "liar")), scene=st.integers(0, 10**6))
-    def begin(self, behaviour: str, scene: int) -> None:
-        chain = self.world.chain
-        assert isinstance(chain, RevmChain)
-        self._undo = ExitStack()
-        self._undo.enter_context(chain.undone())
-        self.behaviour = behaviour
-        self.ignored: set[tuple[int, NodeKey]] = set()
-        lies = behaviour == "liar"
-        self.scene = self.stage.scene(scene % self.stage.scenes, lies)
-        subject = self.world.deploy("HostileSubject")
-        self.games: list[Game] = [self.stage.game(self.scene), self.stage.game(self.scene, index=1)]
-        self.games.append(self.stage.made_up(self.scene, subject))
-        end = chain.now + DAY
-        self.games[0].session()
-        frozen = (
-            self.stage.model.model_id,
-            self.games[2].request.request_hash,
-            self.games[2].output.output_hash,
-            0,
-            end,
-            ZERO32,
+    # --- what convicts at once
+
+    @rule(number=numbers, who=actors, form=st.sampled_from(CONTRADICTIONS))
+    def contradict(self, number: int, who: LocalAccount, form: str) -> None:
+        if form == SECOND and number not in self.signed_twice:
+            form = "another index"  # the equivocator's receipt, or one of an honest provider's other answers
+        self._contradict(number, who, form)
+
+    def _contradict(self, number: int, who: LocalAccount, form: str) -> str | None:
+        game = self.games[number]
+        changes: dict[str, Any] = {}
+        if form == "another index":
+            changes = {"index": game.index ^ 1}
+        elif form == "another request":
+            changes = {"request_hash": keccak256(b"another request")}
+        output = game.output if form == "the same output" else OTHER_OUTPUT
+        receipt = game.receipt_for(output, **changes)
+        contradiction = game.signed(receipt, REPLICAS[1] if form == FORGED else PROVIDER)
+
+        def contradicted() -> None:
+            arguments = (*game.triple, game.evidence, contradiction)
+            self.world.disputes.contradict(*arguments, sender=who.address)
+
+        signed, second = form != FORGED, form == SECOND
+        return self._both(
+            lambda: self.model.contradict(number, who.address, signed=signed, second=second), contradicted
         )
-        subject.set(frozen, True, False)
-        for game in self.games:
-            self.stage.ready(game, self.scene, lies)
-        who = CLIENT.address, PROVIDER.address
-        rules = Rules(WINDOW, ROOT_FEE, REQUEST_FEE, self.stage.rounds, BOND, CHARGED, SHARE_BPS, *who)
-        self.model = DisputeModel(rules, chain.now, end)
-        self.model.disputes = [ModelDispute(end), ModelDispute(end), ModelDispute(end, takes_verdicts=False)]
-        self.credit = {who: self.world.credit(who) for who in (*ACTORS, WATCHER)}
-        self.wallet = {who: self._balance(who) for who in (*ACTORS, WATCHER)}
-        self.burnt = self.world.burnt()
-
-    def _balance(self, who: LocalAccount) -> int:
-        return int(self.world.token.balanceOf(who.address))
-
-    # --- both sides
-
-    def _both(self, expect: Callable[[], None], act: Callable[[], Any]) -> str | None:
-        """Runs the model, then the chain; both refuse with the same error or neither. Returns its name."""
-        refused: str | None = None
-        try:
-            expect()
-        except Refused as error:
-            refused = error.name
-        reverted: str | None = None
-        try:
-            act()
-        except Revert as error:
-            reverted = error.name
-        assert reverted == refused
-        self.outcomes[f"{act.__name__ if refused is None else refused}"] += 1
-        return refused
-
-    def _warp(self, seconds: int) -> None:
-        """On the way every reply that the provider means to give is given in its last second."""
-        until = self.model.now + seconds
-        while due := self._due(until):
-            deadline, number, key = due[0]
-            self._set(max(deadline, self.model.now))
-            assert self._answer(number, PROVIDER, key) is None
-        self._set(until)
-
-    def _due(self, until: int) -> list[tuple[int, int, NodeKey]]:
-        return sorted(
-            (dispute.nodes[key].deadline, number, key)
-            for number, dispute in enumerate(self.model.disputes)
-            if dispute.state is State.OPEN
-            for key in dispute.pending
-            if (number, key) not in self.ignored and dispute.nodes[key].deadline < until
-        )
-
-    def _set(self, timestamp: int) -> None:
-        self.world.chain.now = self.model.now = timestamp
-
-    def _answer(self, number: int, who: LocalAccount, key: NodeKey, *, right: bool = True) -> str | None:
-        game = self.games[number]
-
-        def answered() -> None:
-            if key == ROOT:
-                game.answer_root(who)
-            elif right:
-                game.answer(*key, who)
-            elif game.is_leaf(*key):
-                payload = game.payload(*key)
-                wrong = bytes([payload[0] ^ 1]) + payload[1:]
-                self.world.disputes.answerPayload(game.id, *key, wrong, sender=who.address)
-            else:
-                count = len(game.tree.hashes(*key))
-                self.world.disputes.answerHashes(game.id, *key, [ZERO32] * count, sender=who.address)
-
-        return self._both(lambda: self.model.answer(number, who.address, key, right=right), answered)
-
-    def _request(self, number: int, who: LocalAccount, key: NodeKey, up: int) -> str | None:
-        game = self.games[number]
-
-        def requested() -> None:
-            game.ask(*key, who, up)
-
-        outside = self.stage.is_outside(key)
-        return self._both(lambda: self.model.request(number, who.address, key, up, outside), requested)
-
-    def _prove(self, number: int, who: LocalAccount, leaf: NodeKey) -> str | None:
-        game = self.games[number]
-        wrong = self.behaviour == "liar" and leaf == self.scene.leaf
-
-        def proved() -> None:
-            game.prove_leaf(leaf, who.address)
-
-        return self._both(lambda: self.model.prove(number, who.address, leaf, wrong=wrong), proved)
-
-    def _missed(self, number: int, who: LocalAccount, key: NodeKey) -> str | None:
-        game = self.games[number]
-
-        def missed() -> None:
-            game.missed(*key, who)
-
-        return self._both(lambda: self.model.missed(number, who.address, key), missed)
-
-    # --- everybody's moves
-
-    @rule(number=numbers, who=actors)
-    def open(self, number: int, who: LocalAccount) -> None:
-        game = self.games[number]
-
-        def opened() -> None:
-            game.open(who)
-
-        self._both(lambda: self.model.open(number, who.address), opened)
-
-    @rule(number=numbers, who=actors, ignore=st.booleans())
-    def give_root(self, number: int, who: LocalAccount, ignore: bool) -> None:
-        if ignore and self.behaviour == "silent" and ROOT in self.model.disputes[number].pending:
-            self.ignored.add((number, ROOT))
-        elif (number, ROOT) not in self.ignored:
-            self._answer(number, who, ROOT)
-
-    @rule(number=numbers, who=actors, pick=depths, side=sideways, jump=st.integers(0, 6), ignore=st.booleans())
-    def request(self, number: int, who: LocalAccount, pick: int, side: int, jump: int, ignore: bool) -> None:
-        chances = (*self.scene.way, *self.scene.way, *range(1, self.scene.leaf[0]))
-        depth, index = self.scene.on_the_way(chances[pick % len(chances)])
-        index ^= side if depth > 2 else side & 1
-        nodes = self.model.disputes[number].nodes
-        ways = [up for up in range(1, depth + 1) if (n := nodes.get((depth - up, index >> up))) and n.answered]
-        up = ways[0] if ways and jump else min(depth, jump + 1)
-        if self._request(number, who, (depth, index), up) is None and ignore and self.behaviour == "silent":
-            self.ignored.add((number, (depth, index)))
-
-    request_again = request
-
-    @rule(number=numbers, who=actors, right=st.booleans())
-    def advance(self, number: int, who: LocalAccount, right: bool) -> None:
-        """The next move on the way down, whoever's turn it is."""
-        dispute = self.model.disputes[number]
-        pending = [key for key in dispute.pending if (number, key) not in self.ignored]
-        way = self.scene.way
-        following = [key for depth in way if (key := self.scene.on_the_way(depth)) not in dispute.nodes]
-        if dispute.state is State.NONE:
-            self.open(number, who)
-        elif pending:
-            self._answer(number, PROVIDER, pending[-1], right=right or pending[-1] == ROOT)
-        elif following:
-            depth = following[0][0]
-            self._request(number, who, following[0], depth - max((0, *(d for d in way if d < depth))))
-
-    advance_again = advance_more = advance
-
-    @rule(number=numbers, who=actors, pick=st.integers(0, 63), right=st.booleans())
-    def answer(self, number: int, who: LocalAccount, pick: int, right: bool) -> None:
-        dispute = self.model.disputes[number]
-        pending = [key for key in dispute.pending if key != ROOT] if pick % 4 else []
-        keys = pending or [key for key in dispute.nodes if key != ROOT] or [(2, 0)]
-        key = keys[pick % len(keys)]
-        if (number, key) not in self.ignored:
-            self._answer(number, who, key, right=right)
-
-    @rule(seconds=delays)
-    def wait(self, seconds: int) -> None:
-        self._warp(seconds)
-
-    @rule(number=numbers, who=actors, pick=st.integers(0, 2))
-    def prove(self, number: int, who: LocalAccount, pick: int) -> None:
-        leaf = (self.scene.leaf, *self.scene.right)[pick]
-        if (
-            self.behaviour != "liar"
-            or leaf != self.scene.leaf
-            or number == 2
-            or self.model.disputes[number].state is not State.OPEN
-        ):
-            self._prove(number, who, leaf)
-
-    @rule(number=numbers, who=actors, pick=st.integers(0, 2))
-    def prove_outside(self, number: int, who: LocalAccount, pick: int) -> None:
-        """Nothing is hidden there, so it never succeeds."""
-        game, disputes = self.games[number], self.world.disputes
-        place = self.scene.outside[pick % len(self.scene.outside)]
-        with pytest.raises(Revert) as caught:
-            disputes.proveOutside(game.claim, game.node(*place, up=place[0]), sender=who.address)
-        assert caught.value.name in ("NothingWrong", "WrongDisputeState", "PastDeadline", "NotAnswered")
 
     @rule(number=numbers, who=actors, pick=st.integers(0, 63))
-    def miss(self, number: int, who: LocalAccount, pick: int) -> None:
-        keys = [*self.model.disputes[number].nodes, (12, 5)]
-        self._missed(number, who, keys[pick % len(keys)])
+    def prove_outside(self, number: int, who: LocalAccount, pick: int) -> None:
+        """From any answered node above it; or from where nobody answered."""
+        number = self._lively(number, pick)
+        key = self.scene.hidden or self.scene.outside[pick % len(self.scene.outside)]
+        if pick % 3 == 0:
+            key = self.scene.outside[pick % len(self.scene.outside)]
+        nodes = self.model.disputes[number].nodes
+        ways = [up for up in range(1, key[0] + 1) if (n := nodes.get((key[0] - up, key[1] >> up))) and n.answered]
+        self._prove_outside(number, who, key, ways[pick % len(ways)] if ways and pick % 4 else 1 + pick % key[0])
 
-    @rule(number=numbers, who=actors)
-    def close(self, number: int, who: LocalAccount) -> None:
+    def _prove_outside(self, number: int, who: LocalAccount, key: NodeKey, up: int) -> str | None:
+        game, hidden = self.games[number], key == self.scene.hidden
+
+        def proved_outside() -> None:
+            self.world.disputes.proveOutside(game.claim, game.node(*key, up), sender=who.address)
+
+        return self._both(lambda: self.model.prove_outside(number, who.address, key, up, hidden=hidden), proved_outside)
+
+    @precondition(lambda self: self.behaviour not in ("liar", "padder"))
+    @rule(number=numbers, who=actors, pick=st.integers(0, 63))
+    def prove_output(self, number: int, who: LocalAccount, pick: int) -> None:
+        number = self._lively(number, pick)
+        self._prove_output(number, who, self.stage.rivalry(self.games[number], self.behaviour, pick))
+
+    def _prove_output(self, number: int, who: LocalAccount, rivalry: Rivalry) -> str | None:
         game = self.games[number]
 
-        def closed() -> None:
-            game.close(who)
+        def proved_output() -> None:
+            self.world.disputes.proveOutput(game.claim, rivalry.accusation, sender=who.address)
 
-        self._both(lambda: self.model.close(number), closed)
+        return self._both(
+            lambda: self.model.prove(number, who.address, rivalry.leaf, wrong=rivalry.wrong), proved_output
+        )
 
-    @rule(number=numbers, who=actors)
-    def expire(self, number: int, who: LocalAccount) -> None:
+    # --- what never does
+
+    @precondition(lambda self: self.stage.twister is not None and self.behaviour in RIGHT_ELEMENTS)
+    @rule(number=numbers, who=actors, start=st.integers(0, LARGEST))
+    def prove_twisted(self, number: int, who: LocalAccount, start: int) -> None:
+        number = self._lively(number, start)
+        assert self.stage.twister is not None
+        accusation = self.stage.twister.twisted(Random(start)).values()
+        claim = self.games[number].claim
+        self._refused(number, lambda: self.world.disputes.prove(claim, accusation, sender=who.address))
+
+    prove_twisted_again = prove_twisted
+
+    @precondition(lambda self: self.stage.twister is not None and self.behaviour in RIGHT_ELEMENTS)
+    @rule(number=numbers, who=actors, pick=st.integers(0, 63), way=st.integers(0, 4))
+    def prove_twisted_output(self, number: int, who: LocalAccount, pick: int, way: int) -> None:
+        """Numbers that would wrap, an id that was not returned, and openings of each other's places."""
+        number = self._lively(number, pick)
         game = self.games[number]
+        position, output, rival, ids, own, other = self.stage.rivalry(game, self.behaviour, pick).accusation
+        twisted = (
+            (LARGEST, output, rival, ids, own, other),
+            (position, output, LARGEST - rival, ids, own, other),
+            (position, rival ^ 1, rival, ids, other, other),
+            (position, output, rival, own, ids, other),
+            (position, output, rival ^ 1, ids, other, own),
+        )[way]
+        self._refused(number, lambda: self.world.disputes.proveOutput(game.claim, twisted, sender=who.address))
 
-        def expired() -> None:
-            self.world.disputes.expire(game.id, sender=who.address)
+    def _refused(self, number: int, act: Callable[[], Any]) -> None:
+        """Before the judge is asked for a reason that the model knows, else by one of the judge's."""
+        with pytest.raises(Revert) as caught:
+            act()
+        known: str | None = None
+        try:
+            self.model.provable(number)
+        except Refused as error:
+            known = error.name
+        assert caught.value.name in ({known} if known else REFUSALS)
+        self.outcomes[known or "twisted"] += 1
 
-        self._both(lambda: self.model.expire(number), expired)
+    @rule(number=numbers, who=actors, pick=st.integers(0, 63), proves=st.booleans())
+    def forge(self, number: int, who: LocalAccount, pick: int, proves: bool) -> None:
+        """A node's place or path is not its own: asked for, or said to be outside."""
+        number = self._lively(number, pick)
+        game, disputes = self.games[number], self.world.disputes
+        depth = self.scene.way[0]
+        _, _, own, path = game.node(depth, 0, depth)
+        beside = game.node(depth, 1, depth)[2]
+        node, error = (
+            ((depth, 1 << depth, own, path), "NoSuchPlace"),
+            ((2**256 - depth, 0, own, path), "NoSuchPlace"),
+            ((depth, 0, beside, path), "BadPath"),  # its neighbour's hash
+            ((depth, 0, own, path[:-1]), "NotAnswered"),  # a path that ends below the root
+            ((depth, 0, own, [*path, ZERO32]), "NotAnswered"),  # one that goes beyond it
+        )[pick % 5]
 
-    @rule(number=numbers, who=actors, payer=actors)
-    def refund(self, number: int, who: LocalAccount, payer: LocalAccount) -> None:
-        self._refund(number, who, payer)
+        def forged() -> None:
+            if proves:
+                disputes.proveOutside(game.claim, node, sender=who.address)
+            else:
+                disputes.request(game.claim, node, b"", sender=who.address)
 
-    def _refund(self, number: int, who: LocalAccount, payer: LocalAccount) -> None:
-        game = self.games[number]
+        if proves:
+            self._both(lambda: self.model.prove_forged(number, error), forged)
+        else:
+            self._both(lambda: self.model.request_forged(number, (depth, node[1]), error), forged)
 
-        def refunded() -> None:
-            self.world.disputes.refund(game.id, payer.address, sender=who.address)
+    @rule(number=numbers, who=actors, pick=st.integers(0, 63))
+    def confuse(self, number: int, who: LocalAccount, pick: int) -> None:
+        """A node's hashes for a leaf's payload, a payload for hashes, the root's without its provider."""
+        number = self._lively(number, pick)
+        game, disputes, dispute = self.games[number], self.world.disputes, self.model.disputes[number]
+        keys = dispute.pending or [*dispute.nodes] or [ROOT]
+        key = keys[pick % len(keys)]
+        error = "BadReply" if key == ROOT and pick % 2 else "BadReplyLength"
 
-        self._both(lambda: self.model.refund(number, payer.address), refunded)
+        def confused() -> None:
+            if game.is_leaf(*key):
+                payload = game.payload(*key)
+                words = [payload[i : i + 32] for i in range(0, len(payload), 32)]
+                disputes.answerHashes(game.id, *key, words, sender=who.address)
+            elif key == ROOT and pick % 2:
+                disputes.answerHashes(game.id, *key, game.tree.hashes(*key), sender=who.address)
+            else:
+                payload = b"".join(game.tree.hashes(*key))
+                disputes.answerPayload(game.id, *key, payload, sender=who.address)
 
-    @precondition(lambda self: not self.model.deprecated)
-    @rule(chance=st.integers(0, 9))
-    def deprecate(self, chance: int) -> None:
-        if chance == 0:
-            self.world.vault.deprecate(sender=GUARDIAN.address)
-            self.model.deprecated = True
-
-    # --- what holds after each
-
-    @invariant()
-    def money_is_where_the_model_says(self) -> None:
-        if not hasattr(self, "model"):
-            return
-        for who, before in self.credit.items():
-            assert self.world.credit(who) - before == self.model.credit[who.address]
-            assert self.wallet[who] - self._balance(who) == self.model.wallet[who.address]
-        assert self.world.credit(BURNT_ADDRESS) - self.burnt == self.model.burnt
-        assert self.world.held_by(self.world.receipts) == self.model.bond
-        held = sum(dispute.held for dispute in self.model.disputes)
-        assert self.world.held_by(self.world.disputes) == held
-
-    @invariant()
-    def disputes_are_what_the_model_says(self) -> None:
-        if not hasattr(self, "model"):
-            return
-        for game, dispute in zip(self.games, self.model.disputes, strict=True):
-            view = game.view
-            assert (view["state"], view["endAt"]) == (dispute.state, dispute.end_at)
-            assert (view["unanswered"], view["prepaid"]) == (len(dispute.pending), dispute.held)
-
-    @invariant()
-    def honest_provider_is_never_guilty(self) -> None:
-        if hasattr(self, "model") and self.behaviour == "honest":
-            assert all(dispute.state is not State.GUILTY for dispute in self.model.disputes)
-            assert self.model.bond == BOND
+        self._both(lambda: self.model.answer_confused(number, key, error), confused)
 
     # --- the end
 
@@ -333,10 +210,14 @@ class DisputeMachine(RuleBasedStateMachine):
                 self._undo.close()
 
     def _finish(self) -> None:
-        """Somebody watches: a silent or lying provider loses, an honest one is cleared, and all money leaves."""
+        """Somebody watches: whoever did not keep its part loses, whoever did is cleared, and all money leaves."""
         for number in (0, 1):
             if self.model.disputes[number].state is State.OPEN:
                 self._decide(number)
+            elif self.model.disputes[number].state is State.NONE:
+                self._begin(number)
+            if self.model.disputes[number].state is State.GUILTY:
+                self.outcomes[f"{self.behaviour} lost"] += 1
         if self.model.disputes[2].state is State.OPEN:
             self._warp(max(0, self.model.disputes[2].end_at + EXPIRY_WINDOW + 1 - self.model.now))
             self.expire(2, WATCHER)
@@ -348,23 +229,54 @@ class DisputeMachine(RuleBasedStateMachine):
         assert self.world.held_by(self.world.disputes) == 0
         self.money_is_where_the_model_says()
 
+    def _begin(self, number: int) -> None:
+        """What nobody disputed, in the subject's time."""
+        if self.model.now > self.model.session_end or not self.model.bond:
+            return
+        if number in self.signed_twice:
+            assert self._contradict(number, WATCHER, SECOND) is None
+        elif self.behaviour not in ("honest", "equivocator"):
+            self.open(number, WATCHER)
+            if self.behaviour != "overrun":
+                self._decide(number)
+            assert self.model.disputes[number].state is State.GUILTY
+
     def _decide(self, number: int) -> None:
         dispute = self.model.disputes[number]
+        if self.behaviour == "silent":
+            self.ignored |= {(number, key) for key in dispute.pending}
         ignored = [key for key in dispute.pending if (number, key) in self.ignored]
-        if ignored:
+        if number in self.signed_twice:
+            assert self._contradict(number, WATCHER, SECOND) is None
+        elif ignored:
             self._warp(max(0, dispute.nodes[ignored[0]].deadline + 1 - self.model.now))
             assert self._missed(number, WATCHER, ignored[0]) is None
-            assert dispute.state is State.GUILTY
-            self.outcomes["silent lost"] += 1
-        elif self.behaviour == "liar" and self.model.now <= dispute.dispute_end + WINDOW:
-            self._find_the_lie(number)
-            assert dispute.state is State.GUILTY
-            self.outcomes["liar lost"] += 1
+        elif self.behaviour in ("liar", "padder", "decoy", "chooser") and self._in_time(number):
+            self._find_what_is_wrong(number)
         else:
             self._warp(max(0, dispute.end_at + 1 - self.model.now))
             self.close(number, WATCHER)
             assert dispute.state is State.NOT_GUILTY
             self.outcomes["cleared"] += 1
+            return
+        assert dispute.state is State.GUILTY
+
+    def _in_time(self, number: int) -> bool:
+        return self.model.now <= self.model.disputes[number].dispute_end + WINDOW
+
+    def _find_what_is_wrong(self, number: int) -> None:
+        if self.behaviour in ("liar", "padder"):
+            self._find_the_lie(number)
+            return
+        root = self.model.disputes[number].nodes[ROOT]
+        if not root.answered:
+            self._warp(root.deadline + 1 - self.model.now)
+        if self.behaviour == "chooser":
+            right = self.stage.rivalry(self.games[number], self.behaviour, 0)
+            assert self._prove_output(number, WATCHER, right) is None
+        else:
+            assert self.scene.hidden is not None
+            assert self._prove_outside(number, WATCHER, self.scene.hidden, self.scene.hidden[0]) is None
 
     def _find_the_lie(self, number: int) -> None:
         """A challenger that comes in the last second of the subject's window, whatever others asked for before, and
@@ -383,19 +295,26 @@ class DisputeMachine(RuleBasedStateMachine):
         assert self._prove(number, WATCHER, self.scene.leaf) is None
 
 
-def run_dispute_machine(stage: Stage, *, examples: int, steps: int, start: int) -> Counter[str]:
+def run_dispute_machine(
+    stage: Stage,
+    *,
+    examples: int,
+    steps: int,
+    start: int,
+    behaviours: Sequence[str] = BEHAVIOURS,
+    shrink: bool = True,
+) -> Counter[str]:
     """Runs the machine against one deployment; the same `start` gives the same run. Returns what happened how often."""
     outcomes: Counter[str] = Counter()
-    machine: type[RuleBasedStateMachine] = type(
-        "DisputeMachineOf", (DisputeMachine,), {"stage": stage, "world": stage.world, "outcomes": outcomes}
-    )
+    fields = {"stage": stage, "world": stage.world, "outcomes": outcomes, "behaviours": behaviours}
+    machine: type[RuleBasedStateMachine] = type("DisputeMachineOf", (DisputeMachine,), fields)
     chosen = settings(
         max_examples=examples,
         stateful_step_count=steps,
         deadline=None,
         database=None,
         report_multiple_bugs=False,
-        phases=(Phase.generate, Phase.shrink),
+        phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
         suppress_health_check=list(HealthCheck),
     )
     seed(start)(get_state_machine_test(machine, settings=chosen))()

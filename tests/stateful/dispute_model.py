@@ -85,16 +85,30 @@ class DisputeModel:
 
     # --- moves
 
-    def open(self, number: int, who: str) -> None:
+    def open(self, number: int, who: str, *, overruns: bool = False) -> None:
         dispute = self.disputes[number]
         require(dispute.state is State.NONE, "AlreadyDisputed")
         if dispute.takes_verdicts:
             require(self.bond > 0 and self.now <= self.session_end, "NotNow")
+        if overruns:
+            self._convict(dispute, who, who)
+            return
         require(self.now <= dispute.dispute_end, "DisputeEndOutOfRange")
         dispute.state = State.OPEN
         dispute.end_at = dispute.dispute_end + (2 * self.rules.rounds + 3) * self.rules.window
         dispute.nodes[ROOT] = ModelNode(who, self.now + self.rules.window)
         self._prepay(dispute, who, self.rules.root_fee)
+
+    def contradict(self, number: int, who: str, *, signed: bool, second: bool) -> None:
+        """`signed`: by the provider; `second`: another output for the same request."""
+        dispute = self.disputes[number]
+        if dispute.state is not State.OPEN:
+            require(dispute.state is State.NONE, "AlreadyDisputed")
+            if dispute.takes_verdicts:
+                require(self.bond > 0 and self.now <= self.session_end, "NotNow")
+        require(signed or not dispute.takes_verdicts, "BadReceipt")
+        require(second and dispute.takes_verdicts, "NoContradiction")
+        self._convict(dispute, who, who)
 
     def request(self, number: int, who: str, key: NodeKey, up: int, outside: bool = False) -> None:
         dispute = self._opened(number)
@@ -106,23 +120,51 @@ class DisputeModel:
         dispute.nodes[key] = ModelNode(who, self.now + self.rules.window)
         self._prepay(dispute, who, self.rules.request_fee)
 
-    def answer(self, number: int, who: str, key: NodeKey, *, right: bool = True) -> None:
+    def request_forged(self, number: int, key: NodeKey, error: str) -> None:
+        """Of a place that is none, or by a path that leads elsewhere; it would lead to the root."""
+        dispute = self._opened(number)
+        require(self.now <= dispute.end_at - 2 * self.rules.window, "PastDeadline")
+        require(error != "NoSuchPlace", error)
+        require(key not in dispute.nodes, "AlreadyRequested")
+        require(dispute.nodes[ROOT].answered, "NotAnswered")
+        raise Refused(error)
+
+    def answer(self, number: int, who: str, key: NodeKey, *, right: bool = True, padded: bool = False) -> None:
         dispute = self._opened(number)
         if key == ROOT:
             require(who == self.rules.provider, "NotProvider")
         node = self._asked(dispute, key)
         require(self.now <= node.deadline, "PastDeadline")
+        require(not padded, "BadPadding")
         require(right, "BadReply")
         node.answered = True
 
-    def prove(self, number: int, who: str, leaf: NodeKey, *, wrong: bool) -> None:
+    def answer_confused(self, number: int, key: NodeKey, error: str) -> None:
+        """A leaf's answer to a node above the leaves, or the other way round."""
         dispute = self._opened(number)
-        require(self.now <= dispute.end_at, "PastDeadline")
-        require(dispute.nodes[ROOT].answered, "NotAnswered")
+        node = self._asked(dispute, key)
+        require(self.now <= node.deadline, "PastDeadline")
+        raise Refused(error)
+
+    def prove(self, number: int, who: str, leaf: NodeKey, *, wrong: bool) -> None:
+        """An element of the leaf, or an id by the rival's logits in it."""
+        dispute = self.provable(number)
         require(wrong, "NothingWrong")
         node = dispute.nodes.get(leaf)
         paid_for_it = node is not None and node.answered
         self._convict(dispute, dispute.nodes[leaf if paid_for_it else ROOT].requester, who)
+
+    def prove_outside(self, number: int, who: str, key: NodeKey, up: int, *, hidden: bool) -> None:
+        dispute = self.provable(number)
+        above = dispute.nodes.get((key[0] - up, key[1] >> up))
+        if above is None or not above.answered:
+            raise Refused("NotAnswered")
+        require(hidden, "NothingWrong")
+        self._convict(dispute, above.requester, who)
+
+    def prove_forged(self, number: int, error: str) -> None:
+        self.provable(number)
+        raise Refused(error)
 
     def missed(self, number: int, who: str, key: NodeKey) -> None:
         dispute = self._opened(number)
@@ -154,6 +196,13 @@ class DisputeModel:
         self.credit[payer] += amount
 
     # --- helpers
+
+    def provable(self, number: int) -> ModelDispute:
+        """What holds before anything is proved."""
+        dispute = self._opened(number)
+        require(self.now <= dispute.end_at, "PastDeadline")
+        require(dispute.nodes[ROOT].answered, "NotAnswered")
+        return dispute
 
     def _opened(self, number: int) -> ModelDispute:
         dispute = self.disputes[number]

@@ -369,12 +369,15 @@ def root_of(words: list[bytes]) -> bytes:
     return level[0]
 
 
-def prove_output(game: Game) -> None:
+def accuse_rival(game: Game) -> tuple[Any, ...]:
+    """That id 40 beats id 12 at position 3."""
     opening = (game.tree.payload(LOGITS_LEAF), game.tree.path(LEAF_BITS, LOGITS_LEAF, LEAF_BITS))
-    accusation = (3, 12, 40, (b"", []), (b"", []), opening)
-    game.world.disputes.proveOutput(game.claim, accusation, sender=OTHER.address)
+    return 3, 12, 40, (b"", []), (b"", []), opening
 
 
-def prove_outside(game: Game, depth: int, index: int, up: int) -> None:
-    node = (depth, index, game.tree.node(depth, index), game.tree.path(depth, index, up))
-    game.world.disputes.proveOutside(game.claim, node, sender=OTHER.address)
+def prove_output(game: Game, who: LocalAccount = OTHER) -> None:
+    game.world.disputes.proveOutput(game.claim, accuse_rival(game), sender=who.address)
+
+
+def prove_outside(game: Game, depth: int, index: int, up: int, who: LocalAccount = OTHER) -> None:
+    game.world.disputes.proveOutside(game.claim, game.node(depth, index, up), sender=who.address)

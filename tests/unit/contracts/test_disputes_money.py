@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from eth_abi import encode
 
+from market.hashing import keccak256
 from tests.unit.contracts.checks import reverts
 from tests.unit.contracts.disputes import (
     BOND,
@@ -19,7 +21,9 @@ from tests.unit.contracts.disputes import (
     DisputeWorld,
     Game,
     Tree,
+    prove_output,
 )
+from tests.unit.contracts.revm import RevmChain
 from tests.unit.contracts.world import CLIENT, DAY, GUARDIAN, REPLICAS, pack_permit
 
 NONE, OPEN, GUILTY, NOT_GUILTY, EXPIRED = range(5)
@@ -281,6 +285,56 @@ def test_flood_of_requests_pays_for_its_replies_and_costs_nobody_else(rooted: Ga
     earned = world.credit(PROVIDER)
     rooted.close()
     assert world.credit(PROVIDER) - earned == (ROOT_FEE + 93 * REQUEST_FEE) * 9 // 10
+
+
+def gas_of_the_rest(world: DisputeWorld, flood: bool) -> dict[str, int]:
+    """Move → gas of everything that follows the root, of both sides, from the same place on each time."""
+    assert isinstance(world.chain, RevmChain)
+    gas: dict[str, int] = {}
+    with world.chain.undone():
+        judge, chain = world.judge, world.chain
+        game = Game(world, tree=Tree(lie=LEAF)).session().open().answer_root()
+        game.mark_wrong(LEAF)
+        other = Game(world, tree=game.tree, index=1).open().answer_root()
+        for group in range(3):
+            game.ask(2, group, THIRD).answer(2, group)
+        asked = [(7, index) for index in range(90) if index not in (LEAF >> 6, 31)] if flood else []
+        for key in asked:
+            game.ask(*key, THIRD)
+        for key in asked[:60]:  # the others wait meanwhile
+            game.answer(*key)
+        for depth in (7, 12, LEAF_BITS):
+            game.ask(depth, LEAF >> (LEAF_BITS - depth))
+            gas[f"request {depth}"] = chain.gas_used
+            game.answer(depth, LEAF >> (LEAF_BITS - depth))
+            gas[f"reply {depth}"] = chain.gas_used
+        for key in asked[60:]:
+            game.answer(*key)
+        with world.chain.undone():
+            game.prove(LEAF, OTHER)
+            gas["prove"] = chain.gas_used
+            refund(game, OPENER.address)
+            gas["refund"] = chain.gas_used
+        with world.chain.undone():
+            judge.setWrong(keccak256(encode(["uint32"] * 3, [3, 12, 40])), True)
+            prove_output(game)
+            gas["prove output"] = chain.gas_used
+        other.ask(2, 1)
+        gas["request in another dispute"] = chain.gas_used
+        other.answer(2, 1)
+        gas["reply in another dispute"] = chain.gas_used
+        chain.now = game.view["endAt"] + 1
+        game.close()
+        gas["close"] = chain.gas_used
+    return gas
+
+
+def test_flood_of_requests_makes_no_move_of_anybody_dearer(arena: DisputeWorld) -> None:
+    """Replies, proofs, refunds and the end cost what they cost without it."""
+    calm, flooded = gas_of_the_rest(arena, flood=False), gas_of_the_rest(arena, flood=True)
+    assert calm.keys() == flooded.keys()
+    dearer = {move: flooded[move] - used for move, used in calm.items() if flooded[move] > used + 100}
+    assert not dearer
 
 
 def test_challenger_that_is_a_contract_pays_and_earns_by_itself(arena: DisputeWorld) -> None:

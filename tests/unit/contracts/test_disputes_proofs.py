@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
+
 import pytest
 from eth_abi import encode
+from eth_account.signers.local import LocalAccount
 
 from market.hashing import keccak256
+from market.settlement import slash
 from tests.unit.contracts.checks import reverts
 from tests.unit.contracts.disputes import (
+    BOND,
+    CHARGED,
     LEAF_BITS,
     LOGITS_LEAF,
     OPENER,
     OTHER,
+    PROVIDER,
+    REQUEST_FEE,
+    ROOT_FEE,
+    SHARE_BPS,
     DisputeWorld,
     Game,
     Tree,
     prove_output,
     prove_outside,
 )
-from tests.unit.contracts.world import REPLICAS
+from tests.unit.contracts.world import CLIENT, REPLICAS
 
 NONE, OPEN, GUILTY, NOT_GUILTY, EXPIRED = range(5)
 ELEMENT, OUTPUT, OUTSIDE = 3, 4, 5
 LEAF = 1_234
-THIRD = REPLICAS[3]
+THIRD, FOURTH = REPLICAS[3], REPLICAS[4]
 
 
 @pytest.fixture
@@ -36,6 +47,50 @@ def liar(arena: DisputeWorld) -> Game:
     game = Game(arena, tree=Tree(lie=LEAF)).session().open().answer_root()
     game.mark_wrong(LEAF)
     return game
+
+
+@dataclass
+class Purse:
+    """What everybody has, and what a conviction changes of it, to the unit."""
+
+    game: Game
+
+    def __post_init__(self) -> None:
+        self.before = self._all()
+
+    def _all(self) -> dict[str, int]:
+        world = self.game.world
+        credit = {who.address: world.credit(who) for who in (CLIENT, OPENER, THIRD, FOURTH, PROVIDER)}
+        stake = world.vault.stakeOf(PROVIDER.address)
+        return credit | {
+            "burnt": world.burnt(),
+            "free stake": stake[0],
+            "bonded stake": stake[1],
+            "sessions": world.held_by(world.receipts),
+            "disputes": world.held_by(world.disputes),
+        }
+
+    def shows(self, **changes: int) -> None:
+        now = self._all()
+        assert {who: now[who] - had for who, had in self.before.items() if now[who] != had} == changes
+        self.before = now
+
+    def shows_conviction(self, requester: LocalAccount, prover: LocalAccount, prepaid: dict[LocalAccount, int]) -> None:
+        """The client is paid back first, requester and prover share the reward, the rest of the bond is burnt; then
+        every prepayment goes back to who paid it, once."""
+        division = slash(BOND, CHARGED, SHARE_BPS)
+        changes = Counter({CLIENT.address: division.refunded, "burnt": division.burnt})
+        changes[requester.address] += division.reward // 2
+        changes[prover.address] += division.reward - division.reward // 2
+        self.shows(**changes, sessions=-BOND, **{"bonded stake": -BOND})
+        disputes, game = self.game.world.disputes, self.game
+        assert sum(prepaid.values()) == self.before["disputes"] == game.view["prepaid"]
+        for payer, amount in prepaid.items():
+            disputes.refund(game.id, payer.address, sender=PROVIDER.address)
+            self.shows(**{payer.address: amount}, disputes=-amount)
+            with reverts("NothingToRefund", disputeId=game.id, payer=payer.address):
+                disputes.refund(game.id, payer.address, sender=PROVIDER.address)
+        assert self.before["disputes"] == 0
 
 
 def test_wrong_element_makes_guilty(liar: Game) -> None:
@@ -101,9 +156,11 @@ def test_proof_in_the_last_second_counts_and_later_reverts(liar: Game) -> None:
 def test_better_id_makes_guilty(rooted: Game) -> None:
     rooted.world.judge.setWrong(keccak256(encode(["uint32"] * 3, [3, 12, 40])), True)
     rooted.descend(LOGITS_LEAF, THIRD)
-    prove_output(rooted)
+    purse = Purse(rooted)
+    prove_output(rooted, FOURTH)
     (event,) = rooted.world.logs("FaultFound")
-    assert tuple(event.values.values()) == (rooted.id, OUTPUT, THIRD.address, OTHER.address)
+    assert tuple(event.values.values()) == (rooted.id, OUTPUT, THIRD.address, FOURTH.address)
+    purse.shows_conviction(THIRD, FOURTH, {OPENER: ROOT_FEE, THIRD: 4 * REQUEST_FEE})
 
 
 @pytest.mark.parametrize(("depth", "index"), [(2, 3), (7, 31), (12, 31), (13, 62)])
@@ -117,10 +174,13 @@ def test_anything_outside_the_program_makes_guilty(arena: DisputeWorld, depth: i
             at = index >> (depth - asked)
             game.ask(asked, at, THIRD).answer(asked, at)
             above = asked
-    prove_outside(game, depth, index, depth - above)
+    purse = Purse(game)
+    prove_outside(game, depth, index, depth - above, FOURTH)
     (event,) = game.world.logs("FaultFound")
     requester = THIRD if above else OPENER
-    assert tuple(event.values.values()) == (game.id, OUTSIDE, requester.address, OTHER.address)
+    assert tuple(event.values.values()) == (game.id, OUTSIDE, requester.address, FOURTH.address)
+    asked = sum(stop < depth for stop in (2, 7))
+    purse.shows_conviction(requester, FOURTH, {OPENER: ROOT_FEE} | ({THIRD: asked * REQUEST_FEE} if asked else {}))
 
 
 @pytest.mark.parametrize(("depth", "index"), [(2, 3), (7, 31), (11, 15), (12, 31), (13, 63)])
