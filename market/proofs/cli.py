@@ -35,7 +35,7 @@ def prove_setup(
     input_form: Annotated[str, typer.Option(help="public, or hashed: the input stays between client and provider.")] = (
         "public"
     ),
-    weights: Annotated[str, typer.Option(help="fixed (public), or committed: secret, with a commitment on chain.")] = (
+    weights: Annotated[str, typer.Option(help="fixed (in the key), or committed: bound on chain, not secret.")] = (
         "fixed"
     ),
     input_scale: Annotated[int, typer.Option(help="Fraction bits of an input.")] = 0,
