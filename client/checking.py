@@ -156,8 +156,10 @@ class _Check:
     obtain: Obtain
     right: bytes | None = None  # hash of the output that the model gives, once that is known
 
-    def all(self) -> list[Checked]:
+    def __post_init__(self) -> None:
         self.player = player_of(self.place, self.wallet, self.packs)
+
+    def all(self) -> list[Checked]:
         job, replicas = self.place.jobs.job(self.job_id), self.place.jobs.replicas(self.job_id)
         revealed = [replica for replica in replicas if replica.state is ReplicaState.REVEALED]
         found: dict[str, Checked] = {}
@@ -167,7 +169,7 @@ class _Check:
                 evidence = self._evidence(replica, known)
             except NoEvidence:
                 continue
-            self.report(Progress("audit", f"computing the answer of {short(replica)} again"))
+            self.report(Progress("audit", f"computing the answer of {_short(replica.provider)} again"))
             is_right = self.player.fault(evidence) is None
             self.right = replica.digest if is_right else self.right
             found[replica.provider] = self._end(replica, is_right, evidence)
@@ -225,10 +227,8 @@ class _Check:
 
     def _demanded(self, replica: ReplicaView) -> tuple[int, ...] | None:
         """Ids that it was made to publish; None where it lost its bond instead. Raises AssayError: nothing was paid."""
-        cost, reward = (
-            cost_of(self.place, self.job_id, replica.provider),
-            self.player.reward(self.job_id, replica.provider),
-        )
+        cost = cost_of(self.place, self.job_id, replica.provider)
+        reward = self.player.reward(self.job_id, replica.provider)
         if reward <= cost.fee:
             raise NotWorthIt(
                 f"Making it publish costs a fee of {cost.fee} base units, and proving it wrong wins {reward}.",
@@ -236,7 +236,7 @@ class _Check:
             )
         while True:
             step = demand_next(self.place, self.wallet, self.job_id, replica.provider)
-            self.report(Progress("demand", f"the output of {short(replica)}: {step.state}"))
+            self.report(Progress("demand", f"the output of {_short(replica.provider)}: {step.state}"))
             if step.state == "published":
                 return step.ids
             if step.state == "slashed":
@@ -248,13 +248,13 @@ class NotWorthIt(MarketError):
     """Proving an answer wrong costs more than it can win."""
 
 
-def short(replica: ReplicaView) -> str:
-    return f"{replica.provider.lower()[:10]}…"
+def _short(address: str) -> str:
+    return f"{address.lower()[:10]}…"
 
 
 def _dispute(player: Player, evidence: Evidence, report: Report, pause: Callable[[float], None]) -> Checked:
-    who = evidence.provider.lower()[:10]
-    report(Progress("dispute", f"the answer of {who}… is wrong: disputing it"))
+    who = _short(evidence.provider)
+    report(Progress("dispute", f"the answer of {who} is wrong: disputing it"))
     try:
         there = player.look(evidence.dispute_id)
         if there is None:
@@ -263,7 +263,7 @@ def _dispute(player: Player, evidence: Evidence, report: Report, pause: Callable
             return Checked(evidence.provider, False, problem="it was judged before")
 
         def before(_dispute: Dispute, move: Move, _prospects: object) -> None:
-            report(Progress("dispute", f"{who}…: {move.reason}"))
+            report(Progress("dispute", f"{who}: {move.reason}"))
 
         return Checked(evidence.provider, False, resolve(player, evidence.dispute_id, before=before, pause=pause))
     except AssayError as error:

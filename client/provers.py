@@ -148,17 +148,7 @@ class Provers:
                 return _left_out(candidate, error.code, printable(error.message))
             if max_price is not None and cost > max_price:
                 return _left_out(candidate, "max_price", f"it quotes {cost} base units, the cap is {max_price}")
-            return VerifiedQuote(
-                quote=quote,
-                signature=signature,
-                digest=digest,
-                endpoint=candidate.endpoint,
-                price=cost,
-                latency_ms=latency,
-                stake=candidate.stake,
-                jobs_paid=candidate.jobs_paid,
-                jobs_missed=candidate.jobs_missed,
-            )
+            return VerifiedQuote.of(candidate, quote, signature, digest=digest, price=cost, latency_ms=latency)
 
         return await gather_quotes(candidates, ask, enough=1, policy=self._policy.rfq)
 

@@ -76,17 +76,7 @@ def verify_quote(
             str(refused),
             refused.details,
         )
-    return VerifiedQuote(
-        quote=quote,
-        signature=signature,
-        digest=digest,
-        endpoint=candidate.endpoint,
-        price=cost,
-        latency_ms=latency_ms,
-        stake=candidate.stake,
-        jobs_paid=candidate.jobs_paid,
-        jobs_missed=candidate.jobs_missed,
-    )
+    return VerifiedQuote.of(candidate, quote, signature, digest=digest, price=cost, latency_ms=latency_ms)
 
 
 def _check(quote: Quote, candidate: Candidate, wanted: Wanted, now: int) -> int:

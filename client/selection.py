@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from client.errors import NotEnoughProviders, PriceAboveCap
-from client.matching import LeftOut
+from client.matching import Candidate, LeftOut
 from market.hashing import keccak256
 from market.types import Quote
 
@@ -39,6 +40,23 @@ class VerifiedQuote:
     @property
     def provider(self) -> str:
         return self.quote.provider
+
+    @classmethod
+    def of(
+        cls, candidate: Candidate, quote: Quote, signature: bytes, *, digest: bytes, price: int, latency_ms: int
+    ) -> Self:
+        """A candidate's quote that was checked, with what the index says of who gave it. Units: see the attributes."""
+        return cls(
+            quote=quote,
+            signature=signature,
+            digest=digest,
+            endpoint=candidate.endpoint,
+            price=price,
+            latency_ms=latency_ms,
+            stake=candidate.stake,
+            jobs_paid=candidate.jobs_paid,
+            jobs_missed=candidate.jobs_missed,
+        )
 
 
 @dataclass(frozen=True)

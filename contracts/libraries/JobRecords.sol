@@ -35,8 +35,8 @@ struct Drawing {
     bool failed;
 }
 
-/// @dev Four slots, the replicas, and what only some jobs have. The escrow is not stored: it is the sum of the terms' highest prices. The agreed
-/// output is named by a replica that revealed it. Seconds in 40 bits last 34,000 years.
+/// @dev Four slots, the replicas, and what only some jobs have. The escrow is not stored: it is the sum of the terms'
+/// highest prices. The agreed output is named by a replica that revealed it. Seconds in 40 bits last 34,000 years.
 struct Job {
     address client;
     JobState state;
