@@ -328,7 +328,9 @@ class ProofClient:
         while True:
             job = proofs.job(job_id)
             if job.state == ProofJobState.SETTLED:
-                return self._proved(offered, job_id, block, started)
+                found = self._proved(offered, job_id, block, started)
+                if found is not None:
+                    return found
             if job.state == ProofJobState.OPEN and self._now() > job.proof_deadline:
                 self._wallet.send(proofs.expire(job_id))
                 job = proofs.job(job_id)
@@ -341,10 +343,13 @@ class ProofClient:
                 )
             time.sleep(POLL_SECONDS)
 
-    def _proved(self, offered: OfferedProof, job_id: bytes, block: int, started: float) -> Classification:
+    def _proved(self, offered: OfferedProof, job_id: bytes, block: int, started: float) -> Classification | None:
+        """None: the endpoint tells of the new state, and not yet (after a reorganisation: not any more) of its event."""
         seconds = time.monotonic() - started
         logs = self._chain.logs([self._deployment.proofs], block, self._chain.head().number)
-        event = next(e for e in decode_logs(logs) if _is_proof_of(e, job_id))
+        event = next((e for e in decode_logs(logs) if _is_proof_of(e, job_id)), None)
+        if event is None:
+            return None
         ids = tuple(unpack_tokens(event.args["ids"], offered.artefact.program.outputs))
         values = [signed(token) for token in ids]
         best = max(range(len(values)), key=values.__getitem__)

@@ -203,6 +203,24 @@ def test_a_restarted_agent_proves_what_is_still_open(shopping: Shopping, tiny: P
     assert len(results) == 1
 
 
+def test_a_state_that_is_told_before_its_event_is_waited_out(
+    shopping: Shopping, tiny: ProofArtefact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node writes the new state first and the block's logs a moment later."""
+    chain = shopping.client._chain
+    logs, asked = chain.logs, []
+
+    def late(*arguments: Any) -> Any:
+        asked.append(arguments)
+        return [] if len(asked) == 1 else logs(*arguments)
+
+    with proving(shopping.settings(tiny, provider=1)) as agent:
+        offered = shopping.client.negotiate(tiny, VALUES, agent.url)
+        monkeypatch.setattr(chain, "logs", late)
+        assert shopping.client.classify(offered).paid == offered.price
+    assert len(asked) == 2
+
+
 def test_a_proof_is_sent_again_after_the_chain_was_away(
     shopping: Shopping, tiny: ProofArtefact, monkeypatch: pytest.MonkeyPatch
 ) -> None:

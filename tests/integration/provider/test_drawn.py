@@ -140,7 +140,8 @@ def test_draw_of_a_client_that_vanished_is_made_by_one_of_the_agents(market: Mar
     (maker,) = drawn_by(market, job)
     assert maker in [address.lower() for address in addresses]
     sent = {address: market.chain.transaction_count(address) - before[address] for address in addresses}
-    assert sum(sent.values()) == 3 * 2 + 2  # commits and reveals, one draw, one settlement
+    due = 3 * 2 + 2  # commits and reveals, one draw, one settlement
+    assert due <= sum(sent.values()) <= due + 2  # who saw the draw, or settlement, a moment late, wasted one
     assert [agent.agent.draws.open() for agent in agents] == [[], [], []]
 
 
