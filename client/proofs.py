@@ -344,7 +344,7 @@ class ProofClient:
             time.sleep(POLL_SECONDS)
 
     def _proved(self, offered: OfferedProof, job_id: bytes, block: int, started: float) -> Classification | None:
-        """None: the endpoint tells of the new state, and not yet (after a reorganisation: not any more) of its event."""
+        """None: the endpoint tells of the new state, and not yet, or after a reorganisation no more, of its event."""
         seconds = time.monotonic() - started
         logs = self._chain.logs([self._deployment.proofs], block, self._chain.head().number)
         event = next((e for e in decode_logs(logs) if _is_proof_of(e, job_id)), None)
