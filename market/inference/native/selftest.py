@@ -14,11 +14,11 @@ import numpy as np
 from market.inference import reference
 from market.inference.batch import Part, Want
 from market.inference.errors import SelfTestError
-from market.inference.model import AnyArray, Config, Int64Array, IntegerModel, Layer, Linear, Tables
+from market.inference.forward_selftest import SEED, small_model
+from market.inference.model import AnyArray, Int64Array, IntegerModel, Linear, Tables
 from market.inference.native.library import ACCUMULATOR_L1, QUERIES, Kernel
 from market.inference.native_engine import ROWS, NativeEngine
 
-SEED = 20240601
 COUNTS = (1, 2, 3, 7, 8, 12, 27)  # rows of activations: alone, few, a full group, groups and a rest
 SAMPLE = 40  # rows taken at each end of a matrix
 PLANE_L1 = (1 << 17) - 1  # packing refuses rows of larger L1 norm
@@ -162,62 +162,6 @@ def check_forward(kernel: str, threads: int, tables: Tables) -> None:
         parts = [Part(slots[i], ids[: end + 1], wants[i % len(wants)]) for i, end in enumerate(ends)]
         got = engine.step(parts)[:: len(wants)]
         _same(np.array(got), likeliest[ends][:: len(wants)], name)
-
-
-def small_model(tables: Tables) -> IntegerModel:
-    """Two layers of random weights, with rows of no register's multiple; the pack's exp2 tables, its first angles.
-
-    Many rows of the embedding stand there twice, as neighbours or 64 rows apart: of such tokens, equally likely, the
-    lower id is the answer.
-    """
-    random, size = np.random.default_rng(SEED), 16
-    config = Config(
-        vocabulary=97,
-        context=32,
-        hidden=72,
-        feed_forward=104,
-        layers=2,
-        heads=6,
-        kv_heads=2,
-        head_size=size,
-        epsilon=42949,
-        score_multiplier=94548,
-    )
-
-    def matrix(rows: int, columns: int, exponent: int = 31) -> Linear:
-        weight = random.integers(-127, 128, (rows, columns), dtype=np.int8)
-        return Linear(weight, random.integers(1 << 20, 1 << 21, rows, dtype=np.int32), exponent)
-
-    def gain() -> AnyArray:
-        return random.integers(3000, 5000, config.hidden, dtype=np.int32)
-
-    width, narrow = config.heads * size, config.kv_heads * size
-    layers = tuple(
-        Layer(
-            attention_norm=gain(),
-            query=matrix(width, config.hidden),
-            key=matrix(narrow, config.hidden),
-            value=matrix(narrow, config.hidden),
-            attention_output=matrix(config.hidden, width),
-            feed_forward_norm=gain(),
-            gate=matrix(config.feed_forward, config.hidden),
-            up=matrix(config.feed_forward, config.hidden),
-            down=matrix(config.hidden, config.feed_forward),
-            query_fraction=10,
-            key_fraction=10,
-            value_fraction=12,
-        )
-        for _ in range(config.layers)
-    )
-    angles = np.arange(config.context * size // 2).reshape(config.context, -1)
-    cos = ((angles * 7919) % 65537 - 32768).astype(np.int32)  # any numbers of Q15 do
-    sin = ((angles * 104729) % 65537 - 32768).astype(np.int32)
-    embedding = matrix(config.vocabulary, config.hidden)
-    for rows in (embedding.weight, embedding.multiplier):
-        rows[1::4] = rows[:-1:4]
-        rows[66::4] = rows[2:33:4]
-    own = Tables(tables.exp2_high, tables.exp2_low, cos, sin)
-    return IntegerModel(config, embedding, layers, gain(), embedding, own)
 
 
 def _same(got: AnyArray, expected: AnyArray, check: str) -> None:

@@ -18,7 +18,7 @@ from market.inference.batch import Part, Result
 from market.inference.engine import Engine, Generation, available_kernels, kernels_in_use, load_engine
 from market.inference.errors import BackendError, PromptError, SelfTestError
 from market.inference.matmul import Float32Product, Int8Product, PlaneProduct, choose, proved
-from market.inference.model import Layer
+from market.inference.model import Int64Array, Layer
 from market.inference.native import library, selftest
 from market.inference.numpy_engine import NumpyEngine
 from market.inference.sampling import Sampling
@@ -117,6 +117,36 @@ def test_numpy_engine_whose_float32_products_are_not_exact_refuses(
     monkeypatch.setattr(NumpyEngine, "_product", lambda self, matrix, plane: exact(self, matrix, plane) + 1)
     with pytest.raises(SelfTestError, match="numpy float32"):
         NumpyEngine(tiny_pack.model)
+
+
+@pytest.mark.parametrize("operation", ["_linear", "_attend", "_forward"])
+def test_numpy_engine_of_which_an_operation_is_damaged_refuses(
+    operation: str, tiny_pack: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its products are right, and everything that is made of them is tested too."""
+    exact: Callable[..., Int64Array] = getattr(NumpyEngine, operation)
+
+    def off_by_one(*arguments: Any) -> Int64Array:
+        result = exact(*arguments)
+        result[..., -1] += 1
+        return result
+
+    monkeypatch.setattr(NumpyEngine, operation, off_by_one)
+    with pytest.raises(SelfTestError, match="forward pass numpy") as caught:
+        load_engine(tiny_pack, kernels="numpy")
+    assert "nothing was served" in str(caught.value)
+
+
+def test_numpy_engine_that_forgets_what_stands_in_its_cache_refuses(
+    tiny_pack: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Right in one piece, wrong where the prompt is cut."""
+    attend = NumpyEngine._attend
+    monkeypatch.setattr(
+        NumpyEngine, "_attend", lambda self, layer, a, shift, cache, _: attend(self, layer, a, shift, cache, 0)
+    )
+    with pytest.raises(SelfTestError, match="forward pass numpy"):
+        load_engine(tiny_pack, kernels="numpy")
 
 
 def test_generate_reaching_a_stop_token_ends_with_it(tiny_engine: TorchEngine) -> None:

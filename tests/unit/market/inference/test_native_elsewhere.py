@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from market.inference import reference
+from market.inference.forward_selftest import small_model
 from market.inference.model import IntegerModel, Linear
 from market.inference.native import library as lib
-from market.inference.native import selftest
 from market.models.pack import Pack
 
 NATIVE = Path(lib.__file__).parent
@@ -83,7 +83,7 @@ def check(command: list[str], model: IntegerModel) -> None:
 @pytest.fixture(params=["tiny", "odd"])
 def model(request: pytest.FixtureRequest, tiny_pack: Pack) -> IntegerModel:
     """The tiny pack, and a model whose shapes fill no register."""
-    return tiny_pack.model if request.param == "tiny" else selftest.small_model(tiny_pack.model.tables)
+    return tiny_pack.model if request.param == "tiny" else small_model(tiny_pack.model.tables)
 
 
 def test_portable_kernel_on_aarch64_equals_the_reference(model: IntegerModel, tmp_path: Path) -> None:

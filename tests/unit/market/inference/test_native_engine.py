@@ -19,6 +19,7 @@ from market.inference import reference
 from market.inference.batch import Part, Result, Want
 from market.inference.engine import load_engine
 from market.inference.errors import BackendError, PromptError, SelfTestError
+from market.inference.forward_selftest import SEED, small_model
 from market.inference.model import Int32Array, Int64Array, IntegerModel, Linear, Tables
 from market.inference.native import library as lib
 from market.inference.native import selftest
@@ -149,7 +150,7 @@ def test_step_with_a_bad_entry_computes_nothing(engine: NativeEngine) -> None:
 def test_engine_with_an_untied_head_and_odd_shapes_equals_the_reference(tiny_pack: Pack) -> None:
     """Shapes that fill no register: the self-test's small model, whose head is a matrix of its own here."""
     tables = tiny_pack.model.tables
-    small = selftest.small_model(tables)
+    small = small_model(tables)
     head = Linear(small.embedding.weight[::-1].copy(), small.embedding.multiplier, small.embedding.exponent + 1)
     model = replace(small, head=head)
     ids = list(range(20))
@@ -331,8 +332,8 @@ def test_engine_whose_likeliest_token_is_wrong_refuses_to_serve(
 
 def test_small_model_of_the_self_test_has_every_kind_of_tie(tiny_pack: Pack) -> None:
     """Within a unit of 32 rows and across units; and answers without a tie, near and far from the first row."""
-    model = selftest.small_model(tiny_pack.model.tables)
-    ids = np.random.default_rng(selftest.SEED).integers(0, model.config.vocabulary, 12).tolist()
+    model = small_model(tiny_pack.model.tables)
+    ids = np.random.default_rng(SEED).integers(0, model.config.vocabulary, 12).tolist()
     ties = [np.flatnonzero(row == row.max()) for row in reference.forward(model, ids)]
     apart = {len(set(tie // 32)) for tie in ties if len(tie) > 1}
     alone = {int(tie[0]) // 32 for tie in ties if len(tie) == 1}
