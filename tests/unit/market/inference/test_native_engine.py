@@ -48,6 +48,27 @@ def expected(tiny_pack: Pack) -> Int64Array:
     return reference.forward(tiny_pack.model, IDS)
 
 
+LONG = np.random.default_rng(8).integers(0, 288, (3, 200)).tolist()
+PLANS = {  # ids of each of three sequences in each step
+    "one id": [[1, 0, 0]],
+    "fewer than a group": [[7, 0, 0]],
+    "a group": [[8, 0, 0]],
+    "groups and a rest": [[70, 0, 0]],
+    "pieces": [[200, 0, 0]],
+    "one by one": [[1, 0, 0]] * 20,
+    "cut": [[1, 0, 0], [7, 0, 0], [130, 0, 0], [61, 0, 0], [1, 0, 0]],
+    "one id each": [[1, 1, 1]] * 12,
+    "few each": [[3, 1, 2], [1, 5, 9], [2, 0, 4]],
+    "pieces of several": [[100, 40, 60], [1, 1, 1], [64, 0, 130], [0, 130, 1], [20, 1, 8]],
+}
+
+
+@pytest.fixture(scope="module")
+def streams(tiny_pack: Pack) -> list[list[Int64Array]]:
+    """Of each sequence of LONG, the residual stream [200, hidden] before each layer and at the end."""
+    return [list(reference_residuals(tiny_pack, ids)) for ids in LONG]
+
+
 def reference_residuals(pack: Pack, ids: list[int]) -> Iterator[Int64Array]:
     """The residual stream before each layer and at the end, from the reference's operations."""
     model, c = pack.model, pack.model.config
@@ -71,11 +92,44 @@ def reference_residuals(pack: Pack, ids: list[int]) -> Iterator[Int64Array]:
         yield x
 
 
-def test_residual_stream_equals_the_reference_layer_by_layer(engine: NativeEngine, tiny_pack: Pack) -> None:
-    for ids in (IDS, IDS[:1], IDS[:8]):
-        got = engine.residuals(ids)
-        for index, x in enumerate(reference_residuals(tiny_pack, ids)):
-            assert np.array_equal(got[index], x), f"before layer {index} of {len(ids)} positions"
+def same_layer_by_layer(
+    engine: NativeEngine, streams: list[list[Int64Array]], plan: list[list[int]], alone: Sequence[int] = (0,)
+) -> None:
+    """``alone``: whether each step, in turn, leaves the other threads out, which the pool would decide by the clock."""
+    slots = [engine.new_slot(200) for _ in LONG]
+    for number, counts in enumerate(plan):
+        batch, spans = [], []
+        for which, count in enumerate(counts):
+            start = slots[which].length
+            if count:
+                batch.append((slots[which], LONG[which][start : start + count]))
+                spans.append((which, slice(start, start + count)))
+        leave, before = alone[number % len(alone)], engine.passes_alone
+        engine.leave_out(leave)
+        got = engine.residuals(batch)
+        assert engine.passes_alone - before == (leave if engine.threads > 1 else 0)
+        for layer, stream in enumerate(got):
+            expected = np.concatenate([streams[which][layer][span] for which, span in spans])
+            assert np.array_equal(stream, expected), f"before layer {layer}, step {number}"
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_residual_stream_equals_the_reference_layer_by_layer(
+    plan: str, engine: NativeEngine, streams: list[list[Int64Array]]
+) -> None:
+    """However sequences are cut and whoever stands beside them. 64 rows for each thread and more go in pieces."""
+    same_layer_by_layer(engine, streams, PLANS[plan])
+
+
+@pytest.mark.parametrize("kernel", lib.KERNELS)
+def test_residual_stream_on_more_threads_than_pieces_equals_the_reference_layer_by_layer(
+    kernel: str, tiny_pack: Pack, streams: list[list[Int64Array]]
+) -> None:
+    """A pass of 200 rows goes in pieces with all but one left out, and otherwise not."""
+    engine = engine_or_skip(tiny_pack, kernel, 6)
+    for plan in ("one id", "cut", "few each", "pieces of several"):
+        for alone in ([0], [1], [0, 1], [1, 0]):
+            same_layer_by_layer(engine, streams, PLANS[plan], alone)
 
 
 def test_logits_of_every_position_equal_the_reference(engine: NativeEngine, expected: Int64Array) -> None:
@@ -106,6 +160,7 @@ def test_any_interleaving_of_sequences_gives_each_its_own_logits(
         if not parts:
             break
         ends = [part.slot.length + len(part.ids) - 1 for part in parts]
+        engine.leave_out(data.draw(st.sampled_from([0, 100])))  # the other threads
         for part, end, got in zip(parts, ends, engine.step(parts), strict=True):
             if part.want is Want.LOGITS:
                 assert np.array_equal(cast(Int64Array, got), expected[end])
@@ -314,6 +369,29 @@ class LateUnitForgotten(NativeEngine):
     def step(self, parts: Sequence[Part]) -> list[Result]:
         results = super().step(parts)
         return [token % 64 if isinstance(token, int) and len(parts) > 1 else token for token in results]
+
+
+class LeavingOutForgotten(NativeEngine):
+    """Many rows are wrong by one in one place while the other threads are left out."""
+
+    def step(self, parts: Sequence[Part]) -> list[Result]:
+        before, rows = self.passes_alone, sum(len(part.ids) for part in parts)
+        results = super().step(parts)
+        if rows >= 64 and self.passes_alone - before == -(-rows // ROWS):  # every pass of the step
+            cast(Int64Array, results[-1])[-1] += 1
+        return results
+
+
+@pytest.mark.parametrize("threads", [2, 6])
+def test_engine_that_is_wrong_with_threads_left_out_refuses_to_serve(
+    threads: int, tiny_pack: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass has rows for the pieces of four threads: on more of them, pieces are served in this state only."""
+    monkeypatch.setattr(selftest, "NativeEngine", LeavingOutForgotten)
+    for kernel in lib.supported():
+        with pytest.raises(SelfTestError) as caught:
+            load_engine(tiny_pack, threads=threads, kernels=kernel)
+        assert caught.value.check == f"forward pass {kernel} on {threads} threads, all but one left out"
 
 
 @pytest.mark.parametrize("damaged", [OffByOne, LastOfTies, LateUnitForgotten])
