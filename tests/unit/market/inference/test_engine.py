@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from market.errors import AssayError
-from market.inference import torch_operations
+from market.inference import reference, torch_operations
 from market.inference.batch import Part, Result
 from market.inference.engine import Engine, Generation, available_kernels, kernels_in_use, load_engine
 from market.inference.errors import BackendError, PromptError, SelfTestError
@@ -372,12 +372,28 @@ def test_importing_the_packages_loads_no_torch() -> None:
 def test_auto_product_on_a_processor_without_vnni_serves_the_same_tokens(
     tiny_pack: Pack, tiny_engine: TorchEngine
 ) -> None:
-    """ONEDNN_MAX_CPU_ISA takes VNNI away from oneDNN, whose int8 product is then silently wrong."""
+    """ONEDNN_MAX_CPU_ISA takes VNNI away from oneDNN, whose int8 product is then silently wrong.
+
+    float32 serves, with the same logits to the last bit. Asked for by name, int8 refuses where it is wrong.
+    """
     code = (
-        "import sys; from market.models.pack import load_pack; from market.inference.engine import load_engine\n"
-        f"engine = load_engine(load_pack(sys.argv[1]), kernels='torch'); print(*engine.generate({PROMPT}, 12, []).ids)"
+        "import sys; from market.models.pack import load_pack\n"
+        "from market.inference.batch import Part, Want; from market.inference.errors import SelfTestError\n"
+        "from market.inference.engine import kernels_in_use, load_engine\n"
+        "pack = load_pack(sys.argv[1]); engine = load_engine(pack, kernels='torch'); print(kernels_in_use(engine))\n"
+        f"print(*engine.generate({PROMPT}, 12, []).ids)\n"
+        f"print(*engine.step([Part(engine.new_slot(3), {PROMPT}, Want.LOGITS)])[0])\n"
+        "try: load_engine(pack, kernels='torch', matmul='int8'); print('int8 serves')\n"
+        "except SelfTestError as error: print(error.check)"
     )
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
     command = [sys.executable, "-c", code, str(tiny_pack.path)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert tuple(map(int, result.stdout.split())) == tiny_engine.generate(PROMPT, 12, []).ids
+    served, ids, logits, int8 = result.stdout.splitlines()
+    assert tuple(map(int, ids.split())) == tiny_engine.generate(PROMPT, 12, []).ids
+    assert list(map(int, logits.split())) == reference.forward(tiny_pack.model, PROMPT)[-1].tolist()
+    assert served == f"torch {'int8' if int8 == 'int8 serves' else 'float32'} on cpu"
+    if "avx512vnni" in library.supported():
+        assert served == "torch float32 on cpu"
+    if served == "torch float32 on cpu":
+        assert int8.startswith("matmul int8 of ")

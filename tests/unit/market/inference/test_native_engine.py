@@ -24,7 +24,7 @@ from market.inference.model import Int32Array, Int64Array, IntegerModel, Linear,
 from market.inference.native import library as lib
 from market.inference.native import selftest
 from market.inference.native_engine import ROWS, NativeEngine
-from market.models.pack import Pack
+from market.models.pack import WEIGHTS, Pack, load_pack
 
 pytestmark = pytest.mark.skipif(lib.library() is None, reason="the package was installed without a C compiler")
 CASES = [(kernel, threads) for kernel in lib.KERNELS for threads in (1, 2)]
@@ -480,6 +480,29 @@ def test_engine_gives_its_memory_back(tiny_pack: Pack) -> None:
         ).stdout
     )
     assert threads <= alone + 2
+
+
+@pytest.mark.parametrize("kernel", lib.KERNELS)
+def test_weights_that_c_reads_lie_in_the_read_only_map_of_the_file(kernel: str, tiny_pack: Pack) -> None:
+    """Pages of a shared map are those of the file: processes share them. No kernel has a copy in another order."""
+    if kernel not in lib.supported():
+        pytest.skip(f"this processor has no {kernel}")
+    pack = load_pack(tiny_pack.path)
+    engine = load_engine(pack, threads=2, kernels=kernel)
+    assert isinstance(engine, NativeEngine)
+    maps = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    own = [words for words in maps if words[-1] == str(pack.path / WEIGHTS)]
+    assert {words[1] for words in own} == {"r--s"}  # readable, shared
+    rooms = [range(*(int(address, 16) for address in words[0].split("-"))) for words in own]
+
+    def mapped(address: int, size: int) -> None:
+        assert any(address in room and address + size - 1 in room for room in rooms)
+
+    matrices = [kept.struct for kept in engine._kept if isinstance(kept, lib.Matrix)]
+    assert len(matrices) == 2 + len(lib.MATRICES) * pack.model.config.layers
+    for matrix in matrices:
+        mapped(matrix.weight, matrix.rows * matrix.columns)
+        mapped(matrix.multiplier, 4 * matrix.rows)
 
 
 def test_environment_chooses_the_kernels(tiny_pack: Pack) -> None:
