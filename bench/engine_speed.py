@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import torch
 
@@ -29,10 +30,11 @@ NOBODY: tuple[int, ...] = ()
 
 @dataclass(frozen=True)
 class Took:
-    """Seconds."""
+    """Seconds; ``tokens``: by the clock on the wall, of each token where they come one by one."""
 
     wall: float
     cpu: float
+    tokens: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,9 @@ def rows(pack: Pack, source: Source, peer: LlamaCpp, ids: Sequence[int]) -> list
     kernels = kernels_in_use(engines[1])
     made = [row for figure in figures for row in _rows(figure, rounds[figure.key], kernels)]
     decodes = {threads: [ours.wall / DECODED for ours, _ in rounds[f"decode_{threads}t"]] for threads in engines}
+    tokens = {threads: [s for ours, _ in rounds[f"decode_{threads}t"] for s in ours.tokens] for threads in engines}
     floors = [_floor(weights.size, threads, decodes[threads], reads[threads]) for threads in engines]
-    return [*made, _second_thread(decodes[1], decodes[2]), *floors]
+    return [*made, _second_thread(decodes[1], decodes[2]), *slow_tokens(tokens[1], tokens[2]), *floors]
 
 
 def _figures(engines: dict[int, Engine], floats: FloatLlama, peer: LlamaCpp, ids: Sequence[int]) -> list[Figure]:
@@ -147,12 +150,36 @@ def _second_thread(one: Sequence[float], two: Sequence[float]) -> Row:
     worst = min(alone / both for alone, both in zip(one, two, strict=True))
     return Row(
         key="decode_2t_worst",
-        figure=f"decoding on 2 threads against 1, the worst of {len(one)} rounds",
+        figure=f"decoding on 2 threads against 1, averages of {DECODED} tokens, the worst of {len(one)} rounds",
         value=worst,
         unit="×",
         bar="≥ 1 ×",
         holds=worst >= 1,
     )
+
+
+def slow_tokens(one: Sequence[float], two: Sequence[float]) -> list[Row]:
+    """Single tokens on two threads, which averages hide, beside one thread's median; seconds of each token.
+
+    Without a bar: one time slice of another process makes a token slow on one thread too (its own slowest are named).
+    """
+
+    def row(key: str, words: str, slow: Callable[[Sequence[float]], float]) -> Row:
+        median = statistics.median(one)
+        return Row(
+            key=key,
+            figure=f"{words} of {len(two)} single tokens on 2 threads (1 thread's own: {slow(one) * 1000:.1f} ms)",
+            value=slow(two) * 1000,
+            unit="ms",
+            peer="1 thread's median token",
+            peer_value=median * 1000,
+            ratio=slow(two) / median,
+        )
+
+    return [
+        row("decode_2t_token_p99", "99th percentile", lambda tokens: sorted(tokens)[-(-99 * len(tokens) // 100) - 1]),
+        row("decode_2t_token_max", "the slowest", max),
+    ]
 
 
 def _floor(size: int, threads: int, decodes: Sequence[float], reads: Sequence[float]) -> Row:
@@ -173,17 +200,16 @@ def _floor(size: int, threads: int, decodes: Sequence[float], reads: Sequence[fl
 
 def _decode(engine: Engine, ids: Sequence[int]) -> Took:
     """From the first token to the last."""
-    clock = _Clock()
-    heard = 0
+    clock, heard = _Clock(), list[float]()
 
     def hear(_token: int) -> None:
-        nonlocal heard
-        if heard == 0:
+        if not heard:
             clock.start()
-        heard += 1
+        heard.append(time.perf_counter())
 
     engine.generate(ids, DECODED + 1, NOBODY, on_token=hear)
-    return clock.took()
+    took = clock.took()
+    return Took(took.wall, took.cpu, tuple(after - before for before, after in pairwise(heard)))
 
 
 def _prefill(engine: Engine, ids: Sequence[int]) -> Took:

@@ -1,4 +1,10 @@
-"""A process from its start to its first token, and the most memory it holds: the engine and llama.cpp."""
+"""A process from its start to its first token, and the most memory it holds: the engine and llama.cpp.
+
+Both are Python processes. The peer's comes through its binding, ``import llama_cpp``, which loads numpy, jinja2 and
+diskcache, and makes a cache of 1,024 positions: both are in ``first_token`` and ``memory``, which have the bars. In
+``first_token_bare`` and ``memory_bare`` the peer loads the binding's ctypes declarations alone (``bare`` in
+``llama_peer.py``), and the caches of both have as many positions.
+"""
 
 from __future__ import annotations
 
@@ -12,28 +18,44 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from bench.common import Row
 from bench.timing import Took
 from market.models.pack import Pack
 
+if TYPE_CHECKING:
+    from market.inference.engine import Engine
+
 ROUNDS = 5
+IMPORTS = "the peer's binding loads numpy, jinja2 and diskcache, its cache has 1,024 positions"
+BARE = "the peer without its binding's classes and what they load, caches of {} positions on both sides"
+FIRST_CONTEXT, LONG_CONTEXT = 256, 768  # llama.cpp makes caches in steps of 256
 FIRST_PROMPT, LONG_PROMPT, DECODED = 16, 512, 64  # tokens
 THREADS = 2
 
 
-def rows(pack: Pack, peer: list[str], label: str, ids: Sequence[int]) -> list[Row]:
-    """Rows ``first_token`` (also by processor time) and ``memory``; every figure from a process of its own."""
-    commands = ([sys.executable, "-m", "bench.engine_start", str(pack.path)], peer)
-    first = {"do": "prefill", "threads": THREADS, "ids": list(ids[:FIRST_PROMPT])}
-    work: list[dict[str, object]] = [
-        {"do": "decode", "threads": THREADS, "ids": list(ids[:LONG_PROMPT]), "count": DECODED},
-        {"do": "memory"},
-    ]
-    starts = [[_until(line, first) for line in commands] for _ in range(ROUNDS)]
-    peaks = [[_last_answer(line, work)["bytes"] / 1e6 for line in commands] for _ in range(ROUNDS)]
-    words = f"process start to first token after {FIRST_PROMPT}, {THREADS} threads, median of {ROUNDS} rounds"
-    memory = f"peak resident memory, {LONG_PROMPT} tokens of prompt and {DECODED} decoded, median of {ROUNDS} rounds"
+def rows(pack: Pack, peer: list[str], label: str, ids: Sequence[int], rounds: int = ROUNDS) -> list[Row]:
+    """Rows ``first_token`` (also by processor time) and ``memory``, and both again with a bare peer, without a bar.
+
+    Every figure comes from a process of its own.
+    """
+    ours = [sys.executable, "-m", "bench.engine_start", str(pack.path)]
+    commands, bare = (ours, peer), (ours, [*peer, "bare"])
+    first: dict[str, object] = {"do": "prefill", "threads": THREADS, "ids": list(ids[:FIRST_PROMPT])}
+    work: dict[str, object] = {"do": "decode", "threads": THREADS, "ids": list(ids[:LONG_PROMPT]), "count": DECODED}
+    filling = {**work, "count": LONG_CONTEXT - LONG_PROMPT, "context": LONG_CONTEXT}
+    starts, peaks, bare_starts, bare_peaks = [], [], [], []
+    for _ in range(rounds):
+        starts.append([_until(line, first) for line in commands])
+        bare_starts.append([_until(line, {**first, "context": FIRST_CONTEXT}) for line in bare])
+        peaks.append([_peak(line, work) for line in commands])
+        bare_peaks.append([_peak(line, filling) for line in bare])
+    start = f"process start to first token after {FIRST_PROMPT}, {THREADS} threads, median of {rounds} rounds"
+    peak = f"peak resident memory, {LONG_PROMPT} tokens of prompt and {{}} decoded, median of {rounds} rounds"
+    words, memory = f"{start}; {IMPORTS}", f"{peak.format(DECODED)}; {IMPORTS}"
+    bare_words = f"{start}; {BARE.format(FIRST_CONTEXT)}"
+    bare_memory = f"{peak.format(filling['count'])}; {BARE.format(LONG_CONTEXT)}"
     return [
         _row("first_token", words, "s", label, [(ours.wall, theirs.wall) for ours, theirs in starts], 1),
         _row(
@@ -45,6 +67,10 @@ def rows(pack: Pack, peer: list[str], label: str, ids: Sequence[int]) -> list[Ro
             None,
         ),
         _row("memory", memory, "MB", label, [(ours, theirs) for ours, theirs in peaks], 1.2),
+        _row(
+            "first_token_bare", bare_words, "s", label, [(ours.wall, theirs.wall) for ours, theirs in bare_starts], None
+        ),
+        _row("memory_bare", bare_memory, "MB", label, [(ours, theirs) for ours, theirs in bare_peaks], None),
     ]
 
 
@@ -78,9 +104,11 @@ def _until(line: list[str], asked: dict[str, object]) -> Took:
     return Took(waited, used.ru_utime + used.ru_stime)
 
 
-def _last_answer(line: list[str], asked: Sequence[dict[str, object]]) -> dict[str, int]:
+def _peak(line: list[str], work: dict[str, object]) -> float:
+    """Megabytes, after the work."""
     with _process(line) as process:
-        return [_answer(process, item) for item in asked][-1]
+        _answer(process, work)
+        return _answer(process, {"do": "memory"})["bytes"] / 1e6
 
 
 @contextmanager
@@ -102,6 +130,18 @@ def _answer(process: subprocess.Popen[str], asked: dict[str, object]) -> dict[st
     raise SystemExit("a process ended without an answer; its last words stand above")
 
 
+def _decoded(engine: Engine, ids: Sequence[int], count: int, context: int) -> list[int]:
+    """As `generate` does, over a cache of so many positions."""
+    from market.inference.batch import Part, Want
+
+    slot, pending, output = engine.new_slot(context), list(ids), list[int]()
+    for _ in range(count):
+        (token,) = engine.step([Part(slot, pending, Want.TOKEN)])
+        pending = [cast(int, token)]  # as was wanted
+        output += pending
+    return output
+
+
 def main(folder: str) -> None:
     """The engine's side: the same commands as the peer's."""
     from market.inference.engine import load_engine
@@ -114,6 +154,9 @@ def main(folder: str) -> None:
             status = Path("/proc/self/status").read_text(encoding="utf-8")
             peak = next(int(row.split()[1]) * 1024 for row in status.splitlines() if row.startswith("VmHWM"))
             print(json.dumps({"bytes": peak}), flush=True)
+        elif "context" in asked:
+            output = _decoded(engine, asked["ids"], 1 + asked.get("count", 0), asked["context"])
+            print(json.dumps({"ids": output}), flush=True)
         else:
             generation = engine.generate(asked["ids"], 1 + asked.get("count", 0), ())
             print(json.dumps({"ids": generation.ids}), flush=True)

@@ -1,16 +1,20 @@
 """The engine's peer: llama.cpp through its C API, in a process and a virtual environment of its own.
 
-    .venv-bench/bin/python bench/llama_peer.py SOURCE.gguf Q8_0.gguf [plain]
+    .venv-bench/bin/python bench/llama_peer.py SOURCE.gguf Q8_0.gguf [plain] [bare]
 
 ``plain`` leaves out the layouts of weights for AMX, which some virtual machines announce and trap on. Requantises the
 source to Q8_0 unless that is there, says that it is ready, with its version and layouts, then answers one JSON object
 per line of input with one per line of output. It samples with llama.cpp's own greedy sampler and never passes through
-the binding's Python classes.
+the binding's Python classes. ``import llama_cpp`` loads them all the same, and numpy, jinja2 and diskcache with them:
+that is in this process's start and in its memory. ``bare`` loads the binding's module of ctypes declarations alone,
+past the package's ``__init__``.
 
     {"do": "prefill", "threads": 1, "ids": […]} → {"wall": s, "cpu": s}
     {"do": "decode", "threads": 1, "ids": […], "count": 48} → {"wall": s, "cpu": s, "ids": […]} of the decoding alone
     {"do": "batch", "threads": 2, "prompts": [[…], …], "count": 32} → the same for all sequences together
     {"do": "memory"} → {"bytes": peak resident}
+
+``"context": 768`` beside prefill and decode: positions that the cache is made for, instead of CONTEXT.
 """
 
 from __future__ import annotations
@@ -22,16 +26,36 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
-
-import llama_cpp as llama
 
 CONTEXT, MICRO_BATCH, SEQUENCES = 1024, 512, 8
 
 
 class Failure(RuntimeError):
     """llama.cpp refused."""
+
+
+def binding(*, bare: bool) -> Any:
+    """The binding, or its declarations under a parent that is a name and a path and loads nothing."""
+    if not bare:
+        return import_module("llama_cpp")
+    spec = find_spec("llama_cpp")
+    if spec is None or spec.submodule_search_locations is None:
+        raise Failure("llama_cpp is not installed")
+    parent = ModuleType("llama_cpp")
+    parent.__path__ = list(spec.submodule_search_locations)
+    sys.modules["llama_cpp"] = parent
+    declarations = import_module("llama_cpp.llama_cpp")
+    if "numpy" in sys.modules:
+        raise Failure("the binding's declarations load numpy too: nothing is bare about them any more")
+    return declarations
+
+
+llama = binding(bare="bare" in sys.argv[3:])
 
 
 def quantise(source: Path, target: Path) -> None:
@@ -59,17 +83,21 @@ class Peer:
         if not self.model:
             raise Failure(f"cannot load {path}")
         self.sampler = llama.llama_sampler_init_greedy()
-        self._contexts: dict[int, Any] = {}
+        self._contexts: dict[tuple[int, int], Any] = {}
 
-    def context(self, sequences: int, threads: int) -> Any:
+    def context(self, sequences: int, threads: int, positions: int = CONTEXT) -> Any:
         """Empty, with its threads."""
-        if sequences not in self._contexts:
+        key = sequences, positions
+        if key not in self._contexts:
             parameters = llama.llama_context_default_params()
-            parameters.n_ctx = CONTEXT * (1 if sequences == 1 else 2)
-            parameters.n_batch = parameters.n_ubatch = MICRO_BATCH
+            parameters.n_ctx = positions * (1 if sequences == 1 else 2)
+            parameters.n_batch = parameters.n_ubatch = min(MICRO_BATCH, parameters.n_ctx)
             parameters.n_seq_max = sequences
-            self._contexts[sequences] = llama.llama_init_from_model(self.model, parameters)
-        context = self._contexts[sequences]
+            made = llama.llama_init_from_model(self.model, parameters)
+            if positions != CONTEXT and llama.llama_n_ctx(made) != positions:
+                raise Failure(f"a cache of {positions} positions has {llama.llama_n_ctx(made)}")
+            self._contexts[key] = made
+        context = self._contexts[key]
         llama.llama_set_n_threads(context, threads, threads)
         llama.llama_memory_clear(llama.llama_get_memory(context), True)
         return context
@@ -95,13 +123,14 @@ def answer(peer: Peer, asked: dict[str, Any]) -> dict[str, Any]:
     took: dict[str, Any] = {}
     if asked["do"] == "memory":
         return {"bytes": peak_memory()}
+    positions = asked.get("context", CONTEXT)
     if asked["do"] == "prefill":
-        context = peer.context(1, asked["threads"])
+        context = peer.context(1, asked["threads"], positions)
         with timed(took):
             peer.prefill(context, asked["ids"])
             peer.pick(context)
     elif asked["do"] == "decode":
-        context = peer.context(1, asked["threads"])
+        context = peer.context(1, asked["threads"], positions)
         peer.prefill(context, asked["ids"])
         token = peer.pick(context)
         with timed(took):
@@ -155,18 +184,19 @@ def peak_memory() -> int:
 
 def version() -> str:
     """Of the binding, and the commit of llama.cpp that it was built from."""
-    commit = llama.llama_cpp._lib.ggml_commit  # the binding does not wrap it
+    commit = sys.modules["llama_cpp.llama_cpp"]._lib.ggml_commit  # the binding does not wrap it
     commit.restype = ctypes.c_char_p
-    return f"llama-cpp-python {llama.__version__}, commit {commit().decode()}"
+    number = getattr(llama, "__version__", "without its classes")
+    return f"llama-cpp-python {number}, commit {commit().decode()}"
 
 
-def main(source: str, target: str, how: str = "") -> None:
+def main(source: str, target: str, *how: str) -> None:
     callback = llama.llama_log_callback(lambda *_: None)  # kept: C holds it
     llama.llama_log_set(callback, ctypes.c_void_p(0))
     llama.llama_backend_init()
     quantise(Path(source), Path(target))
-    peer = Peer(Path(target), plain=how == "plain")
-    layouts = f"use_extra_bufts = {str(how != 'plain').lower()}"
+    peer = Peer(Path(target), plain="plain" in how)
+    layouts = f"use_extra_bufts = {str('plain' not in how).lower()}"
     print(json.dumps({"ready": True, "version": version(), "layouts": layouts}), flush=True)
     for line in sys.stdin:
         print(json.dumps(answer(peer, json.loads(line))), flush=True)

@@ -100,17 +100,27 @@ class NativeEngine(Engine):
         self._run([(slot or self.new_slot(len(ids)), ids)], np.arange(len(ids)), logits)
         return logits
 
-    def residuals(self, ids: Sequence[int]) -> Int64Array:
-        """The residual stream [layers + 1, len(ids), hidden] before each layer and at the end; up to ROWS ids."""
-        if len(ids) > ROWS:
+    def residuals(self, batch: Sequence[tuple[Cache, Sequence[int]]]) -> Int64Array:
+        """Appends ids to slots; the residual stream [layers + 1, all ids, hidden] before each layer and at the end, in
+        the order of the batch. One pass: up to ROWS ids.
+        """
+        rows = sum(len(ids) for _, ids in batch)
+        if rows > ROWS:
             raise ValueError(f"at most {ROWS} ids")
-        trace = np.empty((self.config.layers + 1, len(ids), self.config.hidden), dtype=np.int64)
-        self._run([(self.new_slot(len(ids)), ids)], np.arange(0), trace=trace)
+        trace = np.empty((self.config.layers + 1, rows, self.config.hidden), dtype=np.int64)
+        self._run(batch, np.arange(0), trace=trace)
         return trace
+
+    def leave_out(self, passes: int) -> None:
+        """The next passes are the caller's thread's alone, as after one in which waiting for the others cost more than
+        they did; 0: on all threads again. For tests: the pool decides this for itself.
+        """
+        with self._lock:
+            self._library.assay_engine_leave_out(self._handle, passes)
 
     @property
     def passes_alone(self) -> int:
-        """Passes that left the other threads out, because waiting for them had cost more than they did."""
+        """Passes that left the other threads out."""
         return int(self._library.assay_engine_runs_alone(self._handle))
 
     def _run(

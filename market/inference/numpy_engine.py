@@ -1,13 +1,15 @@
 """The engine of last resort: the reference's operations with a cache, where neither kernels in C nor torch are there.
 
 The sums of a matrix run as float32 products of numpy's BLAS, exact for byte planes (docs/numerics.md, section 6.1) and
-tested before use. Ten to fifty times slower than the kernels, and four bytes a weight.
+tested before use; so is a small model whole. Every other operation is the reference's own. Ten to fifty times slower
+than the kernels, and four bytes a weight.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -17,6 +19,7 @@ from market.inference import reference
 from market.inference.batch import Part, Result, Want
 from market.inference.engine import Engine
 from market.inference.errors import SelfTestError
+from market.inference.forward_selftest import check_forward
 from market.inference.model import AnyArray, Int64Array, IntegerModel, Layer, Linear
 
 CHUNK = 64  # positions of the prompt run at once
@@ -43,13 +46,17 @@ class NumpyEngine(Engine):
 
     kernels = "numpy"
 
-    def __init__(self, model: IntegerModel) -> None:
-        """Raises SelfTestError when float32 products are not exact here."""
+    def __init__(self, model: IntegerModel, proved: bool = False) -> None:
+        """Raises SelfTestError when float32 products are not exact here, or a small model's answers differ from the
+        reference's. ``proved``: neither is tested, for that small model itself.
+        """
         self.config, self._model = model.config, model
         self._floats: dict[int, Float32Array] = {}
         for matrix in model.matrices():
             self._floats.setdefault(id(matrix), matrix.weight.astype(np.float32))
-        self._check()
+        if not proved:
+            self._check_products()
+            check_forward(partial(NumpyEngine, proved=True), model.tables, self.kernels)
 
     def new_slot(self, capacity: int) -> Cache:
         """See ``BatchEngine.new_slot``."""
@@ -107,7 +114,7 @@ class NumpyEngine(Engine):
         sums: Int64Array = (plane.astype(np.float32) @ self._floats[id(matrix)].T).astype(np.int64)
         return sums
 
-    def _check(self) -> None:
+    def _check_products(self) -> None:
         """Each shape against an exact product, on planes that make the largest sums of a row."""
         seen: set[tuple[int, ...]] = set()
         for matrix in self._model.matrices():

@@ -21,9 +21,10 @@ from market.inference import torch_operations as ops
 from market.inference.batch import Part, Result, Want
 from market.inference.engine import Engine
 from market.inference.errors import BackendError, SelfTestError
+from market.inference.forward_selftest import check_forward
 from market.inference.model import Int64Array, IntegerModel, Layer
 from market.inference.torch_operations import AttentionScales, Embedding, Projection
-from market.inference.torch_selftest import OperationsTest, check_forward
+from market.inference.torch_selftest import OperationsTest
 
 PREFILL_CHUNK = 256  # positions of the prompt run at once: bounds the memory of the score matrix
 

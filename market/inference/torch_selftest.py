@@ -2,24 +2,21 @@
 
 The byte products are proved by ``market.inference.matmul``. Here every other operation runs on the device, on extremes
 and on fixed random numbers, and is compared with ``market.inference.reference``, which computes in numpy's int64 and in
-Python's own integers on the CPU. ``TorchEngine`` then runs the self-test's small model whole.
+Python's own integers on the CPU. ``TorchEngine`` then runs a small model whole (``forward_selftest``).
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from itertools import pairwise
 
 import numpy as np
 import torch
 
 from market.inference import reference
 from market.inference import torch_operations as ops
-from market.inference.batch import BatchEngine, Part, Want
 from market.inference.errors import SelfTestError
+from market.inference.forward_selftest import SEED
 from market.inference.matmul import PlaneProduct
 from market.inference.model import AnyArray, Int64Array, IntegerModel, Tables
-from market.inference.native.selftest import PLANE_L1, SEED, ends, extreme_matrix, extreme_rows, small_model
+from market.inference.native.selftest import PLANE_L1, ends, extreme_matrix, extreme_rows
 from market.inference.torch_operations import AttentionScales, Embedding, Projection
 
 POSITIONS, QUERIES = 150, 3  # of the attention that is compared
@@ -151,21 +148,3 @@ class OperationsTest:
     def _same(self, got: torch.Tensor, expected: Int64Array | list[int], operation: str) -> None:
         if not np.array_equal(got.cpu().numpy(), np.asarray(expected)):
             raise SelfTestError(f"{operation} in torch on {self._device}")
-
-
-def check_forward(engine_over: Callable[[IntegerModel], BatchEngine], tables: Tables, name: str) -> None:
-    """The small model from one end to the other, cut in several ways: logits, and the likeliest token.
-
-    Raises SelfTestError with ``name``.
-    """
-    model = small_model(tables)
-    engine = engine_over(model)
-    ids = [int(i) for i in np.random.default_rng(SEED).integers(0, model.config.vocabulary, 12)]
-    expected = reference.forward(model, ids)
-    logits, tokens = engine.new_slot(len(ids)), engine.new_slot(len(ids))
-    for start, end in pairwise((0, 5, 6, 7, 12)):
-        got = np.array(engine.step([Part(logits, ids[start:end], Want.LOGITS)]))
-        if not np.array_equal(got, expected[end - 1 : end]):
-            raise SelfTestError(f"forward pass {name}")
-        if engine.step([Part(tokens, ids[start:end], Want.TOKEN)]) != [reference.argmax(expected[end - 1])]:
-            raise SelfTestError(f"likeliest token of the forward pass {name}")

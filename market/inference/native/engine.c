@@ -130,4 +130,6 @@ void assay_engine_run(struct engine *e, const struct batch *batch) {
     }
 }
 
+void assay_engine_leave_out(struct engine *e, int64_t runs) { pool_leave_out(e->pool, runs); }
+
 int64_t assay_engine_runs_alone(const struct engine *e) { return pool_runs_alone(e->pool); }

@@ -44,6 +44,8 @@ struct engine;
 EXPORT struct engine *assay_engine_new(const struct model *model, const char *kernel, int threads, int rows, int pin);
 EXPORT void assay_engine_free(struct engine *engine);
 EXPORT void assay_engine_run(struct engine *engine, const struct batch *batch);
+/* The next `runs` runs are the caller's alone; 0: all members' again. Not while one runs. */
+EXPORT void assay_engine_leave_out(struct engine *engine, int64_t runs);
 EXPORT int64_t assay_engine_runs_alone(const struct engine *engine);
 
 #endif

@@ -145,6 +145,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "assay_engine_new": (c_void_p, [POINTER(ModelStruct), c_char_p, c_int, c_int, c_int]),
     "assay_engine_free": (None, [c_void_p]),
     "assay_engine_run": (None, [c_void_p, POINTER(BatchStruct)]),
+    "assay_engine_leave_out": (None, [c_void_p, c_int64]),
     "assay_engine_runs_alone": (c_int64, [c_void_p]),
     "assay_trace_linear": (
         c_int,

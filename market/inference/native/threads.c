@@ -173,6 +173,8 @@ void pool_run(struct pool *pool, void (*function)(void *, struct member *), void
     }
 }
 
+void pool_leave_out(struct pool *pool, int64_t runs) { pool->alone_left = runs; }
+
 int64_t pool_runs_alone(const struct pool *pool) { return pool->runs_alone; }
 
 struct pool *pool_new(int threads, int pin) {

@@ -24,13 +24,16 @@ void pool_free(struct pool *pool);
 /* Runs `function(context, member)` on the caller and, unless they only held it up of late, on the others. */
 void pool_run(struct pool *pool, void (*function)(void *context, struct member *member), void *context);
 
+/* Leaves the other members out of the next `runs` runs, as if they had held the caller up; 0: takes them in again. */
+void pool_leave_out(struct pool *pool, int64_t runs);
+
 /* Returns once every member of the run is here. */
 void pool_wait(struct member *member);
 
 /* Takes the next pieces of `total`, counted by `taken`: returns how many, from *first on; 0 when none are left. */
 int pool_take(const struct member *member, atomic_int *taken, int total, int *first);
 
-/* Runs in which the other members were left out because waiting for them cost more than they did. */
+/* Runs in which the other members were left out. */
 int64_t pool_runs_alone(const struct pool *pool);
 
 #endif

@@ -26,6 +26,7 @@ import numpy as np
 import pytest
 
 from market.inference import reference
+from market.inference.forward_selftest import small_model
 from market.inference.model import Linear, Tables
 from market.inference.native import library as native
 from market.inference.native import selftest
@@ -68,7 +69,7 @@ def rows_evm(chain: RevmChain) -> Contract:
 
 def test_embedding(evm: Contract) -> None:
     """The largest weight times the largest multiplier, shifted by 1 and by 62."""
-    small, top = selftest.small_model(TABLES), 2**24 - 1
+    small, top = small_model(TABLES), 2**24 - 1
     for shift in (1, 62):
         weight = np.resize(np.array([127, -127, 1, 0], dtype=np.int8), small.embedding.weight.shape)
         table = Linear(weight, np.full(len(weight), top, dtype=np.int32), 16 + shift)
@@ -210,4 +211,4 @@ FRACTIONS = ("query_fraction", "key_fraction", "value_fraction")
 
 @pytest.fixture(scope="module")
 def tiny_layer() -> object:
-    return selftest.small_model(TABLES).layers[0]
+    return small_model(TABLES).layers[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from queue import Queue
 from typing import Any, cast
 
@@ -12,9 +13,11 @@ import numpy as np
 import pytest
 
 from market.hashing import keccak256
-from market.inference.batch import Part, Result, Want
+from market.inference.batch import Part, Result, Slot, Want
+from market.inference.engine import Engine, load_engine
 from market.inference.model import Config, Int64Array
 from market.inference.sampling import Sampling
+from market.models.pack import load_pack
 from market.types import Finish
 from provider.executor import Answer, EngineExecutor, Failure, Work
 
@@ -256,6 +259,38 @@ def test_engine_without_memory_for_a_slot_is_a_failure_and_the_thread_lives(benc
 
 def no_memory(_capacity: int) -> Positions:
     raise MemoryError
+
+
+class Counted:
+    """The tiny model's engine; remembers how many ids each step computed."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.config = engine, engine.config
+        self.steps: list[list[int]] = []
+
+    def new_slot(self, capacity: int) -> Slot:
+        return self.engine.new_slot(capacity)
+
+    def step(self, parts: Sequence[Part]) -> list[Result]:
+        self.steps.append([len(part.ids) for part in parts])
+        return self.engine.step(parts)
+
+
+def test_prompt_of_another_client_is_computed_whole_and_that_of_the_same_is_not(tiny_pack: Path) -> None:
+    """Else the time to the first token tells a client that somebody else has sent the same prompt."""
+    engine, done = Counted(load_engine(load_pack(tiny_pack), threads=1)), Queue[bytes]()
+    executor = EngineExecutor({MODEL: engine}, 3, done.put)
+    prompt, computed, answers = tuple(range(10, 50)), [], set()
+    for name, client in enumerate((b"a" * 20, b"b" * 20, b"a" * 20, b"b" * 20, b"c" * 20)):
+        engine.steps.clear()
+        assert executor.submit(Work(bytes([name]) * 32, MODEL, prompt, 3, (), owner=client))
+        answer = executor.outcome(done.get(timeout=TIMEOUT))
+        assert isinstance(answer, Answer)
+        computed.append(engine.steps[0])
+        answers.add(answer.ids)
+    executor.stop()
+    assert computed == [[40], [40], [1], [1], [40]]  # the last id is always computed, for what follows it
+    assert len(answers) == 1
 
 
 def test_stopped_executor_ends_what_runs_and_takes_no_more(bench: Bench) -> None:

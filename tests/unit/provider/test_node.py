@@ -54,6 +54,7 @@ def test_job_with_its_request_starts_inference_once(desk: Desk) -> None:
     assert desk.run() == Next(at=NOW + 61)
     work = desk.executor.work[JOB]
     assert (work.ids, work.max_output_tokens, work.stop_tokens) == (samples.IDS, 16, (2,))
+    assert work.owner == bytes.fromhex(samples.CLIENT[2:])  # nobody else's prompt shares what this one's prefix cost
     assert desk.row().stage is Stage.RUNNING
 
 

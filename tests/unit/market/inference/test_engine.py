@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from market.errors import AssayError
-from market.inference import torch_operations
+from market.inference import reference, torch_operations
 from market.inference.batch import Part, Result
 from market.inference.engine import Engine, Generation, available_kernels, kernels_in_use, load_engine
 from market.inference.errors import BackendError, PromptError, SelfTestError
 from market.inference.matmul import Float32Product, Int8Product, PlaneProduct, choose, proved
-from market.inference.model import Layer
+from market.inference.model import Int64Array, Layer
 from market.inference.native import library, selftest
 from market.inference.numpy_engine import NumpyEngine
 from market.inference.sampling import Sampling
@@ -117,6 +117,36 @@ def test_numpy_engine_whose_float32_products_are_not_exact_refuses(
     monkeypatch.setattr(NumpyEngine, "_product", lambda self, matrix, plane: exact(self, matrix, plane) + 1)
     with pytest.raises(SelfTestError, match="numpy float32"):
         NumpyEngine(tiny_pack.model)
+
+
+@pytest.mark.parametrize("operation", ["_linear", "_attend", "_forward"])
+def test_numpy_engine_of_which_an_operation_is_damaged_refuses(
+    operation: str, tiny_pack: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its products are right, and everything that is made of them is tested too."""
+    exact: Callable[..., Int64Array] = getattr(NumpyEngine, operation)
+
+    def off_by_one(*arguments: Any) -> Int64Array:
+        result = exact(*arguments)
+        result[..., -1] += 1
+        return result
+
+    monkeypatch.setattr(NumpyEngine, operation, off_by_one)
+    with pytest.raises(SelfTestError, match="forward pass numpy") as caught:
+        load_engine(tiny_pack, kernels="numpy")
+    assert "nothing was served" in str(caught.value)
+
+
+def test_numpy_engine_that_forgets_what_stands_in_its_cache_refuses(
+    tiny_pack: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Right in one piece, wrong where the prompt is cut."""
+    attend = NumpyEngine._attend
+    monkeypatch.setattr(
+        NumpyEngine, "_attend", lambda self, layer, a, shift, cache, _: attend(self, layer, a, shift, cache, 0)
+    )
+    with pytest.raises(SelfTestError, match="forward pass numpy"):
+        load_engine(tiny_pack, kernels="numpy")
 
 
 def test_generate_reaching_a_stop_token_ends_with_it(tiny_engine: TorchEngine) -> None:
@@ -342,12 +372,28 @@ def test_importing_the_packages_loads_no_torch() -> None:
 def test_auto_product_on_a_processor_without_vnni_serves_the_same_tokens(
     tiny_pack: Pack, tiny_engine: TorchEngine
 ) -> None:
-    """ONEDNN_MAX_CPU_ISA takes VNNI away from oneDNN, whose int8 product is then silently wrong."""
+    """ONEDNN_MAX_CPU_ISA takes VNNI away from oneDNN, whose int8 product is then silently wrong.
+
+    float32 serves, with the same logits to the last bit. Asked for by name, int8 refuses where it is wrong.
+    """
     code = (
-        "import sys; from market.models.pack import load_pack; from market.inference.engine import load_engine\n"
-        f"engine = load_engine(load_pack(sys.argv[1]), kernels='torch'); print(*engine.generate({PROMPT}, 12, []).ids)"
+        "import sys; from market.models.pack import load_pack\n"
+        "from market.inference.batch import Part, Want; from market.inference.errors import SelfTestError\n"
+        "from market.inference.engine import kernels_in_use, load_engine\n"
+        "pack = load_pack(sys.argv[1]); engine = load_engine(pack, kernels='torch'); print(kernels_in_use(engine))\n"
+        f"print(*engine.generate({PROMPT}, 12, []).ids)\n"
+        f"print(*engine.step([Part(engine.new_slot(3), {PROMPT}, Want.LOGITS)])[0])\n"
+        "try: load_engine(pack, kernels='torch', matmul='int8'); print('int8 serves')\n"
+        "except SelfTestError as error: print(error.check)"
     )
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
     command = [sys.executable, "-c", code, str(tiny_pack.path)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert tuple(map(int, result.stdout.split())) == tiny_engine.generate(PROMPT, 12, []).ids
+    served, ids, logits, int8 = result.stdout.splitlines()
+    assert tuple(map(int, ids.split())) == tiny_engine.generate(PROMPT, 12, []).ids
+    assert list(map(int, logits.split())) == reference.forward(tiny_pack.model, PROMPT)[-1].tolist()
+    assert served == f"torch {'int8' if int8 == 'int8 serves' else 'float32'} on cpu"
+    if "avx512vnni" in library.supported():
+        assert served == "torch float32 on cpu"
+    if served == "torch float32 on cpu":
+        assert int8.startswith("matmul int8 of ")

@@ -1,4 +1,4 @@
-"""Reference and torch engine on tiny models of many shapes: equal to the last bit however the work is cut."""
+"""Reference, torch and numpy engine on tiny models of many shapes: equal to the last bit however the work is cut."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from market.inference import reference
+from market.inference.batch import Part, Want
+from market.inference.numpy_engine import NumpyEngine
 from market.inference.torch_engine import TorchEngine
 from market.models.pack import Pack
 from market.models.packer import write_pack
@@ -51,6 +53,13 @@ def test_forward_of_every_shape_equals_the_reference(name: str, tmp_path: Path) 
         engine = TorchEngine(pack.model, product=product)
         for chunks in ([21], [1] * 21, [5, 1, 1, 11, 3]):
             assert np.array_equal(run(engine, ids, chunks), expected), (product, chunks)
+    last_resort = NumpyEngine(pack.model)
+    for chunks in ([21], [1] * 21, [5, 1, 1, 11, 3]):
+        slots, start = [last_resort.new_slot(21) for _ in ids], 0
+        for count in chunks:  # the three sequences in one step
+            parts = [Part(slot, row[start : start + count], Want.LOGITS) for slot, row in zip(slots, ids, strict=True)]
+            start += count
+            assert np.array_equal(np.array(last_resort.step(parts)), expected[:, start - 1]), ("numpy", chunks)
 
 
 def test_forward_of_one_row_ignores_the_rest_of_its_batch(tiny_pack: Pack, tiny_engine: TorchEngine) -> None:
@@ -65,6 +74,11 @@ def test_forward_longer_than_a_prefill_chunk_equals_the_reference(tiny_pack: Pac
     ids = np.random.default_rng(11).integers(0, 288, 300).tolist()
     expected = reference.greedy(tiny_pack.model, ids, 3, [])
     assert list(tiny_engine.generate(ids, 3, []).ids) == expected
+
+
+def test_numpy_engine_of_a_prompt_longer_than_its_chunk_equals_the_reference(tiny_pack: Pack) -> None:
+    ids = np.random.default_rng(11).integers(0, 288, 150).tolist()
+    assert list(NumpyEngine(tiny_pack.model).generate(ids, 3, []).ids) == reference.greedy(tiny_pack.model, ids, 3, [])
 
 
 def test_forward_at_the_last_position_of_the_context_equals_the_reference(

@@ -1,4 +1,4 @@
-"""All 2,048 positions of the context: proved at packing, and equal to the last one in torch and in every kernel."""
+"""All 2,048 positions of the context: proved at packing, and equal to the last one in torch, numpy and every kernel."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import torch
 
 from market.hashing import keccak256
 from market.inference import reference, reference_sampling
+from market.inference.batch import Part, Want
 from market.inference.engine import Engine, check_request, load_engine
 from market.inference.errors import PromptError
 from market.inference.model import Int64Array
 from market.inference.native import library
 from market.inference.native_engine import NativeEngine
+from market.inference.numpy_engine import NumpyEngine
 from market.inference.sampling import Sampling
 from market.inference.torch_engine import TorchEngine
 from market.models import bounds
@@ -48,25 +50,39 @@ def expected(pack: Pack) -> tuple[list[int], Int64Array]:
     return ids, logits
 
 
-@pytest.mark.parametrize("kernels", ["torch", *library.KERNELS])
+@pytest.mark.parametrize("kernels", ["torch", "numpy", *library.KERNELS])
 def test_every_position_of_the_context_equals_the_reference(
     kernels: str, pack: Pack, expected: tuple[list[int], Int64Array]
 ) -> None:
-    """A prompt and 40 sampled tokens fill the context; the same ids in pieces give the reference's logits."""
-    if kernels not in ("torch", *library.supported()):
+    """A prompt and 40 sampled tokens fill the context; the same ids in pieces give the reference's logits.
+
+    numpy's engine takes seconds for the pieces alone, and has their last logits only.
+    """
+    if kernels not in ("torch", "numpy", *library.supported()):
         pytest.skip(f"this machine or this installation has no {kernels}")
     ids, logits = expected
     engine = load_engine(pack, kernels=kernels, threads=None if kernels == "torch" else 2)
     prompt = ids[: CONTEXT - SAMPLED]
-    generation = engine.generate(prompt, SAMPLED, [], sampling=SAMPLING)
-    assert (list(generation.ids), generation.finish) == (ids[len(prompt) :], Finish.LENGTH)
-    forward = _torch_forward(engine) if isinstance(engine, TorchEngine) else _native_forward(engine)
-    start, parts = 0, []
-    for count in (1000, 1, 256, 700, 90, 1):
-        parts.append(forward(ids[start : start + count]))
+    if kernels != "numpy":
+        generation = engine.generate(prompt, SAMPLED, [], sampling=SAMPLING)
+        assert (list(generation.ids), generation.finish) == (ids[len(prompt) :], Finish.LENGTH)
+    forward, start = _forward(engine), 0
+    for count in (1000, 1, 256, 700, 51, *[1] * SAMPLED):
+        got = forward(ids[start : start + count])
         start += count
+        assert len(got) == (1 if kernels == "numpy" else count)
+        assert np.array_equal(got, logits[start - len(got) : start])
     assert start == CONTEXT
-    assert np.array_equal(np.concatenate(parts), logits)
+
+
+def _forward(engine: Engine) -> Callable[[list[int]], Int64Array]:
+    """Appends ids; logits of all of them, or of the last."""
+    if isinstance(engine, TorchEngine):
+        return _torch_forward(engine)
+    if isinstance(engine, NumpyEngine):
+        slot = engine.new_slot(CONTEXT)
+        return lambda ids: np.array(engine.step([Part(slot, ids, Want.LOGITS)]))
+    return _native_forward(engine)
 
 
 def _torch_forward(engine: TorchEngine) -> Callable[[list[int]], Int64Array]:

@@ -1,4 +1,4 @@
-"""The C kernels compiled for another processor, and for sanitizers: one forward pass of a tiny model, bit by bit."""
+"""The C kernels compiled for another processor, and for sanitizers: forward passes of a tiny model, bit by bit."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from market.inference import reference
-from market.inference.model import IntegerModel, Linear
+from market.inference.forward_selftest import small_model
+from market.inference.model import Int64Array, IntegerModel, Linear
 from market.inference.native import library as lib
-from market.inference.native import selftest
 from market.models.pack import Pack
 
 NATIVE = Path(lib.__file__).parent
@@ -74,16 +74,26 @@ def check(command: list[str], model: IntegerModel) -> None:
     output = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=600)
     assert (output.returncode, output.stderr.decode()) == (0, "")
     ids = ids_for(model)
-    logits = np.frombuffer(output.stdout, dtype=np.int64).reshape(2, len(ids), -1)
     expected = reference.forward(model, ids)
+    size = 2 * expected.nbytes
+    logits = np.frombuffer(output.stdout[:size], dtype=np.int64).reshape(2, len(ids), -1)
     assert np.array_equal(logits[0], expected)
     assert np.array_equal(logits[1], expected)
+    half = len(ids) // 2
+    other = reference.forward(model, [*ids[half:], ids[0]])
+    alone, together = greedy(expected), [*greedy(expected[:half]), *greedy(other[:-1])]
+    tokens = np.frombuffer(output.stdout[size:], dtype=np.int32).tolist()
+    assert tokens == [*alone, *alone, *together, *greedy(expected[half : half + 1]), *greedy(other[-1:]), *alone]
+
+
+def greedy(logits: Int64Array) -> list[int]:
+    return [reference.argmax(row) for row in logits]
 
 
 @pytest.fixture(params=["tiny", "odd"])
 def model(request: pytest.FixtureRequest, tiny_pack: Pack) -> IntegerModel:
     """The tiny pack, and a model whose shapes fill no register."""
-    return tiny_pack.model if request.param == "tiny" else selftest.small_model(tiny_pack.model.tables)
+    return tiny_pack.model if request.param == "tiny" else small_model(tiny_pack.model.tables)
 
 
 def test_portable_kernel_on_aarch64_equals_the_reference(model: IntegerModel, tmp_path: Path) -> None:

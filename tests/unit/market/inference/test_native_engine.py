@@ -16,14 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from market.inference import reference
-from market.inference.batch import Part, Result, Want
+from market.inference.batch import Part, Want
 from market.inference.engine import load_engine
 from market.inference.errors import BackendError, PromptError, SelfTestError
-from market.inference.model import Int32Array, Int64Array, IntegerModel, Linear, Tables
+from market.inference.forward_selftest import small_model
+from market.inference.model import Int32Array, Int64Array, Linear
 from market.inference.native import library as lib
-from market.inference.native import selftest
 from market.inference.native_engine import ROWS, NativeEngine
-from market.models.pack import Pack
+from market.models.pack import WEIGHTS, Pack, load_pack
 
 pytestmark = pytest.mark.skipif(lib.library() is None, reason="the package was installed without a C compiler")
 CASES = [(kernel, threads) for kernel in lib.KERNELS for threads in (1, 2)]
@@ -45,6 +45,27 @@ def engine(request: pytest.FixtureRequest, tiny_pack: Pack) -> NativeEngine:
 def expected(tiny_pack: Pack) -> Int64Array:
     """Logits of every position of IDS by the reference."""
     return reference.forward(tiny_pack.model, IDS)
+
+
+LONG = np.random.default_rng(8).integers(0, 288, (3, 200)).tolist()
+PLANS = {  # ids of each of three sequences in each step
+    "one id": [[1, 0, 0]],
+    "fewer than a group": [[7, 0, 0]],
+    "a group": [[8, 0, 0]],
+    "groups and a rest": [[70, 0, 0]],
+    "pieces": [[200, 0, 0]],
+    "one by one": [[1, 0, 0]] * 20,
+    "cut": [[1, 0, 0], [7, 0, 0], [130, 0, 0], [61, 0, 0], [1, 0, 0]],
+    "one id each": [[1, 1, 1]] * 12,
+    "few each": [[3, 1, 2], [1, 5, 9], [2, 0, 4]],
+    "pieces of several": [[100, 40, 60], [1, 1, 1], [64, 0, 130], [0, 130, 1], [20, 1, 8]],
+}
+
+
+@pytest.fixture(scope="module")
+def streams(tiny_pack: Pack) -> list[list[Int64Array]]:
+    """Of each sequence of LONG, the residual stream [200, hidden] before each layer and at the end."""
+    return [list(reference_residuals(tiny_pack, ids)) for ids in LONG]
 
 
 def reference_residuals(pack: Pack, ids: list[int]) -> Iterator[Int64Array]:
@@ -70,11 +91,44 @@ def reference_residuals(pack: Pack, ids: list[int]) -> Iterator[Int64Array]:
         yield x
 
 
-def test_residual_stream_equals_the_reference_layer_by_layer(engine: NativeEngine, tiny_pack: Pack) -> None:
-    for ids in (IDS, IDS[:1], IDS[:8]):
-        got = engine.residuals(ids)
-        for index, x in enumerate(reference_residuals(tiny_pack, ids)):
-            assert np.array_equal(got[index], x), f"before layer {index} of {len(ids)} positions"
+def same_layer_by_layer(
+    engine: NativeEngine, streams: list[list[Int64Array]], plan: list[list[int]], alone: Sequence[int] = (0,)
+) -> None:
+    """``alone``: whether each step, in turn, leaves the other threads out, which the pool would decide by the clock."""
+    slots = [engine.new_slot(200) for _ in LONG]
+    for number, counts in enumerate(plan):
+        batch, spans = [], []
+        for which, count in enumerate(counts):
+            start = slots[which].length
+            if count:
+                batch.append((slots[which], LONG[which][start : start + count]))
+                spans.append((which, slice(start, start + count)))
+        leave, before = alone[number % len(alone)], engine.passes_alone
+        engine.leave_out(leave)
+        got = engine.residuals(batch)
+        assert engine.passes_alone - before == (leave if engine.threads > 1 else 0)
+        for layer, stream in enumerate(got):
+            expected = np.concatenate([streams[which][layer][span] for which, span in spans])
+            assert np.array_equal(stream, expected), f"before layer {layer}, step {number}"
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_residual_stream_equals_the_reference_layer_by_layer(
+    plan: str, engine: NativeEngine, streams: list[list[Int64Array]]
+) -> None:
+    """However sequences are cut and whoever stands beside them. 64 rows for each thread and more go in pieces."""
+    same_layer_by_layer(engine, streams, PLANS[plan])
+
+
+@pytest.mark.parametrize("kernel", lib.KERNELS)
+def test_residual_stream_on_more_threads_than_pieces_equals_the_reference_layer_by_layer(
+    kernel: str, tiny_pack: Pack, streams: list[list[Int64Array]]
+) -> None:
+    """A pass of 200 rows goes in pieces with all but one left out, and otherwise not."""
+    engine = engine_or_skip(tiny_pack, kernel, 6)
+    for plan in ("one id", "cut", "few each", "pieces of several"):
+        for alone in ([0], [1], [0, 1], [1, 0]):
+            same_layer_by_layer(engine, streams, PLANS[plan], alone)
 
 
 def test_logits_of_every_position_equal_the_reference(engine: NativeEngine, expected: Int64Array) -> None:
@@ -105,6 +159,7 @@ def test_any_interleaving_of_sequences_gives_each_its_own_logits(
         if not parts:
             break
         ends = [part.slot.length + len(part.ids) - 1 for part in parts]
+        engine.leave_out(data.draw(st.sampled_from([0, 100])))  # the other threads
         for part, end, got in zip(parts, ends, engine.step(parts), strict=True):
             if part.want is Want.LOGITS:
                 assert np.array_equal(cast(Int64Array, got), expected[end])
@@ -149,7 +204,7 @@ def test_step_with_a_bad_entry_computes_nothing(engine: NativeEngine) -> None:
 def test_engine_with_an_untied_head_and_odd_shapes_equals_the_reference(tiny_pack: Pack) -> None:
     """Shapes that fill no register: the self-test's small model, whose head is a matrix of its own here."""
     tables = tiny_pack.model.tables
-    small = selftest.small_model(tables)
+    small = small_model(tables)
     head = Linear(small.embedding.weight[::-1].copy(), small.embedding.multiplier, small.embedding.exponent + 1)
     model = replace(small, head=head)
     ids = list(range(20))
@@ -196,148 +251,6 @@ def test_matrices_whose_sums_leave_int32_are_exact(tiny_pack: Pack) -> None:
             engine = NativeEngine(model, kernel, threads)
             assert np.array_equal(engine.forward(ids), reference.forward(model, ids)), kernel
             assert np.array_equal(engine.forward(ids[:1]), reference.forward(model, ids[:1])), kernel
-
-
-class Damaged(lib.Kernel):
-    """A kernel, one of whose operations is off by one in one place."""
-
-    def __init__(self, name: str, operation: str) -> None:
-        loaded = lib.library()
-        assert loaded is not None
-        super().__init__(loaded, name)
-        self._operation = operation
-
-    def linear(self, matrix: Linear, y: Int64Array, grouped: bool) -> tuple[Int64Array, Int32Array]:
-        out, shift = super().linear(matrix, y, grouped)
-        if self._operation == "matmul" and len(y) > 8:  # only past the first group of rows
-            out[8, -1] += 1
-        if self._operation == "quantise":
-            shift[-1] += 1
-        return out, shift
-
-    def normalise(self, x: Int64Array, gain: Int32Array, epsilon: int) -> Int64Array:
-        return super().normalise(x, gain, epsilon) + self._error("normalise")
-
-    def rotate(self, z: Int64Array, cos: Int32Array, sin: Int32Array) -> Int64Array:
-        return super().rotate(z, cos, sin) + self._error("rotate")
-
-    def to_cache(self, z: Int64Array, fraction: int) -> Int64Array:
-        return super().to_cache(z, fraction) + self._error("to_cache")
-
-    def activate(self, gate: Int64Array, up: Int64Array, tables: Tables) -> Int64Array:
-        return super().activate(gate, up, tables) + self._error("activation")
-
-    def attend(
-        self,
-        queries: Int64Array,
-        positions: Int32Array,
-        keys: Int64Array,
-        values: Int64Array,
-        fractions: tuple[int, int, int],
-        multiplier: int,
-        tables: Tables,
-    ) -> Int64Array:
-        out = super().attend(queries, positions, keys, values, fractions, multiplier, tables)
-        out[-1, -1] += self._error("attention")
-        return out
-
-    def _error(self, operation: str) -> int:
-        return int(operation == self._operation)
-
-
-@pytest.mark.parametrize(
-    "operation", ["matmul", "quantise", "normalise", "rotate", "to_cache", "activation", "attention"]
-)
-def test_damaged_kernel_refuses_to_serve_and_names_the_check(operation: str, tiny_pack: Pack) -> None:
-    for kernel in lib.supported():
-        with pytest.raises(SelfTestError) as caught:
-            selftest.proved(Damaged(kernel, operation), tiny_pack.model)
-        assert caught.value.check.startswith(f"{operation} {kernel}")
-        assert "nothing was served" in str(caught.value)
-
-
-def test_saturating_byte_products_would_be_caught(tiny_pack: Pack) -> None:
-    """What vpmaddubsw does: the sum of two products of bytes is cut off at int16."""
-
-    class Saturating(lib.Kernel):
-        def linear(self, matrix: Linear, y: Int64Array, grouped: bool) -> tuple[Int64Array, Int32Array]:
-            _, shift = super().linear(matrix, y, grouped)
-            q, _ = reference.quantise(y)
-            sums = np.zeros((len(y), len(matrix.weight)), dtype=np.int64)
-            for plane, scale in (((q >> 8) + 128, 256), (q & 255, 1)):
-                pairs = (plane[:, None, :] * matrix.weight[None].astype(np.int64)).reshape(*sums.shape, -1, 2).sum(-1)
-                sums += scale * pairs.clip(-32768, 32767).sum(-1)
-            sums -= 32768 * matrix.weight.sum(-1, dtype=np.int64)
-            right = matrix.exponent - shift[:, None].astype(np.int64)
-            return reference.shift_round(sums * matrix.multiplier, right), shift
-
-    loaded = lib.library()
-    assert loaded is not None
-    with pytest.raises(SelfTestError, match="matmul portable"):
-        selftest.proved(Saturating(loaded, "portable"), tiny_pack.model)
-
-
-def test_forward_pass_that_differs_is_caught(tiny_pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
-    class OtherGain(NativeEngine):
-        def __init__(self, model: IntegerModel, kernel: str, threads: int | None = None) -> None:
-            gain = model.output_norm.copy()
-            gain[5] += 40
-            super().__init__(replace(model, output_norm=gain), kernel, threads)
-
-    monkeypatch.setattr(selftest, "NativeEngine", OtherGain)
-    with pytest.raises(SelfTestError, match="forward pass portable on 2 threads"):
-        selftest.check_forward("portable", 2, tiny_pack.model.tables)
-
-
-class OffByOne(NativeEngine):
-    """The likeliest token is wrong by one; logits are right."""
-
-    def step(self, parts: Sequence[Part]) -> list[Result]:
-        results = super().step(parts)
-        return [token + 1 if isinstance(token, int) else token for token in results]
-
-
-class LastOfTies(NativeEngine):
-    """Of equally likely tokens the highest id, where nobody wants logits."""
-
-    def step(self, parts: Sequence[Part]) -> list[Result]:
-        if any(part.want is not Want.TOKEN for part in parts):
-            return super().step(parts)
-        logits = super().step([replace(part, want=Want.LOGITS) for part in parts])
-        return [int(np.flatnonzero(row == np.max(row))[-1]) for row in cast(list[Int64Array], logits)]
-
-
-class LateUnitForgotten(NativeEngine):
-    """Ids from 64 on lose their unit's start, beside others only."""
-
-    def step(self, parts: Sequence[Part]) -> list[Result]:
-        results = super().step(parts)
-        return [token % 64 if isinstance(token, int) and len(parts) > 1 else token for token in results]
-
-
-@pytest.mark.parametrize("damaged", [OffByOne, LastOfTies, LateUnitForgotten])
-@pytest.mark.parametrize("threads", [1, 2])
-def test_engine_whose_likeliest_token_is_wrong_refuses_to_serve(
-    damaged: type[NativeEngine], threads: int, tiny_pack: Pack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Greedy serving takes the token from C, and never looks at logits."""
-    monkeypatch.setattr(selftest, "NativeEngine", damaged)
-    for kernel in lib.supported():
-        with pytest.raises(SelfTestError) as caught:
-            load_engine(tiny_pack, threads=threads, kernels=kernel)
-        assert caught.value.check == f"likeliest token of the forward pass {kernel} on {threads} threads"
-        assert "nothing was served" in str(caught.value)
-
-
-def test_small_model_of_the_self_test_has_every_kind_of_tie(tiny_pack: Pack) -> None:
-    """Within a unit of 32 rows and across units; and answers without a tie, near and far from the first row."""
-    model = selftest.small_model(tiny_pack.model.tables)
-    ids = np.random.default_rng(selftest.SEED).integers(0, model.config.vocabulary, 12).tolist()
-    ties = [np.flatnonzero(row == row.max()) for row in reference.forward(model, ids)]
-    apart = {len(set(tie // 32)) for tie in ties if len(tie) > 1}
-    alone = {int(tie[0]) // 32 for tie in ties if len(tie) == 1}
-    assert apart == {1, 2}
-    assert {0, 2} <= alone
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -401,6 +314,29 @@ def test_engine_gives_its_memory_back(tiny_pack: Pack) -> None:
         ).stdout
     )
     assert threads <= alone + 2
+
+
+@pytest.mark.parametrize("kernel", lib.KERNELS)
+def test_weights_that_c_reads_lie_in_the_read_only_map_of_the_file(kernel: str, tiny_pack: Pack) -> None:
+    """Pages of a shared map are those of the file: processes share them. No kernel has a copy in another order."""
+    if kernel not in lib.supported():
+        pytest.skip(f"this processor has no {kernel}")
+    pack = load_pack(tiny_pack.path)
+    engine = load_engine(pack, threads=2, kernels=kernel)
+    assert isinstance(engine, NativeEngine)
+    maps = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    own = [words for words in maps if words[-1] == str(pack.path / WEIGHTS)]
+    assert {words[1] for words in own} == {"r--s"}  # readable, shared
+    rooms = [range(*(int(address, 16) for address in words[0].split("-"))) for words in own]
+
+    def mapped(address: int, size: int) -> None:
+        assert any(address in room and address + size - 1 in room for room in rooms)
+
+    matrices = [kept.struct for kept in engine._kept if isinstance(kept, lib.Matrix)]
+    assert len(matrices) == 2 + len(lib.MATRICES) * pack.model.config.layers
+    for matrix in matrices:
+        mapped(matrix.weight, matrix.rows * matrix.columns)
+        mapped(matrix.multiplier, 4 * matrix.rows)
 
 
 def test_environment_chooses_the_kernels(tiny_pack: Pack) -> None:

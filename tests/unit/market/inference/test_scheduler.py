@@ -62,13 +62,18 @@ def drain(scheduler: Scheduler) -> dict[bytes, Generation]:
     return ended
 
 
-@pytest.fixture(scope="module", params=["torch", "native"])
+@pytest.fixture(
+    scope="module",
+    params=[("torch", 1), ("numpy", 1), *((kernels, threads) for kernels in library.KERNELS for threads in (1, 2))],
+    ids=lambda param: f"{param[0]}-{param[1]}t",
+)
 def serving(request: pytest.FixtureRequest, tiny_pack: Pack, tiny_engine: TorchEngine) -> Engine:
-    if request.param == "torch":
+    kernels, threads = request.param
+    if kernels == "torch":
         return tiny_engine
-    if not library.supported():
-        pytest.skip("the package was installed without a C compiler")
-    return load_engine(tiny_pack, threads=1)
+    if kernels not in (*library.supported(), "numpy"):
+        pytest.skip(f"this machine or this installation has no {kernels}")
+    return load_engine(tiny_pack, kernels=kernels, threads=threads)
 
 
 def by_itself(engine: Engine, t: Task) -> Generation:

@@ -13,10 +13,12 @@ import torch
 from market.inference import reference
 from market.inference import torch_operations as ops
 from market.inference.batch import Part, Want
+from market.inference.forward_selftest import small_model
 from market.inference.matmul import Int8Product
 from market.inference.model import Int32Array, IntegerModel, Layer, Linear, Tables
-from market.inference.native import library, selftest
+from market.inference.native import library
 from market.inference.native_engine import NativeEngine
+from market.inference.numpy_engine import NumpyEngine
 from market.inference.torch_engine import TorchEngine
 from market.models import tables as table_builder
 from market.models.pack import Pack
@@ -124,6 +126,25 @@ def test_vectors_of_the_tiny_model_hold(file: dict[str, Any], tiny_pack: Pack, t
     assert tiny_engine.forward(ids, tiny_engine.new_cache(1, 5))[0, -1].tolist() == tiny["last_logits"]
 
 
+def test_vectors_of_the_tiny_model_and_of_linear_hold_in_the_numpy_engine(
+    file: dict[str, Any], tiny_pack: Pack
+) -> None:
+    """Its other operations are the reference's own, which the tests above run."""
+    tiny, linear = file["tiny"], file["linear"]
+    engine = NumpyEngine(tiny_pack.model)
+    assert list(engine.generate(tiny["prompt"], 16, []).ids) == tiny["output"]
+    slot = engine.new_slot(5)
+    (logits,) = engine.step([Part(slot, tiny["prompt"], Want.LOGITS)])
+    assert np.asarray(logits).tolist() == tiny["last_logits"]
+    multiplier = np.array(linear["multiplier"], dtype=np.int32)
+    matrix = Linear(np.array(linear["weight"], dtype=np.int8), multiplier, linear["exponent"])
+    rows = len(linear["multiplier"])
+    config = replace(tiny_pack.model.config, vocabulary=rows)
+    engine = NumpyEngine(replace(tiny_pack.model, config=config, embedding=matrix, head=matrix), proved=True)
+    for q, s, expected in linear["rows"]:
+        assert engine._linear(matrix, np.array([q]), np.array([[s]])).tolist() == [expected]
+
+
 @pytest.fixture(params=library.KERNELS)
 def kernel(request: pytest.FixtureRequest) -> library.Kernel:
     if request.param not in library.supported():
@@ -180,20 +201,21 @@ def test_vectors_of_embed_hold_in_every_kernel(
     kernel: library.Kernel, file: dict[str, Any], tiny_pack: Pack, tables: Tables
 ) -> None:
     """The first residual stream of a model with that embedding, its columns repeated to the model's width."""
-    small = selftest.small_model(tiny_pack.model.tables)
+    small = small_model(tiny_pack.model.tables)
     for case in file["embed"]:
         table, times = embedding(case), small.config.hidden // 4
         rows = len(case["rows"])
         table = Linear(np.tile(table.weight, (1, times)), table.multiplier, table.exponent)
         model = replace(small, embedding=table, config=replace(small.config, vocabulary=rows), head=first(small, rows))
         for ids in ([*range(rows)], [rows - 1], [*range(rows)] * 4):
-            got = NativeEngine(model, kernel.name, 1).residuals(ids)[0]
+            engine = NativeEngine(model, kernel.name, 1)
+            got = engine.residuals([(engine.new_slot(len(ids)), ids)])[0]
             assert got.tolist() == [case["rows"][token] * times for token in ids]
 
 
 def test_vectors_of_argmax_hold_in_every_kernel(kernel: library.Kernel, file: dict[str, Any], tiny_pack: Pack) -> None:
     """Through a head whose rows are multiples of one row, so that its logits are in the order of the example's."""
-    small = selftest.small_model(tiny_pack.model.tables)
+    small = small_model(tiny_pack.model.tables)
     for logits, expected in file["argmax"]:
         ranks = np.unique(logits, return_inverse=True)[1].reshape(-1)
         config = replace(small.config, vocabulary=len(logits))

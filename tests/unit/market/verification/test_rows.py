@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from market.inference.forward_selftest import small_model
 from market.inference.native import library
-from market.inference.native.selftest import small_model
 from market.verification import roots
 from market.verification.geometry import Operation, Section
 from market.verification.layer import LayerValues, Recomputation, Values, residual
