@@ -39,9 +39,9 @@ def read_model(path: Path, inputs: int | None) -> Any:
     """An ONNX graph from a .onnx file, or from a TorchScript file (.pt), which states no shape.
 
     Args:
-        inputs: numbers that a TorchScript model takes.
+        inputs: numbers that a TorchScript model takes, as one row: [1, inputs].
     Raises:
-        NotProvable: code ModelUnreadable.
+        NotProvable: codes ModelUnreadable, and ModelShape where a TorchScript model takes no such row.
     """
     onnx = onnx_module()
     if not path.is_file():
@@ -66,13 +66,30 @@ def _from_torch(path: Path, inputs: int | None) -> Any:
             hint="Say it with --inputs.",
             code="ModelUnreadable",
         )
+    example = torch.zeros(1, inputs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        module = torch.jit.load(str(path)).eval()
+        try:
+            module = torch.jit.load(str(path)).eval()
+        except RuntimeError:
+            raise NotProvable(
+                f"{path} is no TorchScript file.",
+                hint="Write one with torch.jit.trace(model, example).save(path): a state_dict has no graph.",
+                code="ModelUnreadable",
+            ) from None
+        try:
+            module(example)
+        except RuntimeError as error:
+            why = str(error).strip().splitlines()[-1].removeprefix("RuntimeError: ")
+            raise NotProvable(
+                f"{path} does not take one row of {inputs} numbers, the only shape in which a TorchScript model gets "
+                f"them: {why[:200]}.",
+                hint="Say with --inputs how many it takes. One that wants another shape, as an image's, comes as ONNX, "
+                "which states it: torch.onnx.export(model, example, path).",
+                code="ModelShape",
+            ) from None
         buffer = io.BytesIO()
-        torch.onnx.export(
-            module, (torch.zeros(1, inputs),), buffer, input_names=["x"], opset_version=OPSET, dynamo=False
-        )
+        torch.onnx.export(module, (example,), buffer, input_names=["x"], opset_version=OPSET, dynamo=False)
     return onnx_module().load_model_from_string(buffer.getvalue())
 
 

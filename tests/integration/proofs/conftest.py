@@ -20,7 +20,7 @@ from market.proofs.setup import SetupWish, set_up
 from market.proofs.srs import Ceremony, sha256_of
 from tests.conftest import ROOT
 from tests.integration.chain.world import CLIENT, PROVIDERS, build
-from tests.integration.proofs.shopping import STRANGER, Shopping
+from tests.integration.proofs.shopping import PASSWORD, STRANGER, Commands, Shopping
 from tests.integration.proofs.tiny import write_tiny
 from tests.unit.contracts.artefacts import artefacts
 from tests.unit.contracts.proofs import ProofWorld
@@ -42,8 +42,11 @@ class Lab:
         self._ceremony: Ceremony | None = None
 
     def make(self, name: str, seed: int, options: CircuitOptions | None = None, **network: Any) -> ProofArtefact:
+        return self.set_up(name, write_tiny(self.folder / f"{name}.onnx", seed, **network), options)
+
+    def set_up(self, name: str, source: Path, options: CircuitOptions | None = None) -> ProofArtefact:
         wish = SetupWish(
-            source=write_tiny(self.folder / f"{name}.onnx", seed, **network),
+            source=source,
             name=name,
             solc=SOLC,
             options=options or CircuitOptions(),
@@ -133,3 +136,11 @@ def shopping(
             )
             yield Shopping(world, client, manifest, folder)
         wallet.close()
+
+
+@pytest.fixture
+def commands(shopping: Shopping, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Commands:
+    """With a home of their own."""
+    monkeypatch.setenv("ASSAY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ASSAY_PASSWORD", PASSWORD)
+    return Commands(shopping, tmp_path)

@@ -15,7 +15,7 @@ import pytest
 
 from market.errors import AssayError
 from market.proofs.artefact import SRS, ProofArtefact, load_artefact
-from market.proofs.backend import CircuitOptions, Proof, signed, unsigned
+from market.proofs.backend import Proof, signed, unsigned
 from market.proofs.errors import ArtefactError, NotProvable, ProverError, SrsError
 from market.proofs.ezkl_backend import EzklBackend
 from market.proofs.process import MIB, Limits
@@ -214,15 +214,3 @@ def test_values_that_are_too_large_are_no_ids(value: int) -> None:
         unsigned(value)
     with pytest.raises(ArtefactError):
         signed(2**32 - 1)
-
-
-def test_a_torchscript_model_is_taken_as_well(backend: EzklBackend, tmp_path: Path) -> None:
-    import warnings
-
-    torch = pytest.importorskip("torch")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        module = torch.jit.trace(torch.nn.Linear(3, 2).eval(), torch.zeros(1, 3))
-        module.save(str(tmp_path / "m.pt"))
-    wish = SetupWish(tmp_path / "m.pt", "m", SOLC, inputs=3, options=CircuitOptions())
-    assert estimate(wish, backend).log_rows <= 10
