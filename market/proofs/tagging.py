@@ -144,5 +144,9 @@ def _shape(value: Any) -> tuple[list[int], int]:
     dimensions = value.type.tensor_type.shape.dim
     shape = [d.dim_value or (1 if index == 0 else 0) for index, d in enumerate(dimensions)]
     if not shape or 0 in shape or shape[0] != 1:
-        raise NotProvable(f"The shape of {value.name}, {shape}, is not one fixed input.", code="ModelShape")
+        raise NotProvable(
+            f"The shape of {value.name}, {shape}, is not one fixed input (0: left open).",
+            hint="Export the model for a batch of one, with numbers for all other lengths.",
+            code="ModelShape",
+        )
     return shape, math.prod(shape)

@@ -30,6 +30,7 @@ pytest.importorskip("ezkl", reason="the extra `proof` is not installed")
 pytest.importorskip("onnx", reason="the extra `proof` is not installed")
 
 SOLC = ROOT / "tools" / "solc"
+DIGITS = ROOT / "recipes" / "digits.onnx"
 COMMITTED = CircuitOptions(weights=WeightForm.COMMITTED)
 
 
@@ -93,6 +94,13 @@ def private(lab: Lab, tiny: ProofArtefact) -> ProofArtefact:
 def committed(lab: Lab, tiny: ProofArtefact) -> tuple[ProofArtefact, ProofArtefact]:
     """One key fits both, only the commitments differ. Small ones: each weight costs some forty rows of a hash."""
     return lab.make("committed", 1, COMMITTED, hidden=2), lab.make("committed-other", 2, COMMITTED, hidden=2)
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory, backend: EzklBackend) -> ProofArtefact:
+    """The classifier that is shipped, set up as docs/proofs.md says."""
+    labels = tuple(str(digit) for digit in range(10))
+    return set_up(SetupWish(DIGITS, "digits", SOLC, labels=labels), tmp_path_factory.mktemp("digits") / "out", backend)
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,8 @@ VALUES = [1, 2, 3, -4]
 BASE_FEE = 1_000
 STRANGER = PROVIDERS[2]
 PASSWORD = "password"
+GAS_BAR = 700_000
+"""Of verification and settlement together."""
 
 
 @dataclass(frozen=True)

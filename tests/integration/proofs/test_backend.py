@@ -10,12 +10,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from market.errors import AssayError
 from market.proofs.artefact import SRS, ProofArtefact, load_artefact
-from market.proofs.backend import Proof, signed, unsigned
+from market.proofs.backend import CircuitOptions, Proof, signed, unsigned
 from market.proofs.errors import ArtefactError, NotProvable, ProverError, SrsError
 from market.proofs.ezkl_backend import EzklBackend
 from market.proofs.process import MIB, Limits
@@ -60,10 +61,17 @@ def test_a_prover_that_computes_too_long_is_stopped_though_nobody_looks_at_the_c
     assert worker.wait(timeout=60) in (-signal.SIGXCPU, -signal.SIGKILL)
 
 
-def test_a_prover_that_wants_too_much_memory_fails_alone(tiny: ProofArtefact) -> None:
-    with pytest.raises(ProverError) as caught:
-        EzklBackend(Limits(memory=64 * MIB)).prove(tiny.folder, IDS, JOB)
+def test_a_prover_that_wants_too_much_memory_while_it_proves_fails_alone(digits: ProofArtefact) -> None:
+    """Loading ezkl and the circuit and computing the answer fit this limit; the proof takes some 150 MiB."""
+    pixels, memory = [unsigned(2)] * 64, 88 * MIB
+    small = EzklBackend(Limits(memory=memory, threads=2))
+    (answer,) = small.run(digits.folder, [pixels])
+    with pytest.raises(ProverError, match="more than the 88 MiB") as caught:
+        small.prove(digits.folder, pixels, JOB)
     assert _code(caught) == "ProverOutOfMemory"
+    assert caught.value.details == {"limit_bytes": memory}
+    assert _workers() == []
+    assert EzklBackend(Limits(memory=1024 * MIB, threads=2)).prove(digits.folder, pixels, JOB).ids == answer
 
 
 def test_a_prover_that_is_killed_is_told_as_such(tiny: ProofArtefact) -> None:
@@ -192,6 +200,56 @@ def test_what_is_no_model_is_refused(backend: EzklBackend, tmp_path: Path) -> No
         with pytest.raises(NotProvable) as caught:
             estimate(SetupWish(source, "m", SOLC), backend)
         assert _code(caught) == "ModelUnreadable"
+
+
+def test_what_no_circuit_can_be_made_of_is_refused(backend: EzklBackend, tmp_path: Path) -> None:
+    """ONNX that is right, with an operation that ezkl has not."""
+    with pytest.raises(NotProvable, match=r"^No circuit can be made of .*Det") as caught:
+        set_up(SetupWish(write_tiny(tmp_path / "m.onnx", 1, activation="Det"), "m", SOLC), tmp_path / "out", backend)
+    assert _code(caught) == "NoCircuit"
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_shapes_that_are_not_one_fixed_input_and_output_are_refused(backend: EzklBackend, tmp_path: Path) -> None:
+    import onnx
+
+    def open_length(graph: Any) -> None:
+        graph.input[0].type.tensor_type.shape.dim[1].dim_param = "n"
+
+    def batch(graph: Any) -> None:
+        graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+
+    def second_input(graph: Any) -> None:
+        graph.input.append(onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, [1, 4]))
+
+    def second_output(graph: Any) -> None:
+        graph.output.append(onnx.helper.make_tensor_value_info("h", onnx.TensorProto.FLOAT, [1, 16]))
+
+    for change, words in (
+        (open_length, r"\[1, 0\], is not one fixed input"),
+        (batch, r"\[2, 4\], is not one fixed input"),
+        (second_input, "has 2 and 1"),
+        (second_output, "has 1 and 2"),
+    ):
+        model = onnx.load(str(write_tiny(tmp_path / "m.onnx", 1)))
+        change(model.graph)
+        onnx.save(model, str(tmp_path / "m.onnx"))
+        with pytest.raises(NotProvable, match=words) as caught:
+            estimate(SetupWish(tmp_path / "m.onnx", "m", SOLC), backend)
+        assert _code(caught) == "ModelShape"
+
+
+def test_a_verifier_that_no_contract_can_hold_is_refused(
+    backend: EzklBackend, tiny: ProofArtefact, tmp_path: Path
+) -> None:
+    """EIP-170: eight columns of advice make one of 28 kB of the smallest network."""
+    source, powers = write_tiny(tmp_path / "m.onnx", 1), tiny.folder / SRS
+    wish = SetupWish(source, "m", SOLC, options=CircuitOptions(columns=8), ceremony=Ceremony(powers, sha256_of(powers)))
+    with pytest.raises(NotProvable, match=r"may have 24,576\..*The estimate was: A circuit of 2\^10 rows") as caught:
+        set_up(wish, tmp_path / "out", backend)
+    assert _code(caught) == "VerifierTooLarge"
+    assert "--columns" in caught.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
 
 
 def test_a_folder_of_something_else_is_left_alone(backend: EzklBackend, tmp_path: Path) -> None:

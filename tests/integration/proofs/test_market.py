@@ -39,11 +39,8 @@ from market.transactions import Transactions
 from market.views import ProofJobState
 from provider.proofs_cli import ProvingAgent, proving
 from tests.integration.chain.world import CLIENT, PROVIDERS
-from tests.integration.proofs.shopping import BASE_FEE, STRANGER, VALUES, Shopping
+from tests.integration.proofs.shopping import BASE_FEE, GAS_BAR, STRANGER, VALUES, Shopping
 from tests.integration.proofs.tiny import forward
-
-GAS_BAR = 700_000
-"""Of verification and settlement together."""
 
 
 @pytest.fixture(scope="module")
