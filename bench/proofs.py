@@ -1,7 +1,7 @@
 """Proof mode: the shipped classifier from post to settlement, and what larger models cost until they do not fit.
 
-Inputs and jobIds are drawn from SEED: a proof of zeros for job 0 takes 5 to 9 % less computing time than others. The digits
-are given an image, other models numbers of the same size.
+Inputs and jobIds are drawn from SEED: a proof of zeros for job 0 takes 5 to 9 % less computing time than others. The
+digits are given an image, other models numbers of the same size.
 
 Times of proofs are the best of several, each in a process of its own, with its start: a market's provider pays for that
 too. Verification is measured both ways, and each row says which. Sizes are set up within the limits that are shipped.

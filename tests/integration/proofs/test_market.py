@@ -22,7 +22,7 @@ from client.proofs import ProofClient, ProofNotMade
 from client.wallet import Wallet
 from market.anvil import Anvil
 from market.chain import Chain
-from market.errors import ChainUnreachable, ConfigError, ContractError, MarketError, WireError
+from market.errors import ChainError, ChainUnreachable, ConfigError, ContractError, MarketError, WireError
 from market.events import decode_logs
 from market.hashing import leaf_hash, pack_tokens
 from market.keystore import save_account
@@ -62,6 +62,29 @@ def test_a_client_buys_a_proved_answer(shopping: Shopping, agent: ProvingAgent, 
     receipt = shopping.world.chain.receipt(result.transaction)
     assert receipt is not None
     assert int(receipt["gasUsed"], 16) <= GAS_BAR
+
+
+def test_a_state_that_is_ahead_of_its_blocks_is_waited_for(
+    shopping: Shopping, agent: ProvingAgent, tiny: ProofArtefact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job is settled, and its event is in no block yet: seen with anvil under load."""
+    logs, asked = Chain.logs, list[int]()
+
+    def late(chain: Chain, *arguments: Any, **options: Any) -> Any:
+        if chain is not shopping.client._chain:
+            return logs(chain, *arguments, **options)
+        asked.append(len(asked))
+        return logs(chain, *arguments, **options) if len(asked) > limit else []
+
+    monkeypatch.setattr(Chain, "logs", late)
+    limit = 2
+    assert shopping.client.classify(shopping.client.negotiate(tiny, VALUES, agent.url)).paid == BASE_FEE
+    assert len(asked) > limit
+    limit = 10**6
+    monkeypatch.setattr("client.proofs.EVENT_SECONDS", 0.2)
+    with pytest.raises(ChainError, match="was proved and paid") as caught:
+        shopping.client.classify(shopping.client.negotiate(tiny, VALUES, agent.url))
+    assert caught.value.code == "EventMissing"
 
 
 def test_a_private_input_is_bought_without_being_shown(
