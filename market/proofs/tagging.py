@@ -58,7 +58,14 @@ def _from_torch(path: Path, inputs: int | None) -> Any:
     import io
     import warnings
 
-    import torch
+    try:
+        import torch
+    except ImportError:
+        raise NotProvable(
+            f"Reading {path} takes torch, which is not installed.",
+            hint="Install it (pip install torch), or export the model to ONNX where it is.",
+            code="ModelUnreadable",
+        ) from None
 
     if inputs is None:
         raise NotProvable(
@@ -85,7 +92,7 @@ def _from_torch(path: Path, inputs: int | None) -> Any:
                 f"{path} does not take one row of {inputs} numbers, the only shape in which a TorchScript model gets "
                 f"them: {why[:200]}.",
                 hint="Say with --inputs how many it takes. One that wants another shape, as an image's, comes as ONNX, "
-                "which states it: torch.onnx.export(model, example, path).",
+                "which states it: torch.onnx.export(model, (example,), path, opset_version=14, dynamo=False).",
                 code="ModelShape",
             ) from None
         buffer = io.BytesIO()

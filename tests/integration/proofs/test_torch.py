@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,17 @@ def test_a_torchscript_model_of_another_shape_is_refused_with_what_it_takes(
         assert caught.value.code == code
         assert hint in str(caught.value.hint)
         assert "Traceback" not in str(caught.value)
+
+
+def test_torch_that_is_not_installed_is_said(
+    backend: EzklBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The extra `proof` is enough for ONNX and does not bring it."""
+    (tmp_path / "m.pt").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(NotProvable, match="takes torch, which is not installed") as caught:
+        estimate(SetupWish(tmp_path / "m.pt", "m", SOLC, inputs=4), backend)
+    assert caught.value.code == "ModelUnreadable"
 
 
 def test_an_image_goes_in_by_onnx_which_states_its_shape(lab: Lab, backend: EzklBackend, tiny: ProofArtefact) -> None:
