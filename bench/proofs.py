@@ -1,5 +1,8 @@
 """Proof mode: the shipped classifier from post to settlement, and what larger models cost until they do not fit.
 
+Inputs and jobIds are drawn from SEED: a proof of zeros for job 0 takes 5 to 9 % less computing time than others. The
+digits are given an image, other models numbers of the same size.
+
 Times of proofs are the best of several, each in a process of its own, with its start: a market's provider pays for that
 too. Verification is measured both ways, and each row says which. Sizes are set up within the limits that are shipped.
 """
@@ -37,8 +40,12 @@ ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "recipes" / "digits.onnx"
 SOLC = ROOT / "tools" / "solc"
 TRIES = 5
-LIMITS = Limits(seconds=600)
+SEED = 6
+THREADS = 2
+"""Of a prover, whatever the machine has: the figures are those of two cores."""
+LIMITS = Limits(seconds=600, threads=THREADS)
 """What `prove-setup` allows unless it is told otherwise: its memory, and its seconds for one step."""
+PIXEL_END = 17
 LABELS = tuple(str(digit) for digit in range(10))
 SIZES = ((16, 8, 2), (64, 14, 10), (64, 64, 10), (128, 128, 10), (256, 128, 10), (256, 512, 10), (256, 2048, 10))
 
@@ -83,16 +90,17 @@ def _verification(digits: ProofArtefact, proof: Proof, backend: EzklBackend) -> 
 
 
 def _proving(digits: ProofArtefact, backend: EzklBackend) -> list[Row]:
-    ids = _image(0)
-    proofs = [backend.prove(digits.folder, ids, bytes([number]) * 32) for number in range(TRIES)]
+    ids, draw = _image(0), np.random.default_rng(SEED)
+    proofs = [backend.prove(digits.folder, ids, draw.bytes(32)) for _ in range(TRIES)]
     seconds = min(proof.seconds for proof in proofs)
     checks = [_verification(digits, proofs[0], backend) for _ in range(TRIES)]
-    milliseconds, whole = (1000 * min(times) for times in zip(*checks, strict=True))
+    inside, whole = (min(times) for times in zip(*checks, strict=True))
     estimated = digits.manifest["estimate"]
     return [
         Row(
             "prove_s",
-            f"a proof of the shipped classifier, 2^{digits.manifest['srs']['logRows']} rows, wall, best of {TRIES}",
+            f"a proof of the shipped classifier, 2^{digits.manifest['srs']['logRows']} rows, {THREADS} threads, with "
+            f"process start, wall, best of {TRIES}",
             round(seconds, 3),
             "s",
             peer="article: 1–5 s",
@@ -101,21 +109,25 @@ def _proving(digits: ProofArtefact, backend: EzklBackend) -> list[Row]:
         ),
         Row(
             "verify_ms",
-            f"verification off chain, without process start, best of {TRIES}",
-            round(milliseconds, 1),
+            f"verification off chain; the start of its process and the loading of ezkl are excluded (with them "
+            f"{1000 * whole:.0f} ms), best of {TRIES}",
+            round(1000 * inside, 1),
             "ms",
             peer="article: 100–500 ms",
             bar="≤ 50",
-            holds=milliseconds <= 50,
+            holds=inside <= 0.05,
         ),
         Row(
             "verify_with_start_ms",
             f"the same with the start of its process and the loading of ezkl, best of {TRIES}",
-            round(whole, 1),
+            round(1000 * whole, 1),
             "ms",
         ),
         Row(
-            "prove_cpu_s", "computing time of that proof, both cores", round(min(p.cpu_seconds for p in proofs), 2), "s"
+            "prove_cpu_s",
+            "computing time of that proof, both threads together",
+            round(min(p.cpu_seconds for p in proofs), 2),
+            "s",
         ),
         Row("prove_peak_memory", "largest resident memory of its prover", proofs[0].peak_memory // MIB, "MiB"),
         Row("prove_estimate", "what set-up had estimated, CPU seconds", float(estimated["cpuSeconds"]), "s"),
@@ -191,8 +203,10 @@ class Measured:
 
 
 def _measure(world: World, artefact: ProofArtefact, backend: EzklBackend, tries: int) -> Measured:
-    ids = [0] * artefact.program.inputs
-    proofs = [backend.prove(artefact.folder, ids, bytes(32)) for _ in range(tries)]
+    draw = np.random.default_rng(SEED)
+    ids = [unsigned(int(value)) for value in draw.integers(0, PIXEL_END, artefact.program.inputs)]
+    blinding = int.from_bytes(draw.bytes(31))  # of a hashed input; others take none
+    proofs = [backend.prove(artefact.folder, ids, draw.bytes(32), blinding=blinding) for _ in range(tries)]
     with world.as_(PROVIDERS[1]) as transactions:
         verifier = created_at(transactions.send(Call(CREATE, artefact.creation, "Halo2Verifier")))
     selector = bytes.fromhex("1e8e1e13")  # verifyProof(bytes,uint256[])

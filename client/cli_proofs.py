@@ -27,6 +27,7 @@ from market.keystore import load_account
 from market.money import parse_amount
 from market.proofs.artefact import load_artefact
 from market.proofs.backend import InputForm, ProvingBackend
+from market.proofs.backends import backend_of
 from market.types import parse_bytes32
 
 HTTP_SECONDS = 30.0
@@ -71,7 +72,8 @@ def classify_command(
     connection.must_be_able_to_ask(yes=yes or quote_only)
     model, values = load_artefact(artefact), _numbers(numbers)
     who = (asked.addresses("--allow", allow), asked.addresses("--deny", deny))
-    with _client(connection, hashes=model.program.form == InputForm.HASHED, who=who) as (client, market):
+    backend = backend_of([model]) if model.program.form == InputForm.HASHED else None
+    with _client(connection, backend, who) as (client, market):
         cap = None if max_price is None else parse_amount(max_price, market.token_info.decimals)
         offered = client.negotiate(
             model, values, provider, max_price=cap, srs_sha256=srs_sha256, allow_unsafe=allow_unsafe
@@ -104,7 +106,7 @@ def expire_command(
     Example: assay job expire-proof 0x5c1e…
     """
     job_id = parse_bytes32("job", job)
-    with _client(connection, hashes=False) as (client, _):
+    with _client(connection) as (client, _):
         refunded = client.expire(job_id)
     if connection.as_json:
         connection.emit({"job_id": "0x" + job_id.hex(), "refunded": str(refunded)})
@@ -114,7 +116,9 @@ def expire_command(
 
 @contextmanager
 def _client(
-    connection: Connection, *, hashes: bool, who: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
+    connection: Connection,
+    backend: ProvingBackend | None = None,
+    who: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset()),
 ) -> Iterator[tuple[ProofClient, Marketplace]]:
     config = connection.config
     if config.rpc is None or config.deployment is None or config.keystore is None:
@@ -146,7 +150,7 @@ def _client(
             wallet,
             http=stack.enter_context(httpx.Client(timeout=HTTP_SECONDS, trust_env=False)),
             now=market.clock.now,
-            backend=_backend() if hashes else None,
+            backend=backend,
             provers=Provers(index, policy, token=market.token.address, client=account.address),
         )
         yield client, market
@@ -156,12 +160,6 @@ def _posted(connection: Connection, job_id: bytes) -> None:
     connection.console.print(
         f"[dim]job 0x{job_id.hex()} waits for its proof; once it is late, `assay job expire-proof` takes it back[/]"
     )
-
-
-def _backend() -> ProvingBackend:
-    from market.proofs.ezkl_backend import EzklBackend
-
-    return EzklBackend()
 
 
 def _tell(connection: Connection, offered: OfferedProof) -> None:

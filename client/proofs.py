@@ -27,7 +27,7 @@ from client.wallet import Wallet
 from market.api import BODY_LIMIT, Body, QuoteRequest, SignedQuoteBody
 from market.chain import DEVELOPMENT_CHAIN_IDS, Chain
 from market.deployment import Contracts, Deployment
-from market.errors import MarketError, WireError
+from market.errors import ChainError, MarketError, WireError
 from market.events import Event, decode_logs
 from market.hashing import ZERO32, pack_stop_tokens, pack_tokens, tokens_root, unpack_tokens
 from market.proof_contracts import ProofJobParams
@@ -41,6 +41,8 @@ from market.views import ProofJobState
 
 FIELD_BITS = 248
 POLL_SECONDS = 0.05
+EVENT_SECONDS = 30.0
+"""For which a settled job's event may be missing: blocks come a moment after the state that they made."""
 
 
 class ProofNotMade(MarketError):
@@ -278,7 +280,8 @@ class ProofClient:
             window: seconds in which the proof must be on chain.
             on_posted: told the job's id once its escrow is on chain: whoever stops waiting can `expire` it later.
         Raises:
-            ProofNotMade: nobody proved it in time; nothing was lost. ChainError, InsufficientFunds: see there.
+            ProofNotMade: nobody proved it in time; nothing was lost. ChainError, InsufficientFunds: see there; code
+                EventMissing: proved and paid, but the endpoint does not show the answer.
         """
         contracts, request = self._contracts, offered.request
         plan = plan_escrow(contracts.token, contracts.vault, self._account, offered.price, now=self._now())
@@ -324,13 +327,24 @@ class ProofClient:
         return int(event.args["refunded"])
 
     def _await(self, offered: OfferedProof, job_id: bytes, block: int, started: float) -> Classification:
-        proofs = self._contracts.proofs
+        proofs, settled = self._contracts.proofs, 0.0
         while True:
             job = proofs.job(job_id)
             if job.state == ProofJobState.SETTLED:
-                found = self._proved(offered, job_id, block, started)
-                if found is not None:
-                    return found
+                proved = self._proved(offered, job_id, block, started)
+                if proved is not None:
+                    return proved
+                settled = settled or time.monotonic()
+                if time.monotonic() - settled > EVENT_SECONDS:
+                    raise ChainError(
+                        f"Job 0x{job_id.hex()} was proved and paid, but the endpoint shows no event `Proved` of it "
+                        f"from block {block} on. Nothing was lost: the answer stands in that event.",
+                        hint="Read it from another endpoint.",
+                        code="EventMissing",
+                        job_id="0x" + job_id.hex(),
+                    )
+            else:
+                settled = 0.0
             if job.state == ProofJobState.OPEN and self._now() > job.proof_deadline:
                 self._wallet.send(proofs.expire(job_id))
                 job = proofs.job(job_id)
@@ -344,7 +358,7 @@ class ProofClient:
             time.sleep(POLL_SECONDS)
 
     def _proved(self, offered: OfferedProof, job_id: bytes, block: int, started: float) -> Classification | None:
-        """None: the endpoint tells of the new state, and not yet, or after a reorganisation no more, of its event."""
+        """None: an endpoint's state may be ahead of its blocks, anvil's is for a moment."""
         seconds = time.monotonic() - started
         logs = self._chain.logs([self._deployment.proofs], block, self._chain.head().number)
         event = next((e for e in decode_logs(logs) if _is_proof_of(e, job_id)), None)

@@ -23,7 +23,7 @@ from market.deployment import Contracts, Deployment
 from market.errors import AssayError, ConfigError
 from market.keystore import load_account
 from market.proofs.artefact import ProofArtefact, load_artefact
-from market.proofs.backend import ProvingBackend
+from market.proofs.backends import backend_of
 from market.proofs.process import MIB
 from market.proofs.process import Limits as ProverLimits
 from market.transactions import Transactions
@@ -83,12 +83,12 @@ class ProvingAgent:
 
     def _start(self, settings: Proving, report: Callable[[str], None], stack: ExitStack) -> None:
         artefacts = [load_artefact(path, proving=True) for path in settings.artefacts]
+        backend = backend_of(artefacts, settings.prover)
         manifest = Deployment.load(settings.deployment)
         chain = Chain(settings.rpc_url, expected_chain_id=manifest.chain_id)
         manifest.check(chain)
         contracts = Contracts.of(chain, manifest)
         _check_registered(contracts, artefacts)
-        backend = _backend(settings.prover)
         inputs = InputStore(settings.inputs)
         stack.callback(inputs.close)
         shop = ProofShop({artefact.model_id: artefact for artefact in artefacts}, settings.prices)
@@ -175,12 +175,6 @@ def proving(settings: Proving, report: Callable[[str], None] = lambda _text: Non
         yield agent
     finally:
         agent.stop()
-
-
-def _backend(limits: ProverLimits) -> ProvingBackend:
-    from market.proofs.ezkl_backend import EzklBackend
-
-    return EzklBackend(limits)
 
 
 def _check_registered(contracts: Contracts, artefacts: list[ProofArtefact]) -> None:

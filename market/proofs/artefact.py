@@ -35,6 +35,7 @@ class ProofArtefact:
     """A folder whose files are what its manifest says, and whose roots make its modelId.
 
     Attributes:
+        backend: name of the proving system that it is for (market.proofs.backends).
         labels: names of the outputs, where it has them.
         input_scale, output_scale: fraction bits: a value is id / 2^scale.
         creation: the verifier's creation code.
@@ -42,6 +43,7 @@ class ProofArtefact:
 
     folder: Path
     name: str
+    backend: str
     model: Model
     program: EzklProgram
     labels: tuple[str, ...]
@@ -182,6 +184,7 @@ def _read(folder: Path, manifest: Mapping[str, Any]) -> ProofArtefact:
     return ProofArtefact(
         folder=folder,
         name=str(manifest["name"]),
+        backend=str(encoding["backend"]),
         model=roots_of(folder, program, runtime),
         program=program,
         labels=tuple(json.loads((folder / LABELS).read_text(encoding="utf-8"))),

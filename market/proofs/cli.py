@@ -35,7 +35,7 @@ def prove_setup(
     out: Annotated[Path, typer.Option(help="Folder to write; replaced when it holds an artefact.")],
     name: Annotated[str | None, typer.Option(help="Name for people.", show_default="the file's")] = None,
     labels: Annotated[str, typer.Option(help="Names of the outputs, with commas.")] = "",
-    inputs: Annotated[int | None, typer.Option(help="Numbers that a TorchScript model takes.")] = None,
+    inputs: Annotated[int | None, typer.Option(help="Numbers that a TorchScript model takes, as one row.")] = None,
     input_form: Annotated[
         str, typer.Option(help="public, or hashed: only its hash on chain; guesses can be checked.")
     ] = ("public"),
@@ -62,6 +62,8 @@ def prove_setup(
     as_json: Json = False,
 ) -> None:
     """Turn a small model into a proof artefact: circuit, keys, verifier contract, bound to a modelId.
+
+    Takes no chain: `assay model prove-register` deploys and registers the verifier.
 
     Examples:
 

@@ -65,6 +65,8 @@ def compile_verifier(source: Path, solc: Path) -> VerifierCode:
         ) from None
     if len(made[1]) > CODE_LIMIT:
         raise NotProvable(
-            f"The verifier has {len(made[1]):,} bytes; a contract may have {CODE_LIMIT:,}.", code="VerifierTooLarge"
+            f"The verifier has {len(made[1]):,} bytes; a contract may have {CODE_LIMIT:,}.",
+            hint="Set the model up with fewer --columns, or use one with fewer kinds of operations.",
+            code="VerifierTooLarge",
         )
     return VerifierCode(*made, version.strip().splitlines()[-1] if version else "unknown")

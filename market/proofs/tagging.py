@@ -39,9 +39,9 @@ def read_model(path: Path, inputs: int | None) -> Any:
     """An ONNX graph from a .onnx file, or from a TorchScript file (.pt), which states no shape.
 
     Args:
-        inputs: numbers that a TorchScript model takes.
+        inputs: numbers that a TorchScript model takes, as one row: [1, inputs].
     Raises:
-        NotProvable: code ModelUnreadable.
+        NotProvable: codes ModelUnreadable, and ModelShape where a TorchScript model takes no such row.
     """
     onnx = onnx_module()
     if not path.is_file():
@@ -58,7 +58,14 @@ def _from_torch(path: Path, inputs: int | None) -> Any:
     import io
     import warnings
 
-    import torch
+    try:
+        import torch
+    except ImportError:
+        raise NotProvable(
+            f"Reading {path} takes torch, which is not installed.",
+            hint="Install it (pip install torch), or export the model to ONNX where it is.",
+            code="ModelUnreadable",
+        ) from None
 
     if inputs is None:
         raise NotProvable(
@@ -66,13 +73,30 @@ def _from_torch(path: Path, inputs: int | None) -> Any:
             hint="Say it with --inputs.",
             code="ModelUnreadable",
         )
+    example = torch.zeros(1, inputs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        module = torch.jit.load(str(path)).eval()
+        try:
+            module = torch.jit.load(str(path)).eval()
+        except RuntimeError:
+            raise NotProvable(
+                f"{path} is no TorchScript file.",
+                hint="Write one with torch.jit.trace(model, example).save(path): a state_dict has no graph.",
+                code="ModelUnreadable",
+            ) from None
+        try:
+            module(example)
+        except RuntimeError as error:
+            why = str(error).strip().splitlines()[-1].removeprefix("RuntimeError: ")
+            raise NotProvable(
+                f"{path} does not take one row of {inputs} numbers, the only shape in which a TorchScript model gets "
+                f"them: {why[:200]}.",
+                hint="Say with --inputs how many it takes. One that wants another shape, as an image's, comes as ONNX, "
+                "which states it: torch.onnx.export(model, (example,), path, opset_version=14, dynamo=False).",
+                code="ModelShape",
+            ) from None
         buffer = io.BytesIO()
-        torch.onnx.export(
-            module, (torch.zeros(1, inputs),), buffer, input_names=["x"], opset_version=OPSET, dynamo=False
-        )
+        torch.onnx.export(module, (example,), buffer, input_names=["x"], opset_version=OPSET, dynamo=False)
     return onnx_module().load_model_from_string(buffer.getvalue())
 
 
@@ -127,5 +151,9 @@ def _shape(value: Any) -> tuple[list[int], int]:
     dimensions = value.type.tensor_type.shape.dim
     shape = [d.dim_value or (1 if index == 0 else 0) for index, d in enumerate(dimensions)]
     if not shape or 0 in shape or shape[0] != 1:
-        raise NotProvable(f"The shape of {value.name}, {shape}, is not one fixed input.", code="ModelShape")
+        raise NotProvable(
+            f"The shape of {value.name}, {shape}, is not one fixed input (0: left open).",
+            hint="Export the model for a batch of one, with numbers for all other lengths.",
+            code="ModelShape",
+        )
     return shape, math.prod(shape)

@@ -20,7 +20,7 @@ from market.proofs.setup import SetupWish, set_up
 from market.proofs.srs import Ceremony, sha256_of
 from tests.conftest import ROOT
 from tests.integration.chain.world import CLIENT, PROVIDERS, build
-from tests.integration.proofs.shopping import STRANGER, Shopping
+from tests.integration.proofs.shopping import PASSWORD, STRANGER, Commands, Shopping
 from tests.integration.proofs.tiny import write_tiny
 from tests.unit.contracts.artefacts import artefacts
 from tests.unit.contracts.proofs import ProofWorld
@@ -30,6 +30,7 @@ pytest.importorskip("ezkl", reason="the extra `proof` is not installed")
 pytest.importorskip("onnx", reason="the extra `proof` is not installed")
 
 SOLC = ROOT / "tools" / "solc"
+DIGITS = ROOT / "recipes" / "digits.onnx"
 COMMITTED = CircuitOptions(weights=WeightForm.COMMITTED)
 
 
@@ -42,8 +43,11 @@ class Lab:
         self._ceremony: Ceremony | None = None
 
     def make(self, name: str, seed: int, options: CircuitOptions | None = None, **network: Any) -> ProofArtefact:
+        return self.set_up(name, write_tiny(self.folder / f"{name}.onnx", seed, **network), options)
+
+    def set_up(self, name: str, source: Path, options: CircuitOptions | None = None) -> ProofArtefact:
         wish = SetupWish(
-            source=write_tiny(self.folder / f"{name}.onnx", seed, **network),
+            source=source,
             name=name,
             solc=SOLC,
             options=options or CircuitOptions(),
@@ -93,6 +97,13 @@ def committed(lab: Lab, tiny: ProofArtefact) -> tuple[ProofArtefact, ProofArtefa
 
 
 @pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory, backend: EzklBackend) -> ProofArtefact:
+    """The classifier that is shipped, set up as docs/proofs.md says."""
+    labels = tuple(str(digit) for digit in range(10))
+    return set_up(SetupWish(DIGITS, "digits", SOLC, labels=labels), tmp_path_factory.mktemp("digits") / "out", backend)
+
+
+@pytest.fixture(scope="session")
 def _deployed() -> ProofWorld:
     return ProofWorld(chain=RevmChain(list(artefacts().values())))
 
@@ -133,3 +144,11 @@ def shopping(
             )
             yield Shopping(world, client, manifest, folder)
         wallet.close()
+
+
+@pytest.fixture
+def commands(shopping: Shopping, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Commands:
+    """With a home of their own."""
+    monkeypatch.setenv("ASSAY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ASSAY_PASSWORD", PASSWORD)
+    return Commands(shopping, tmp_path)

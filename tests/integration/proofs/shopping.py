@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from typer.testing import CliRunner
+
+from client.cli_job import job_app
 from client.proofs import ProofClient
 from market.hashing import ZERO32
+from market.keystore import save_account
 from market.proofs.artefact import ProofArtefact
+from market.proofs.cli import app as model_app
 from market.proofs.process import Limits
 from market.signing import sign
 from market.types import ZERO_ADDRESS, Quote
@@ -20,6 +27,9 @@ from tests.integration.chain.world import PROVIDERS, World
 VALUES = [1, 2, 3, -4]
 BASE_FEE = 1_000
 STRANGER = PROVIDERS[2]
+PASSWORD = "password"
+GAS_BAR = 700_000
+"""Of verification and settlement together."""
 
 
 @dataclass(frozen=True)
@@ -51,3 +61,34 @@ class Shopping:
 
     def credit(self, index: int) -> int:
         return self.world.vault.credit(self.world.token.address, self.world.account(index).address)
+
+
+@dataclass(frozen=True)
+class Commands:
+    """What people type, each with --json; `folder` holds the keys. Errors of the market are raised as they are."""
+
+    shopping: Shopping
+    folder: Path
+
+    def market(self, account: int) -> list[str]:
+        """The options that say which market, and with whose key."""
+        keystore = self.folder / f"key-{account}.json"
+        if not keystore.exists():
+            save_account(keystore, self.shopping.world.account(account), PASSWORD, light=True)
+        rpc, manifest = self.shopping.world.anvil.rpc_url, str(self.shopping.manifest)
+        return ["--rpc", rpc, "--deployment", manifest, "--keystore", str(keystore)]
+
+    def model(self, *arguments: str) -> dict[str, Any]:
+        """`assay model …`; its document."""
+        return _document(model_app, arguments)
+
+    def job(self, *arguments: str) -> dict[str, Any]:
+        """`assay job …`; its document."""
+        return _document(job_app, arguments)
+
+
+def _document(app: Any, arguments: tuple[str, ...]) -> dict[str, Any]:
+    done = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found

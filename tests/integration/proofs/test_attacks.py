@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from dataclasses import dataclass
 from typing import Any
@@ -155,6 +156,41 @@ def test_a_proof_for_another_contract_is_refused(scene: Scene) -> None:
         scene.world.verifier.verify(statement, pack_tokens(scene.proof.ids), scene.proof.data)
 
 
+class TwoMarkets(ProofWorld):
+    """Two contracts of proof jobs at one vault, which pays for both: `proofs` and `beside`."""
+
+    def _more_modules(self) -> list[str]:
+        first = super()._more_modules()
+        self.beside = self.deploy("ProofJobs", self.vault.address, self.verifier.address)
+        return [*first, self.beside.address]
+
+    def second(self) -> ProofWorld:
+        """The same market, whose jobs are posted and settled at `beside`."""
+        made = copy.copy(self)
+        made.proofs = self.beside
+        made.proof_domain = dataclasses.replace(self.proof_domain, verifying_contract=self.beside.address)
+        return made
+
+
+def test_a_proof_for_another_contracts_job_settles_nothing(tiny: ProofArtefact, backend: EzklBackend) -> None:
+    """Both jobs are the client's first, of one request, for one provider, on one chain."""
+    here = TwoMarkets(chain=RevmChain(list(artefacts().values())))
+    there = here.second()
+    install(here, tiny)
+    ours, theirs = post(here, tiny), post(there, tiny)
+    assert here.proofs.address != there.proofs.address
+    assert ours.id != theirs.id
+    proof = prove(backend, tiny, ours)
+    data, instances = decode(["bytes", "uint256[]"], proof.data)
+    elsewhere = Scene(there, theirs, proof)
+    elsewhere.refuses("StatementMismatch")
+    renamed = [*instances[:4], theirs.tag, *instances[5:-1], theirs.tag]
+    elsewhere.refuses("ProofRefused", pack(data, renamed))
+    Scene(here, ours, proof).settle()
+    assert (here.proof_job(ours)["state"], there.proof_job(theirs)["state"]) == (2, 1)
+    elsewhere.refuses("StatementMismatch")
+
+
 def test_a_seen_proof_is_worth_nothing_to_others(scene: Scene) -> None:
     scene.refuses("NotTheProver", sender=REPLICAS[1])
 
@@ -247,9 +283,9 @@ def test_the_columns_of_committed_weights_are_blinded_and_the_counts_of_lookups_
     assert not {one for one, _ in pairs} & {elsewhere[at : at + 32] for at in range(0, len(elsewhere), 32)}
 
 
-@pytest.mark.parametrize("part", [1, 2])
+@pytest.mark.parametrize("part", range(4))
 def test_the_commitment_is_to_every_weight(lab: Lab, committed: tuple[ProofArtefact, ProofArtefact], part: int) -> None:
-    """Another model may share all weights but one, the last of a tensor."""
+    """Another model may share all weights but one, the last of a tensor: w1, b1, w2 or b2."""
     ours = committed[0]
     theirs = lab.make(f"bent-{part}", 1, COMMITTED, hidden=2, bent=part)
     assert theirs.creation == ours.creation

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,10 +61,26 @@ def test_a_prover_that_computes_too_long_is_stopped_though_nobody_looks_at_the_c
     assert worker.wait(timeout=60) in (-signal.SIGXCPU, -signal.SIGKILL)
 
 
-def test_a_prover_that_wants_too_much_memory_fails_alone(tiny: ProofArtefact) -> None:
-    with pytest.raises(ProverError) as caught:
-        EzklBackend(Limits(memory=64 * MIB)).prove(tiny.folder, IDS, JOB)
+def _least_memory(artefact: ProofArtefact, pixels: list[int]) -> tuple[int, tuple[int, ...]]:
+    """Bytes, in steps of 16 MiB, in which all that comes before a proof fits: ezkl, circuit, answer; and the answer."""
+    for mib in range(64, 1024, 16):
+        try:
+            return mib * MIB, EzklBackend(Limits(memory=mib * MIB, threads=2)).run(artefact.folder, [pixels])[0]
+        except ProverError:
+            continue
+    raise AssertionError
+
+
+def test_a_prover_that_wants_too_much_memory_while_it_proves_fails_alone(digits: ProofArtefact) -> None:
+    """The proof takes some 80 MiB more than what is done before it; on two cores 150 instead of 72."""
+    pixels = [unsigned(2)] * 64
+    memory, answer = _least_memory(digits, pixels)
+    with pytest.raises(ProverError, match=f"more than the {memory // MIB} MiB") as caught:
+        EzklBackend(Limits(memory=memory, threads=2)).prove(digits.folder, pixels, JOB)
     assert _code(caught) == "ProverOutOfMemory"
+    assert caught.value.details == {"limit_bytes": memory}
+    assert _workers() == []
+    assert EzklBackend(Limits(memory=1024 * MIB, threads=2)).prove(digits.folder, pixels, JOB).ids == answer
 
 
 def test_a_prover_that_is_killed_is_told_as_such(tiny: ProofArtefact) -> None:
@@ -194,6 +211,56 @@ def test_what_is_no_model_is_refused(backend: EzklBackend, tmp_path: Path) -> No
         assert _code(caught) == "ModelUnreadable"
 
 
+def test_what_no_circuit_can_be_made_of_is_refused(backend: EzklBackend, tmp_path: Path) -> None:
+    """ONNX that is right, with an operation that ezkl has not."""
+    with pytest.raises(NotProvable, match=r"^No circuit can be made of .*Det") as caught:
+        set_up(SetupWish(write_tiny(tmp_path / "m.onnx", 1, activation="Det"), "m", SOLC), tmp_path / "out", backend)
+    assert _code(caught) == "NoCircuit"
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_shapes_that_are_not_one_fixed_input_and_output_are_refused(backend: EzklBackend, tmp_path: Path) -> None:
+    import onnx
+
+    def open_length(graph: Any) -> None:
+        graph.input[0].type.tensor_type.shape.dim[1].dim_param = "n"
+
+    def batch(graph: Any) -> None:
+        graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+
+    def second_input(graph: Any) -> None:
+        graph.input.append(onnx.helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, [1, 4]))
+
+    def second_output(graph: Any) -> None:
+        graph.output.append(onnx.helper.make_tensor_value_info("h", onnx.TensorProto.FLOAT, [1, 16]))
+
+    for change, words in (
+        (open_length, r"\[1, 0\], is not one fixed input"),
+        (batch, r"\[2, 4\], is not one fixed input"),
+        (second_input, "has 2 and 1"),
+        (second_output, "has 1 and 2"),
+    ):
+        model = onnx.load(str(write_tiny(tmp_path / "m.onnx", 1)))
+        change(model.graph)
+        onnx.save(model, str(tmp_path / "m.onnx"))
+        with pytest.raises(NotProvable, match=words) as caught:
+            estimate(SetupWish(tmp_path / "m.onnx", "m", SOLC), backend)
+        assert _code(caught) == "ModelShape"
+
+
+def test_a_verifier_that_no_contract_can_hold_is_refused(
+    backend: EzklBackend, tiny: ProofArtefact, tmp_path: Path
+) -> None:
+    """EIP-170: eight columns of advice make one of 28 kB of the smallest network."""
+    source, powers = write_tiny(tmp_path / "m.onnx", 1), tiny.folder / SRS
+    wish = SetupWish(source, "m", SOLC, options=CircuitOptions(columns=8), ceremony=Ceremony(powers, sha256_of(powers)))
+    with pytest.raises(NotProvable, match=r"may have 24,576\..*The estimate was: A circuit of 2\^10 rows") as caught:
+        set_up(wish, tmp_path / "out", backend)
+    assert _code(caught) == "VerifierTooLarge"
+    assert "--columns" in caught.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
 def test_a_folder_of_something_else_is_left_alone(backend: EzklBackend, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
@@ -214,15 +281,3 @@ def test_values_that_are_too_large_are_no_ids(value: int) -> None:
         unsigned(value)
     with pytest.raises(ArtefactError):
         signed(2**32 - 1)
-
-
-def test_a_torchscript_model_is_taken_as_well(backend: EzklBackend, tmp_path: Path) -> None:
-    import warnings
-
-    torch = pytest.importorskip("torch")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        module = torch.jit.trace(torch.nn.Linear(3, 2).eval(), torch.zeros(1, 3))
-        module.save(str(tmp_path / "m.pt"))
-    wish = SetupWish(tmp_path / "m.pt", "m", SOLC, inputs=3, options=CircuitOptions())
-    assert estimate(wish, backend).log_rows <= 10

@@ -82,6 +82,7 @@ def test_another_proving_system_is_one_class_and_one_contract(world: World, tmp_
     artefact = ProofArtefact(
         folder=folder,
         name="adds one",
+        backend="toy",
         model=MODEL,
         program=EzklProgram(1, 1, InputForm.PUBLIC),
         labels=(),
