@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from market.transactions import CHECKPOINTS
-from tests.integration.client.crashing import POINTS as CLIENT_POINTS
+from tests.integration.chain.index_crash import POINTS as INDEX_POINTS
+from tests.integration.client.crashing import ALL as CLIENT_POINTS
 from tests.integration.provider.crashing import ALL as AGENT_POINTS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,9 +19,11 @@ AGENT, CHAIN = "tests/integration/provider", "tests/integration/chain"
 TESTS = (
     f"{AGENT}/test_crash.py",
     f"{AGENT}/test_crash_afterwards.py",
+    f"{AGENT}/test_crash_journal.py",
     f"{AGENT}/test_drawn.py::test_agent_killed_around_the_draw_makes_it_once_and_does_its_job",
     f"{AGENT}/test_dispute_faults.py::test_agent_killed_in_a_dispute_gives_every_reply_once_and_closes_it",
     f"{CHAIN}/test_crashes.py::test_send_killed_at_a_checkpoint_happens_exactly_once",
+    f"{CHAIN}/test_index_crash.py",
     f"{CHAIN}/test_deployer.py::test_deployment_killed_at_every_checkpoint_in_turn_makes_nothing_twice",
     "tests/integration/client/test_crash.py",
 )
@@ -29,9 +32,12 @@ PROPERTY = "crash_point"
 NAMED = (
     *(f"agent {point}" for point in AGENT_POINTS),
     *(f"queue {point}" for point in CHECKPOINTS),
+    *(f"index {point}" for point in INDEX_POINTS),
     *(f"client {point}" for point in CLIENT_POINTS),
 )
 """All but those of a deployment, which has a few at each of its steps."""
+DEPLOYMENT = "deployment "
+"""How those begin."""
 
 
 def tried() -> dict[str, bool]:

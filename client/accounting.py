@@ -43,6 +43,7 @@ def withdraw(place: Marketplace, wallet: Wallet, amount: int | None, to: str | N
     Raises:
         InsufficientFunds: there is no credit, or less than `amount`.
     """
+    wallet.send_again_what_is_gone()  # a withdrawal that died half-way would be made twice, or make this one fail
     address = wallet.account.address
     credit = place.vault.credit(place.token.address, address)
     amount = credit if amount is None else amount

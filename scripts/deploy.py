@@ -62,7 +62,7 @@ def send(account: AccountAPI, call: Call) -> ReceiptAPI:
     """Sends one call and awaits its receipt. Raises ContractError where the contract refuses."""
     to = {} if call.to == CREATE else {"receiver": call.to}
     try:
-        return account.call(networks.ecosystem.create_transaction(data=call.data, **to))
+        return account.call(networks.ecosystem.create_transaction(data=call.data, sender=account.address, **to))
     except ContractLogicError as error:
         raise decode(_data(error), call.label) from None
 

@@ -35,6 +35,7 @@ MODULES = (
     "assay",
     "tests.integration.chain.crash",
     "tests.integration.chain.deploy_crash",
+    "tests.integration.chain.index_crash",
     "tests.integration.provider.crashing",
 )
 SCRIPTS = (str(ROOT / "tests" / "adversaries.py"),)

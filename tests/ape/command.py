@@ -13,13 +13,21 @@ from tools.compiler import ROOT, link_compiler
 LIMIT_SECONDS = 900
 
 
-def run_ape(folder: Path, *arguments: str, host: str = "") -> subprocess.CompletedProcess[str]:
-    """Runs `ape …` in the repository. `folder` is ape's data folder; `host` the URL of the anvil it uses, if any."""
+def run_ape(
+    folder: Path, *arguments: str, host: str = "", typed: str = "", **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs `ape …` in the repository.
+
+    Args:
+        folder: ape's data folder. host: URL of the anvil that it uses as ethereum:local:foundry, if any.
+        typed: what a person answers to its questions. variables: of the environment, besides.
+    """
     scripts = Path(sys.executable).parent
     environment = os.environ | {
         "PATH": os.pathsep.join(map(str, (scripts, ANVIL.parent, ROOT / "tools", os.environ["PATH"]))),
         "SOLCX_BINARY_PATH": str(link_compiler()),
         "APE_DATA_FOLDER": str(folder),
+        **variables,
     }
     if host:
         environment["APE_FOUNDRY_HOST"] = host
@@ -27,7 +35,7 @@ def run_ape(folder: Path, *arguments: str, host: str = "") -> subprocess.Complet
         [scripts / "ape", *arguments],
         cwd=ROOT,
         env=environment,
-        stdin=subprocess.DEVNULL,
+        input=typed,
         capture_output=True,
         text=True,
         timeout=LIMIT_SECONDS,

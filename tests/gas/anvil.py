@@ -51,6 +51,9 @@ class AnvilChain(Chain):
             )
         return _bytes(answer)
 
+    def block_hash(self, number: int) -> bytes:
+        return _bytes(self._rpc("eth_getBlockByNumber", hex(number), False)["hash"])
+
     def _send(self, call: dict[str, str]) -> dict[str, Any]:
         if call["from"] not in self._rich:
             self._rpc("anvil_setBalance", call["from"], hex(RICH))

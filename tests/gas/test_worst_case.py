@@ -9,18 +9,17 @@ import pytest
 from market.hashing import pack_tokens, tokens_root
 from market.views import JobState
 from tests.gas.anvil import AnvilChain, anvil
+from tests.gas.draws import enlist_new, unlucky_draws
 from tests.unit.contracts.artefacts import artefacts
 from tests.unit.contracts.draws import MODEL_ID as DRAWN_MODEL_ID
 from tests.unit.contracts.draws import offer, post_drawn, publish
 from tests.unit.contracts.world import (
     CLIENT,
     COMMIT_WINDOW,
-    MONEY,
     REPLICAS,
     REVEAL_WINDOW,
     STAKE,
     World,
-    account,
     answer,
     request,
 )
@@ -75,13 +74,15 @@ def test_posting_seven_replicas_and_the_longest_input_fits_a_block(world: World)
 def enlist_dearer(world: World, numbers: range) -> None:
     """Providers with the highest weight whose offers take everything but the last term: a draw reads all of them."""
     for number in numbers:
-        who = account(f"dearer {number}").address
-        world.token.mint(who, MONEY, sender=who)
-        world.token.approve(world.vault.address, MONEY, sender=who)
-        world.vault.deposit(world.token.address, who, STAKE, sender=who)
-        world.vault.stake(STAKE, sender=who)
-        world.registry.setProvider("http://x", bytes(32), sender=who)
-        world.registry.setOffer(DRAWN_MODEL_ID, offer(world, pricePerMInput=500_001), sender=who)
+        enlist_new(world, f"dearer {number}", STAKE, pricePerMInput=500_001)
+
+
+def test_unlucky_draws_from_a_list_of_the_least_weight_fit_a_block_thirty_times() -> None:
+    draws = unlucky_draws(4)
+    assert max(draw.rejected for draw in draws) > 20
+    assert {len(draw.providers) for draw in draws} <= {0, 3}
+    assert any(draw.providers for draw in draws)
+    assert max(draw.gas for draw in draws) < BLOCK // 30
 
 
 def test_drawing_seven_among_many_that_do_not_take_the_terms_fits_a_block_fifteen_times(world: World) -> None:

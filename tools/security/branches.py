@@ -15,7 +15,7 @@ from pathlib import Path
 from tools.compiler import ROOT, compile_sources, read_sources, syntax_trees
 from tools.security import measured
 from tools.security.environment import ASKED, BUILD, INSTEAD
-from tools.security.instrument import Side, instrument
+from tools.security.instrument import Side, assembly_conditions, instrument
 
 REPORT = BUILD / "branch_coverage.json"
 REQUIRED = 0.98
@@ -36,7 +36,7 @@ def measure() -> bool:
         whether enough was covered (and the tests passed).
     """
     BUILD.mkdir(parents=True, exist_ok=True)
-    sides = _compile_instrumented(BUILD / "instrumented.json")
+    sides, unprobed = _compile_instrumented(BUILD / "instrumented.json")
     asked = BUILD / "asked.json"
     asked.unlink(missing_ok=True)
     environment = os.environ | {INSTEAD: str(BUILD / "instrumented.json"), ASKED: str(asked)}
@@ -46,30 +46,41 @@ def measure() -> bool:
     if not asked.exists():
         print("branches: the tests did not run; see above.")
         return False
-    enough = report(sides, set(json.loads(asked.read_text(encoding="utf-8"))))
+    enough = report(sides, set(json.loads(asked.read_text(encoding="utf-8"))), passed, unprobed)
     if not passed:
         print("branches: the tests fail on the instrumented contracts; see above.")
     return passed and enough
 
 
-def report(sides: list[Side], asked: set[str]) -> bool:
-    """Writes {covered, total, missing, contracts: a digest} and prints it. Returns whether enough was covered."""
+def report(sides: list[Side], asked: set[str], passed: bool, unprobed: int) -> bool:
+    """Writes {covered, total, missing, passed, assembly, contracts: a digest} and prints it.
+
+    Args:
+        passed: whether all tests did. A branch that a failing test took was taken, and nobody checked what came of it.
+        unprobed: conditions inside assembly, which are no part of the total.
+
+    Returns:
+        whether enough was covered.
+    """
     missing = [str(side) for side in sides if side.address not in asked]
     covered = len(sides) - len(missing)
     contracts = measured.digest(measured.present())
-    result = {"covered": covered, "total": len(sides), "missing": missing, measured.KEY: contracts}
+    result = {"covered": covered, "total": len(sides), "missing": missing, "passed": passed, "assembly": unprobed}
+    result[measured.KEY] = contracts
     REPORT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     for line in missing:
         print(f"  not taken: {line}")
     print(f"branches: {covered} of {len(sides)} sides taken ({covered / len(sides):.2%}; {REQUIRED:.0%} needed)")
+    print(f"branches: {unprobed} conditions inside assembly are not among them")
     return covered >= REQUIRED * len(sides)
 
 
-def _compile_instrumented(target: Path) -> list[Side]:
+def _compile_instrumented(target: Path) -> tuple[list[Side], int]:
     sources = read_sources()
     wanted = {path: text for path, text in sources.items() if not path.startswith("contracts/test/")}
-    changed, sides = instrument(sources, syntax_trees(sources), wanted)
+    trees = syntax_trees(sources)
+    changed, sides = instrument(sources, trees, wanted)
     compiled = compile_sources(changed, strict=False)
     artefacts = {name: artefact for contracts in compiled.values() for name, artefact in contracts.items()}
     target.write_text(json.dumps(artefacts), encoding="utf-8")
-    return sides
+    return sides, sum(assembly_conditions(trees[path]) for path in wanted)

@@ -6,7 +6,8 @@ takes it out again. So a run's branches are the addresses in its cache.
 
 What is a branch: each operand of `&&` and `||`; each other condition of `if`, `?:`, `for`, `while`, `do` and
 `require`; each clause of `try`. A condition in a modifier counts once for every external function that has it. What
-the compiler adds (overflow, bounds, ABI decoding) is none.
+the compiler adds (overflow, bounds, ABI decoding) is none. `if`, `for` and `switch` inside assembly are none either: a
+Solidity function cannot be called from there (`assembly_conditions` says how many there are).
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ _CONDITIONS = {
     "DoWhileStatement": "do",
 }
 _LOGICAL = ("&&", "||")
+_UNPROBED = ("YulIf", "YulForLoop", "YulSwitch")
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,15 @@ def instrument(
         if file.insertions:
             changed[path] = file.text()
     return changed, sides
+
+
+def assembly_conditions(tree: Any) -> int:
+    """How many `if`, `for` and `switch` of a syntax tree stand inside assembly, where no probe can."""
+    if isinstance(tree, list):
+        return sum(map(assembly_conditions, tree))
+    if not isinstance(tree, dict):
+        return 0
+    return (tree.get("nodeType") in _UNPROBED) + sum(map(assembly_conditions, tree.values()))
 
 
 def address_of(number: int, taken: bool, use: bytes = bytes(4)) -> str:

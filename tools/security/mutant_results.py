@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tools.security import measured
+
 if TYPE_CHECKING:
     from tools.security.mutants import Mutant
 
@@ -32,8 +34,11 @@ class Results:
         everything = hashlib.sha256(json.dumps([tests, sorted(contracts.items())]).encode())
         self._seen_by = everything.hexdigest()[:16]
         self._all: dict[str, dict[str, Any]] = {}
+        self.summary: dict[str, Any] = {}
+        """What the last run that came to its end counted."""
         if path.exists():
-            self._all = json.loads(path.read_text(encoding="utf-8"))["mutants"]
+            self.summary = json.loads(path.read_text(encoding="utf-8"))
+            self._all = self.summary.pop("mutants")
 
     def of(self, mutant: Mutant) -> dict[str, Any] | None:
         """The entry, where it holds."""
@@ -60,10 +65,26 @@ class Results:
         """Forgets mutants that there are no more."""
         self._all = {name: entry for name, entry in self._all.items() if name in ids}
 
-    def write(self, **summary: Any) -> None:
+    def report(self, summary: dict[str, Any], contracts: Mapping[str, str]) -> bool:
+        """Writes what a run counted, unless there is a report of more mutants of the same contracts.
+
+        Args:
+            contracts: those that are shipped (`measured.present`).
+
+        Returns:
+            whether the report is this one.
+        """
+        last = {**self.summary, "mutants": self._all}
+        is_smaller = summary["tried"] < self.summary.get("tried", 0) and measured.is_of(last, contracts)
+        if not is_smaller:
+            self.summary = summary | {measured.KEY: measured.digest(contracts)}
+        self.write()
+        return not is_smaller
+
+    def write(self) -> None:
         """Writes beside and renames: a killed run leaves the last whole file."""
         part = self._path.with_suffix(".part")
-        part.write_text(json.dumps({**summary, "mutants": self._all}, indent=1) + "\n", encoding="utf-8")
+        part.write_text(json.dumps({**self.summary, "mutants": self._all}, indent=1) + "\n", encoding="utf-8")
         os.replace(part, self._path)
 
     def _holds(self, entry: dict[str, Any]) -> bool:

@@ -94,6 +94,7 @@ class Runner:
         self._plain = compile_sources(sources)
         self._artefacts = BUILD / "mutant_artefacts.json"
         self._tests = collect()
+        self._is_sound = False
 
     @property
     def contracts(self) -> dict[str, str]:
@@ -101,7 +102,11 @@ class Runner:
         return digests(self._plain)
 
     def try_(self, mutant: Mutant, results: Results) -> None:
-        """Adds what became of it: caught, survived, broken (does not compile) or same (no other bytecode)."""
+        """Adds what became of it: caught, survived, broken (does not compile) or same (no other bytecode).
+
+        Raises:
+            RuntimeError: a test fails without any mutant, and so would seem to catch every one.
+        """
         affected = importers(self._sources, mutant.file)
         reached = [name for path in affected for name in self._plain.get(path, {})]
         try:
@@ -112,8 +117,9 @@ class Runner:
         if not changed:
             results.add(mutant, "same", reached)
             return
-        merged: dict[str, Artefact] = {n: a for contracts in self._plain.values() for n, a in contracts.items()}
-        self._artefacts.write_text(json.dumps(merged | changed), encoding="utf-8")
+        if not self._is_sound:
+            self._check()
+        self._write(changed)
         started = time.monotonic()
         likely = [test for test in results.likely(mutant, LIKELY) if test in self._tests]
         asked = ([likely] if likely else []) + rounds(mutant.file)
@@ -123,6 +129,19 @@ class Runner:
             results.add(mutant, "survived", list(changed), old=mutant.old, seconds=seconds)
         else:
             results.add(mutant, "caught", list(changed), by=by, seconds=seconds)
+
+    def _check(self) -> None:
+        """Asks every test about the contracts as they are, once."""
+        self._write({})
+        failed = next((by for tests in rounds("") if (by := self._first_failure(tests))), None)
+        if failed is not None:
+            raise RuntimeError(f"{failed} fails without any mutant; nothing was tried: make it pass first")
+        self._is_sound = True
+
+    def _write(self, changed: Mapping[str, Artefact]) -> None:
+        """What the tests take for the contracts: all as they are, but those that changed."""
+        merged: dict[str, Artefact] = {n: a for contracts in self._plain.values() for n, a in contracts.items()}
+        self._artefacts.write_text(json.dumps(merged | dict(changed)), encoding="utf-8")
 
     def _compile(self, mutant: Mutant, affected: list[str]) -> dict[str, Artefact]:
         """Contracts whose bytecode the mutant changes."""

@@ -100,12 +100,14 @@ def run(count: int, seed: int) -> bool:
     tried = counted["caught"] + counted["survived"]
     share = counted["caught"] / tried if tried else 0.0
     sample = {"size": count, "seed": seed, "of": len(mutants), "equivalent": counted["equivalent"]}
-    summary = {"tried": tried, "caught": counted["caught"], "survived": counted["survived"]}
-    results.write(**{measured.KEY: measured.digest(measured.present())}, sample=sample, **summary)
+    summary = {"tried": tried, "caught": counted["caught"], "survived": counted["survived"], "sample": sample}
+    is_reported = results.report(summary, measured.present())
     print(
         f"mutants: {counted['caught']} of {tried} caught ({share:.2%}; {REQUIRED:.0%} needed); {counted['equivalent']} "
         f"explained as equivalent; sample of {count} with seed {seed} out of {len(mutants)}"
     )
+    if not is_reported:
+        print(f"mutants: {RESULTS.name} keeps the larger sample that was tried before: {results.summary}")
     return share >= REQUIRED
 
 

@@ -13,10 +13,10 @@ from market.chain import Chain
 from market.errors import ChainError, ChainUnreachable
 from market.events import HeadWaker
 from market.index import Index
-from tests.integration.chain.test_index import assert_fresh, rows
+from tests.integration.chain.test_index import assert_fresh, index, rows
 from tests.integration.chain.test_transactions import received, sender, transfer
-from tests.integration.chain.world import DEPLOYER, PROVIDERS, World
-from tests.rpc_proxy import Fault, FaultProxy, lying_logs, only, rate_limited, shuffled_logs
+from tests.integration.chain.world import DEPLOYER, MODEL, PROVIDERS, World
+from tests.rpc_proxy import Fault, FaultProxy, answers, lying_logs, only, rate_limited, shuffled_logs
 
 
 @pytest.fixture
@@ -83,6 +83,28 @@ def test_index_takes_nothing_over_from_logs_that_cannot_be(busy: World, proxy: F
     proxy.heal()
     found.sync()
     assert_fresh(busy, found)
+    found.close()
+
+
+def test_index_does_not_notice_logs_that_an_endpoint_leaves_out(busy: World, proxy: FaultProxy) -> None:
+    """The limit of it all (docs/chain-access.md, "An endpoint that lies"): what is not there contradicts nothing.
+    Another endpoint beside the liar is not asked about logs, and the gap stays until the index is read anew."""
+    found = Index("sqlite://", Chain([proxy.rpc_url, busy.anvil.rpc_url]), busy.deployment)
+    found.sync()
+    before = found.offers(MODEL.model_id)
+    proxy.fault = only("eth_getLogs", answers([]))
+    busy.open_provider(PROVIDERS[1])
+    assert found.sync() == 0
+    proxy.heal()
+    busy.open_provider(PROVIDERS[2])
+    assert found.sync() > 0
+    seen = {offer.provider for offer in found.offers(MODEL.model_id)}
+    assert seen == {offer.provider for offer in before} | {busy.account(PROVIDERS[2]).address}
+    with index(busy) as anew:
+        anew.sync()
+        assert len(anew.offers(MODEL.model_id)) == len(seen) + 1
+    # no contract asked it: the one that was hidden is as drawable, and can be as little misled, as ever
+    assert busy.registry.offer(busy.account(PROVIDERS[1]).address, MODEL.model_id) == busy.offer()
     found.close()
 
 

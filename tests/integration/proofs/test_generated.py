@@ -13,7 +13,7 @@ from market.proofs.artefact import ProofArtefact
 from market.types import ZERO_ADDRESS, Mode
 from provider.proofs_cli import ProvingAgent, proving
 from tests.depth import DEPTH
-from tests.http_attack import BROKEN_BODIES, DEEP, QUICK, attack, break_parsers, check, mutate
+from tests.http_attack import BROKEN_BODIES, DEEP, QUICK, attack, bare, break_parsers, check, mutate
 from tests.integration.proofs.shopping import VALUES, Shopping
 
 OPERATIONS = {
@@ -61,6 +61,10 @@ def test_no_changed_value_makes_the_agent_fail_in_the_long_run(
     shopping: Shopping, agent: ProvingAgent, private: ProofArtefact
 ) -> None:
     change_values(shopping, agent, private, 1_500 * DEPTH)
+
+
+def test_nothing_that_the_description_does_not_ask_for_makes_the_agent_fail(agent: ProvingAgent) -> None:
+    bare(agent.url, OPERATIONS, 30)
 
 
 @pytest.mark.parametrize("body", BROKEN_BODIES)

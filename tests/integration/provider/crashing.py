@@ -10,8 +10,9 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import provider.agent
 from market.chain import Call
 from market.inference.batch import BatchEngine, Part, Result, Slot
 from market.keystore import load_account
@@ -24,7 +25,9 @@ from provider import seeds
 from provider.chainside import ChainSide
 from provider.config import ProviderConfig
 from provider.executor import Answer, EngineExecutor, ExecutorFactory, Failure
+from provider.journal import Journal
 from provider.program import serve
+from provider.records import JobRow, Stage
 from provider.signals import Signals
 
 POINTS = (
@@ -52,7 +55,9 @@ DISPUTE_POINTS = (
     "after-close",
 )
 """persisted: the transaction is in the queue's file alone; broadcast: the endpoint has it, no receipt is here yet."""
-ALL = (*POINTS, *DRAW_POINTS, *RELEASE_POINTS, *PUBLISH_POINTS, *SEED_POINTS, *DISPUTE_POINTS)
+JOURNAL_POINTS = ("stored-quote", "stored-request", "stored-acceptance", "stored-seen", "stored-final", "stored-closed")
+"""The journal has it on disk, and nobody was told: no answer is out, the job's next step is not taken."""
+ALL = (*POINTS, *DRAW_POINTS, *RELEASE_POINTS, *PUBLISH_POINTS, *SEED_POINTS, *DISPUTE_POINTS, *JOURNAL_POINTS)
 
 
 def die() -> NoReturn:
@@ -114,6 +119,36 @@ class FatalSide(ChainSide):
             die()
 
 
+class FatalJournal(Journal):
+    point = ""
+
+    def add_quote(self, *what: Any, **more: Any) -> None:
+        super().add_quote(*what, **more)
+        self._stored("quote")
+
+    def put_request(self, *what: Any, **more: Any) -> None:
+        super().put_request(*what, **more)
+        self._stored("request")
+
+    def add_acceptance(self, *what: Any, **more: Any) -> None:
+        super().add_acceptance(*what, **more)
+        self._stored("acceptance")
+
+    def add_job(self, *what: Any, **more: Any) -> bool:
+        is_new = super().add_job(*what, **more)
+        self._stored("seen")
+        return is_new
+
+    def advance(self, job_id: bytes, stage: Stage, *what: Any, **more: Any) -> JobRow:
+        row = super().advance(job_id, stage, *what, **more)
+        self._stored(stage.lower())
+        return row
+
+    def _stored(self, what: str) -> None:
+        if self.point == f"stored-{what}":
+            die()
+
+
 class FatalTraces(Traces):
     """Dies as soon as a trace is wanted."""
 
@@ -138,7 +173,8 @@ def main(point: str, config: Path, password_file: Path) -> None:
     signals = Signals()
     settings = ProviderConfig.load(config)
     account = load_account(settings.keystore, password_file.read_text(encoding="utf-8").strip())
-    FatalSide.point = point
+    FatalSide.point = FatalJournal.point = point
+    provider.agent.Journal = FatalJournal  # type: ignore[misc]
     executors: ExecutorFactory = EngineExecutor
     if point == "inference":
         executors = fatal_executor

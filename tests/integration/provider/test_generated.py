@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import httpx
 import pytest
 
 from market.types import Mode
 from tests.depth import DEPTH
-from tests.http_attack import BROKEN_BODIES, DEEP, QUICK, attack, break_parsers, mutate
+from tests.http_attack import (
+    BROKEN_BODIES,
+    DEEP,
+    HOSTILE_HEADS,
+    QUICK,
+    attack,
+    bare,
+    break_parsers,
+    hostile_head,
+    mutate,
+)
 from tests.integration.provider.market import LocalAgent, Market
 
 OPERATIONS = {
@@ -49,6 +61,42 @@ def test_no_changed_value_makes_the_agent_fail(market: Market, agent: LocalAgent
 @pytest.mark.slow
 def test_no_changed_value_makes_the_agent_fail_in_the_long_run(market: Market, agent: LocalAgent) -> None:
     change_values(market, agent, 1_500 * DEPTH)
+
+
+def test_nothing_that_the_description_does_not_ask_for_makes_the_agent_fail(agent: LocalAgent) -> None:
+    bare(agent.url, OPERATIONS, 60)
+
+
+@pytest.mark.parametrize("head", HOSTILE_HEADS)
+def test_head_that_no_library_sends_is_answered_or_refused_at_once(agent: LocalAgent, head: str) -> None:
+    status = hostile_head(f"{agent.url}/healthz", HOSTILE_HEADS[head])
+    assert status is None or status < 500
+
+
+@pytest.fixture(scope="module")
+def measured(market: Market, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of an agent's metrics, a server of its own."""
+    running = LocalAgent(*market.provider(tmp_path_factory.mktemp("measured"), metrics_port=0))
+    assert running.agent.metrics_url is not None
+    yield running.agent.metrics_url
+    running.stop()
+
+
+def test_no_request_makes_the_metrics_fail(measured: str) -> None:
+    bare(measured.removesuffix("/metrics"), [("GET", "/metrics"), ("GET", "/{}")], 60, shaped=False)
+    assert "assay_provider_ready 1.0" in httpx.get(measured).text
+
+
+@pytest.mark.parametrize("head", HOSTILE_HEADS)
+def test_head_that_no_library_sends_does_not_hold_up_the_metrics(measured: str, head: str) -> None:
+    status = hostile_head(measured, HOSTILE_HEADS[head])
+    assert status is None or status < 500
+    assert httpx.get(measured).status_code == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+def test_metrics_can_only_be_read(measured: str, method: str) -> None:
+    assert httpx.request(method, measured, content=b"x" * 2_000_000).status_code in (405, 413)
 
 
 @pytest.mark.parametrize("body", BROKEN_BODIES)

@@ -11,7 +11,7 @@ from tests.unit.contracts.abi import Contract, Revert
 from tests.unit.contracts.revm import RevmChain
 from tools.compiler import ROOT, CompilationFailed, compile_sources, recompile, syntax_trees
 from tools.security.findings import Finding, compare, read
-from tools.security.instrument import Side, instrument
+from tools.security.instrument import Side, assembly_conditions, instrument
 from tools.security.mutant_results import Results
 from tools.security.mutant_runner import NEAREST, imported, importers, rounds
 from tools.security.mutants import Mutant, is_explained, is_unused_increment, placed
@@ -101,6 +101,18 @@ def test_side_is_taken_once_it_ran_also_in_a_static_call_and_in_one_that_reverts
 
 
 # --- mutants
+
+
+def test_conditions_inside_assembly_are_counted_and_have_no_side() -> None:
+    text = SAMPLE[PATH].replace(
+        "if (value == 8) revert No(value);",
+        "assembly { if value { for {} lt(value, 9) {} { value := add(value, 1) } } }",
+    )
+    tree = syntax_trees({PATH: text})[PATH]
+    assert assembly_conditions(tree) == 2
+    assert assembly_conditions(syntax_trees(SAMPLE)[PATH]) == 0
+    _, sides = instrument({PATH: text}, {PATH: tree}, {PATH: text})
+    assert all("lt(value" not in side.text and side.line != 20 for side in sides)
 
 
 def mutant(**changes: Any) -> Mutant:
