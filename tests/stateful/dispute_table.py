@@ -56,7 +56,7 @@ class DisputeTable(RuleBasedStateMachine):
         self._undo = ExitStack()
         self._undo.enter_context(chain.undone())
         self.behaviour = behaviour = self.behaviours[pick % len(self.behaviours)]
-        self.watched = pick // len(self.behaviours) % 4 > 0
+        self.watched = pick // len(self.behaviours) % 2 == 0
         self.ignored: set[tuple[int, NodeKey]] = set()
         self.signed_twice = {0} if behaviour == "equivocator" else set()
         self.scene = self.stage.scene(scene % self.stage.scenes, behaviour)

@@ -26,7 +26,7 @@ SEEN = {
     *LOST,
     *PROVED,
 }
-ROUNDS = range(2, 7)  # 2 sees it all with the Hypothesis that is pinned
+ROUNDS = range(3, 8)  # 3 sees it all with the Hypothesis that is pinned
 GAMES, JUDGED_GAMES = 25, 4  # of each behaviour
 STARTS, DECIDED = range(1, 17), 125
 """Each start plays another prompt and other lies. In so many games of each the honest was cleared or who broke its part
