@@ -264,8 +264,9 @@ class DisputeMachine(DisputeTable):
             elif not self._breaks_its_part(number):
                 self.outcomes["cleared" if state is State.NOT_GUILTY else "undisputed"] += 1
             else:
-                assert not self.watched or State.GUILTY in states
-                self.outcomes["not challenged in time"] += 1
+                convicted = State.GUILTY in states
+                assert convicted or not self.watched
+                self.outcomes["nothing left of the bond" if convicted else "not challenged in time"] += 1
 
     def _begin(self, number: int) -> None:
         """What nobody disputed, in the subject's time."""
