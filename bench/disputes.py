@@ -122,7 +122,7 @@ def rows(
         Row("gas_total", f"gas, {both}", gas, "gas", bar="≤ 2500000", holds=gas <= 2_500_000),
         Row(
             "gas_step_max",
-            f"gas of the dearest step, called in a transaction of its own ({dearest}, of {len(step_gas)} with {choices})",
+            f"gas of the dearest step, a transaction of its own ({dearest}, of {len(step_gas)} with {choices})",
             step_gas[dearest],
             "gas",
             bar="≤ 500000",
