@@ -3,7 +3,8 @@
 Two liars are played: one that stands by a wrong token and shows a trace whose logits make it win (the deepest leaf
 there is), and one whose tokens are right but whose trace has one wrong number in a down-projection. Both sides are
 automatic: the provider's agent, and `market.dispute_resolution.resolve`. Steps of every operation are measured with
-openings of a right trace: a step costs the same whether it finds something or not.
+openings of a right trace, the choice of an id by greedy and by seeded keys too: a step costs the same whether it finds
+something or not.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import random
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 from assay.demo import connect
 from assay.network import LocalNetwork, NetworkPlan
@@ -24,7 +27,7 @@ from bench.timing import Took, took
 from bench.trace_memory import row as trace_memory
 from client import Client
 from client.disputing import player_of
-from market.chain import Chain
+from market.chain import Call, Chain, same_address
 from market.contracts import Registry
 from market.dispute_contracts import Judge
 from market.dispute_evidence import Evidence, answers_of, evidence_of
@@ -32,16 +35,18 @@ from market.dispute_resolution import resolve
 from market.disputes import Fault
 from market.errors import ContractError
 from market.events import decode_logs
+from market.hashing import keccak256
 from market.inference.engine import Engine, load_engine
+from market.inference.sampling import ONE_Q16
 from market.models.pack import Pack, load_pack
-from market.types import Mode
-from market.verification.accusation import Accuser
+from market.types import Mode, Sampler
+from market.verification.accusation import Accuser, accuse_token
 from market.verification.descent import Descent
 from market.verification.geometry import Operation, Place, number_of
 from market.verification.inputs import Inputs
 from market.verification.model_trees import ModelTrees
 from market.verification.products import Products
-from market.verification.structs import Accusation, Claim, Opening, Shape
+from market.verification.structs import Accusation, Opening, Shape
 from market.verification.trace import Trace
 from provider.config import Terms
 
@@ -50,15 +55,17 @@ ADVERSARIES = Path(__file__).resolve().parent.parent / "tests" / "adversaries.py
 PROMPT, OUTPUT = 128, 64
 BOND = 50 * 10**6
 LIES = {"stubborn": ("stubborn",), "misprint": ("misprint", "--lie", "17:DOWN")}
+SEED = keccak256(b"seed")
 RUNS = 5  # of inference and of a trace by turns, for their ratio
 
 
 @dataclass(frozen=True)
 class Game:
-    """One dispute from `dispute` to the slash, both sides."""
+    """One dispute from `dispute` to the slash: whatever the two keys sent, reverted or not."""
 
     fault: Fault
     transactions: int
+    reverted: int
     gas: int
     proof_gas: int
     replies: int
@@ -103,16 +110,19 @@ def rows(
     gas = max(game.gas for game in games.values())
     seconds = max(game.seconds for game in games.values())
     dearest = max(step_gas, key=lambda name: step_gas[name])
+    choices = ", ".join(f"{name} {used:,}" for name, used in step_gas.items() if name.startswith("CHOICE"))
     replies = max(game.replies for game in games.values())
     binary = deepest + 1  # a round each level, and the payload
     both = "both sides, from dispute to slash; the worse of two liars"
+    reverted = sum(game.reverted for game in games.values())
+    keys = f"whatever either key sent, {reverted or 'none'} of them reverted"
     proofs = ", ".join(f"{name} {game.proof_gas:,}" for name, game in games.items())
     return [
-        Row("transactions", f"transactions, {both}", most, "", bar="≤ 14", holds=most <= 14),
+        Row("transactions", f"transactions, {both} ({keys})", most, "", bar="≤ 14", holds=most <= 14),
         Row("gas_total", f"gas, {both}", gas, "gas", bar="≤ 2500000", holds=gas <= 2_500_000),
         Row(
             "gas_step_max",
-            f"gas of the dearest step, called in a transaction of its own ({dearest})",
+            f"gas of the dearest step, a transaction of its own ({dearest}, of {len(step_gas)} with {choices})",
             step_gas[dearest],
             "gas",
             bar="≤ 500000",
@@ -218,6 +228,7 @@ def play(client: Client, pack: Pack, evidence: Evidence) -> Game:
     assert client.wallet is not None
     place = client.marketplace
     player = player_of(place, client.wallet, [pack])
+    before = place.chain.head().number
     started = time.monotonic()
     player.open(evidence)
     result = resolve(player, evidence.dispute_id)
@@ -225,16 +236,29 @@ def play(client: Client, pack: Pack, evidence: Evidence) -> Game:
     assert result.guilty, result.reason
     assert result.verdict is not None
     assert result.verdict.fault is not None
-    logs = place.chain.logs([place.deployment.disputes], place.deployment.block, place.chain.head().number)
-    names: dict[str, list[str]] = {}
-    for event in decode_logs(logs):
-        names.setdefault(event.transaction_hash, []).append(event.name)
-    moves = [found for found, events in names.items() if events != ["PrepaymentRefunded"]]
-    receipts = [place.chain.receipt(found) for found in moves]
-    gas = [int(receipt["gasUsed"], 16) for receipt in receipts if receipt is not None]
-    assert len(gas) == len(moves)
-    given = sum(name in ("RootGiven", "HashesGiven", "PayloadGiven") for found in moves for name in names[found])
-    return Game(result.verdict.fault, len(moves), sum(gas), result.played[-1].gas, given, seconds)
+    receipts = sent(place.chain, (client.address, evidence.provider), before, result.played[-1].transaction)
+    logs = place.chain.logs([place.deployment.disputes], before, place.chain.head().number)
+    given = sum(event.name in ("RootGiven", "HashesGiven", "PayloadGiven") for event in decode_logs(logs))
+    gas = sum(int(receipt["gasUsed"], 16) for receipt in receipts)
+    reverted = sum(receipt["status"] != "0x1" for receipt in receipts)
+    return Game(result.verdict.fault, len(receipts), reverted, gas, result.played[-1].gas, given, seconds)
+
+
+def sent(chain: Chain, keys: tuple[str, ...], before: int, last: str) -> list[dict[str, Any]]:
+    """Receipts of every transaction of the keys after a block, up to the block of the last one: as many as nonces."""
+    found: list[dict[str, Any]] = []
+    for number in count(before + 1):
+        block = chain.rpc("eth_getBlockByNumber", hex(number), True)
+        for transaction in block["transactions"]:
+            if any(same_address(transaction["from"], key) for key in keys):
+                receipt = chain.receipt(transaction["hash"])
+                assert receipt is not None
+                found.append(receipt)
+        if any(transaction["hash"] == last for transaction in block["transactions"]):
+            break
+    nonces = sum(chain.transaction_count(key, hex(number)) - chain.transaction_count(key, hex(before)) for key in keys)
+    assert nonces == len(found)
+    return found
 
 
 def steps(chain: Chain, client: Client, pack: Pack, evidence: Evidence, trace: Trace) -> dict[str, int]:
@@ -248,7 +272,13 @@ def steps(chain: Chain, client: Client, pack: Pack, evidence: Evidence, trace: T
     for operation in Operation:
         for name, place, element in places(trace, operation):
             accusation = accused(trace, descent, accuser, inputs, place, element)
-            found[name] = step_gas(chain, judge, claim, trace.root(), accusation, client.address)
+            found[name] = step_gas(chain, judge.is_wrong_call(claim, trace.root(), accusation), client.address)
+    last, output = OUTPUT - 1, trace.output_ids[-1]
+    choice = accuse_token(accuser, last, output, pack.limits.vocabulary - 1 - output)
+    drawn = replace(claim, sampler=Sampler.SEEDED_BY_REQUEST, temperature_q16=ONE_Q16, top_p_q16=ONE_Q16, seed=SEED)
+    for name, told in (("greedy", claim), ("seeded", drawn)):
+        call = judge.is_output_wrong_call(told, trace.root(), choice)
+        found[f"CHOICE {name}"] = step_gas(chain, call, client.address)
     return found
 
 
@@ -278,8 +308,8 @@ def accused(trace: Trace, descent: Descent, accuser: Accuser, inputs: Inputs, pl
     return Accusation(place.group, number, place.row, place.slot, element, 0, own, opened)
 
 
-def step_gas(chain: Chain, judge: Judge, claim: Claim, root: bytes, accusation: Accusation, sender: str) -> int:
+def step_gas(chain: Chain, call: Call, sender: str) -> int:
     try:
-        return chain.estimate_gas(judge.is_wrong_call(claim, root, accusation), sender)
+        return chain.estimate_gas(call, sender)
     except ContractError as error:
-        raise SystemExit(f"{Operation(accusation.operation)}: {error}") from None
+        raise SystemExit(f"a step refuses: {error}") from None

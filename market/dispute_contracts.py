@@ -180,6 +180,10 @@ class Judge(Contract):
         """`is_wrong` as a call, for measuring its gas."""
         return self._write("isWrong", claim.values(), root, accusation.values())
 
+    def is_output_wrong_call(self, claim: Claim, root: bytes, accusation: OutputAccusation) -> Call:
+        """`is_output_wrong` likewise."""
+        return self._write("isOutputWrong", claim.values(), root, accusation.values())
+
     def is_wrong(self, claim: Claim, root: bytes, accusation: Accusation) -> bool:
         """Whether the accused element differs from what its inputs give. Raises ContractError for a bad opening."""
         return bool(self._read("isWrong", claim.values(), root, accusation.values()))

@@ -18,12 +18,12 @@ from hypothesis.stateful import RuleBasedStateMachine, get_state_machine_test, p
 from market.hashing import ZERO32, keccak256, tokens_root
 from market.types import Output
 from tests.stateful.dispute_model import EXPIRY_WINDOW, ROOT, NodeKey, State
-from tests.stateful.dispute_stage import Rivalry
+from tests.stateful.dispute_stage import WRONG_ELEMENT, Rivalry
 from tests.stateful.dispute_table import ACTORS, BEHAVIOURS, WATCHER, DisputeTable, Stage, actors, numbers
 from tests.stateful.ledger import Refused
 from tests.unit.contracts.abi import Revert
 from tests.unit.contracts.disputes import PROVIDER, WINDOW
-from tests.unit.contracts.world import REPLICAS
+from tests.unit.contracts.world import DAY, REPLICAS
 
 OTHER_OUTPUT = Output(tokens_root([11, 2]), 2, 1)
 LARGEST = 2**32 - 1
@@ -34,6 +34,7 @@ REFUSALS = {
     *("PathMisfit", "OpeningMismatch", "HeaderMismatch", "IdMismatch"),
 }
 """What the judge may say to a twisted accusation. Anything else, a panic above all, fails the run."""
+delays = st.sampled_from((1, 60, WINDOW // 2, WINDOW, WINDOW + 1, 5 * WINDOW, DAY // 2, DAY, 2 * DAY))
 SECOND, FORGED = "another output", "another signer"
 CONTRADICTIONS = (SECOND, SECOND, FORGED, "the same output", "another index", "another request")
 
@@ -93,7 +94,7 @@ class DisputeMachine(DisputeTable):
 
         return self._both(lambda: self.model.prove_outside(number, who.address, key, up, hidden=hidden), proved_outside)
 
-    @precondition(lambda self: self.behaviour not in ("liar", "padder"))
+    @precondition(lambda self: self.behaviour not in WRONG_ELEMENT)
     @rule(number=numbers, who=actors, pick=st.integers(0, 63))
     def prove_output(self, number: int, who: LocalAccount, pick: int) -> None:
         number = self._lively(number, pick)
@@ -199,6 +200,30 @@ class DisputeMachine(DisputeTable):
 
         self._both(lambda: self.model.answer_confused(number, key, error), confused)
 
+    # --- time
+
+    @rule(seconds=delays, first=st.integers(0, 1))
+    def wait(self, seconds: int, first: int) -> None:
+        """Where somebody watches, nobody's time to dispute passes before the watcher has used it."""
+        if self.watched and self.model.now <= self.model.session_end < self.model.now + seconds:
+            self._watch(first)
+        self._warp(seconds)
+
+    def _watch(self, first: int) -> None:
+        for number in (first, 1 - first):
+            dispute = self.model.disputes[number]
+            if dispute.state is State.NONE:
+                self._begin(number)
+            elif dispute.state is State.OPEN and self._breaks_its_part(number):
+                self._decide(number)
+
+    def _breaks_its_part(self, number: int) -> bool:
+        if self.behaviour == "equivocator":
+            return number in self.signed_twice
+        if self.behaviour == "silent":
+            return bool(self.model.disputes[number].pending)
+        return self.behaviour != "honest"
+
     # --- the end
 
     def teardown(self) -> None:
@@ -216,8 +241,7 @@ class DisputeMachine(DisputeTable):
                 self._decide(number)
             elif self.model.disputes[number].state is State.NONE:
                 self._begin(number)
-            if self.model.disputes[number].state is State.GUILTY:
-                self.outcomes[f"{self.behaviour} lost"] += 1
+        self._count()
         if self.model.disputes[2].state is State.OPEN:
             self._warp(max(0, self.model.disputes[2].end_at + EXPIRY_WINDOW + 1 - self.model.now))
             self.expire(2, WATCHER)
@@ -228,6 +252,21 @@ class DisputeMachine(DisputeTable):
             assert dispute.held == 0
         assert self.world.held_by(self.world.disputes) == 0
         self.money_is_where_the_model_says()
+
+    def _count(self) -> None:
+        """What was decided, and what was not: nobody came in time, or nothing was left of the bond for a second game.
+        Of an answer that somebody watched no liar gets away.
+        """
+        states = [dispute.state for dispute in self.model.disputes[:2]]
+        for number, state in enumerate(states):
+            if state is State.GUILTY:
+                self.outcomes[f"{self.behaviour} lost"] += 1
+            elif not self._breaks_its_part(number):
+                self.outcomes["cleared" if state is State.NOT_GUILTY else "undisputed"] += 1
+            else:
+                convicted = State.GUILTY in states
+                assert convicted or not self.watched
+                self.outcomes["nothing left of the bond" if convicted else "not challenged in time"] += 1
 
     def _begin(self, number: int) -> None:
         """What nobody disputed, in the subject's time."""
@@ -249,23 +288,25 @@ class DisputeMachine(DisputeTable):
         if number in self.signed_twice:
             assert self._contradict(number, WATCHER, SECOND) is None
         elif ignored:
-            self._warp(max(0, dispute.nodes[ignored[0]].deadline + 1 - self.model.now))
-            assert self._missed(number, WATCHER, ignored[0]) is None
-        elif self.behaviour in ("liar", "padder", "decoy", "chooser") and self._in_time(number):
+            self._say_missed(number, ignored[0])
+        elif self.behaviour in (*WRONG_ELEMENT, "decoy", "chooser") and self._in_time(number):
             self._find_what_is_wrong(number)
         else:
             self._warp(max(0, dispute.end_at + 1 - self.model.now))
             self.close(number, WATCHER)
             assert dispute.state is State.NOT_GUILTY
-            self.outcomes["cleared"] += 1
             return
         assert dispute.state is State.GUILTY
+
+    def _say_missed(self, number: int, key: NodeKey) -> None:
+        self._warp(max(0, self.model.disputes[number].nodes[key].deadline + 1 - self.model.now))
+        assert self._missed(number, WATCHER, key) is None
 
     def _in_time(self, number: int) -> bool:
         return self.model.now <= self.model.disputes[number].dispute_end + WINDOW
 
     def _find_what_is_wrong(self, number: int) -> None:
-        if self.behaviour in ("liar", "padder"):
+        if self.behaviour in WRONG_ELEMENT:
             self._find_the_lie(number)
             return
         root = self.model.disputes[number].nodes[ROOT]
@@ -288,6 +329,9 @@ class DisputeMachine(DisputeTable):
             key = self.scene.on_the_way(depth)
             if key not in dispute.nodes:
                 assert self._request(number, WATCHER, key, depth - above) is None
+            if (number, key) in self.ignored:
+                self._say_missed(number, key)
+                return
             if not dispute.nodes[key].answered:
                 self._warp(dispute.nodes[key].deadline + 1 - self.model.now)
             self._warp(WINDOW - 1)

@@ -15,7 +15,7 @@ from eth_abi import encode
 
 from market.hashing import ZERO32, keccak256, tokens_root
 from market.inference.reference import greedy
-from market.models.pack import load_pack
+from market.models.pack import Pack, load_pack
 from market.types import Model, Request
 from market.verification.accusation import Accuser, accuse_token
 from market.verification.descent import Descent, Leaf
@@ -48,8 +48,10 @@ SEED = 5
 PADDED = (Operation.EMBEDDING, Operation.ATTENTION_NORM, Operation.VALUE, Operation.SCORES, Operation.SOFTMAX,
           Operation.QUANTISE_MIX, Operation.ATTENTION_OUTPUT, Operation.ACTIVATION, Operation.DOWN)  # fmt: skip
 """That have leaves with padding in the tiny model."""
-WRONG_ELEMENT = ("liar", "padder")
-"""Whose leaf is accused. A liar changed an element, a padder what is behind the elements."""
+LIARS = ("liar", "evader")
+"""Who changed an element. An evader answers everything but one node on the way to it."""
+WRONG_ELEMENT = (*LIARS, "padder")
+"""Whose leaf is accused. A padder changed what is behind the elements."""
 OTHERS = ("decoy", "equivocator", "chooser", "overrun")
 """Who hides something outside the program, signs two outputs, returns another id than the logits give,
 or more of them than were asked for."""
@@ -124,7 +126,7 @@ class ToyStage:
         leaf = (LEAF_BITS, TOY_LEAF)
         right = ((LEAF_BITS, 1_235), (LEAF_BITS, 0))
         plain = Scene(honest(), leaf, (2, 7, 12, LEAF_BITS), right, TOY_OUTSIDE)
-        if behaviour == "liar":
+        if behaviour in LIARS:
             return replace(plain, tree=self._liar)
         if behaviour == "padder":
             return replace(plain, tree=self._padder, padded=leaf)
@@ -194,6 +196,25 @@ class Shown:
         return self.trace.payload(place)
 
 
+def introduce(world: DisputeWorld, pack: Pack, trees: ModelTrees) -> Model:
+    """Tells the judge of a pack's program and tables, as a deployment does."""
+    shape, layers, roots = Shape.of(pack.program), LayerFormat.all_of(pack.program), pack.roots
+    world.judge.acceptProgram(shape.values(), [f.values() for f in layers], sender=OPENER.address)
+    world.judge.acceptTables(roots.tables_root, list(trees.tables_path()), sender=OPENER.address)
+    return Model(roots.weights_root, roots.program_root, roots.tables_root, ZERO32, ZERO32)
+
+
+def asked_of(model: Model, prompt: Sequence[int], most: int) -> Request:
+    """A greedy request that no token ends."""
+    return request(
+        model_id=model.model_id,
+        input_root=tokens_root(prompt),
+        input_tokens=len(prompt),
+        max_output_tokens=most,
+        stop_tokens=b"\xff" * 32,
+    )
+
+
 Wrong = tuple[Shown, Place, Accusation]
 
 
@@ -218,15 +239,12 @@ class JudgedStage:
     """With the deployed judge and the tiny model: one lie an operation, at a random element, half of them continued;
     and paddings, decoys and answers that are wrong."""
 
-    def __init__(self, pack: Path, scenes: int | None = None) -> None:
-        loaded, random = load_pack(pack), Random(SEED)
-        shape, layers = Shape.of(loaded.program), LayerFormat.all_of(loaded.program)
+    def __init__(self, pack: Path, scenes: int | None = None, seed: int = SEED) -> None:
+        loaded, random = load_pack(pack), Random(seed)
+        shape = Shape.of(loaded.program)
         self.world = JudgedWorld()
-        self.world.judge.acceptProgram(shape.values(), [f.values() for f in layers], sender=OPENER.address)
         self._trees = ModelTrees(loaded.model, shape)
-        roots = loaded.roots
-        self.world.judge.acceptTables(roots.tables_root, list(self._trees.tables_path()), sender=OPENER.address)
-        self.model = Model(roots.weights_root, roots.program_root, roots.tables_root, ZERO32, ZERO32)
+        self.model = introduce(self.world, loaded, self._trees)
         self.prompt = [random.randrange(3, shape.vocabulary) for _ in range(PROMPT)]
         self.answer = greedy(loaded.model, self.prompt, OUTPUTS, ())
         self._arguments = (loaded.model, shape, self.prompt, self.answer)
@@ -375,22 +393,13 @@ class JudgedStage:
 
     def _fields(self, scene: Scene) -> dict[str, Any]:
         return {
-            "request": self._request(len(self.answer) if scene.most is None else scene.most),
+            "request": asked_of(self.model, self.prompt, len(self.answer) if scene.most is None else scene.most),
             "ids": list(self.answer) if scene.ids is None else scene.ids,
             "prompt": self.prompt,
             "finish": 2,
             "tree": scene.tree,
             "model": self.model,
         }
-
-    def _request(self, most: int) -> Request:
-        return request(
-            model_id=self.model.model_id,
-            input_root=tokens_root(self.prompt),
-            input_tokens=len(self.prompt),
-            max_output_tokens=most,
-            stop_tokens=b"\xff" * 32,
-        )
 
 
 def subject_of(kind: type[Game], subject: Contract) -> type[Game]:

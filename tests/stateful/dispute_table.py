@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from market.hashing import ZERO32
 from market.settlement import BURNT_ADDRESS
 from tests.stateful.dispute_model import ROOT, DisputeModel, ModelDispute, NodeKey, Rules, State
-from tests.stateful.dispute_stage import OTHERS, WRONG_ELEMENT, JudgedStage, ToyStage
+from tests.stateful.dispute_stage import LIARS, OTHERS, WRONG_ELEMENT, JudgedStage, ToyStage
 from tests.stateful.ledger import Refused
 from tests.unit.contracts.abi import Revert
 from tests.unit.contracts.disputes import (
@@ -39,7 +39,6 @@ BEHAVIOURS = ("honest", "silent", *WRONG_ELEMENT, *OTHERS)
 numbers = st.sampled_from((0, 0, 0, 1, 2))
 depths = st.integers(0, 63)
 sideways = st.sampled_from((0, 0, 0, 1, 2))
-delays = st.sampled_from((1, 60, WINDOW // 2, WINDOW, WINDOW + 1, 5 * WINDOW, DAY // 2, DAY, 2 * DAY))
 
 
 class DisputeTable(RuleBasedStateMachine):
@@ -57,9 +56,14 @@ class DisputeTable(RuleBasedStateMachine):
         self._undo = ExitStack()
         self._undo.enter_context(chain.undone())
         self.behaviour = behaviour = self.behaviours[pick % len(self.behaviours)]
+        self.watched = pick // len(self.behaviours) % 2 == 0
         self.ignored: set[tuple[int, NodeKey]] = set()
         self.signed_twice = {0} if behaviour == "equivocator" else set()
         self.scene = self.stage.scene(scene % self.stage.scenes, behaviour)
+        self.evaded: NodeKey | None = None
+        if behaviour == "evader":
+            way = self.scene.way
+            self.evaded = self.scene.on_the_way(way[scene // self.stage.scenes % len(way)])
         subject = self.world.deploy("HostileSubject")
         self.games: list[Game] = [self.stage.game(self.scene), self.stage.game(self.scene, index=1)]
         self.games.append(self.stage.made_up(self.scene, subject))
@@ -156,6 +160,8 @@ class DisputeTable(RuleBasedStateMachine):
         if refused is None and key == self.scene.padded:
             assert self._answer(number, PROVIDER, key) == "BadPadding"  # no reply to it is taken
             self.ignored.add((number, key))
+        if refused is None and key == self.evaded:
+            self.ignored.add((number, key))
         return refused
 
     def _prove(self, number: int, who: LocalAccount, leaf: NodeKey) -> str | None:
@@ -233,15 +239,11 @@ class DisputeTable(RuleBasedStateMachine):
         if (number, key) not in self.ignored or key == self.scene.padded:
             self._answer(number, who, key, right=right)
 
-    @rule(seconds=delays)
-    def wait(self, seconds: int) -> None:
-        self._warp(seconds)
-
     @rule(number=numbers, who=actors, pick=st.integers(0, 2))
     def prove(self, number: int, who: LocalAccount, pick: int) -> None:
         leaf = (self.scene.leaf, *self.scene.right)[pick]
         if (
-            self.behaviour != "liar"
+            self.behaviour not in LIARS
             or leaf != self.scene.leaf
             or number == 2
             or self.model.disputes[number].state is not State.OPEN

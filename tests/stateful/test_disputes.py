@@ -26,8 +26,12 @@ SEEN = {
     *LOST,
     *PROVED,
 }
-ROUNDS = range(2, 7)  # 2 sees it all with the Hypothesis that is pinned
+ROUNDS = range(3, 8)  # 3 sees it all with the Hypothesis that is pinned
 GAMES, JUDGED_GAMES = 25, 4  # of each behaviour
+STARTS, DECIDED = range(1, 17), 125
+"""Each start plays another prompt and other lies. In so many games of each the honest was cleared or who broke its part
+was convicted: 2,000 in all, without those that nobody challenged in time.
+"""
 
 
 def play(stage: Stage, games: int, steps: int, start: int) -> set[str]:
@@ -62,7 +66,8 @@ def test_disputes_beside_their_model_for_a_long_time(start: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", alone("judged disputes", range(1, 17)))
+@pytest.mark.parametrize("start", alone("judged disputes", STARTS))
 def test_disputes_with_the_deployed_judge_for_a_long_time(tiny_pack: Path, start: int) -> None:
-    outcomes = run_dispute_machine(JudgedStage(tiny_pack), examples=250, steps=40, start=start)
+    outcomes = run_dispute_machine(JudgedStage(tiny_pack, seed=start), examples=250, steps=40, start=start)
     assert {*LOST, *PROVED, "twisted", "NothingWrong"} <= set(outcomes)
+    assert sum(outcomes[name] for name in LOST) >= DECIDED

@@ -8,14 +8,18 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from market.hashing import keccak256
 from market.inference.engine import load_engine
-from market.inference.model import IntegerModel
-from market.models.pack import load_pack
+from market.inference.model import Int64Array, IntegerModel
+from market.inference.sampling import Sampling
+from market.models.pack import Pack, load_pack
+from market.types import Sampler
 from market.verification.accusation import accuse_output, accuse_token
 from market.verification.geometry import Operation, Place
 from market.verification.model_trees import ModelTrees
@@ -32,6 +36,9 @@ Op = Operation
 Judged = Callable[[str, int], None]
 FEW, MANY = 3, 100  # lies about each of the twenty operations of the tiny model
 OF_REAL = 2
+ALL = 65_536
+ARGMAX = Sampling(0, 0, ALL, bytes(32))
+DRAWN = Sampling(ALL, 0, ALL, keccak256(b"drawn"))
 LENGTHS = ((1, 1), (30, 35), (60, 6), (190, 70))
 """One position, a block's last and the next one's first, many blocks."""
 
@@ -49,10 +56,19 @@ def tiny(tiny_pack: Path, judge: Contract) -> Trial:
 @pytest.fixture(scope="module")
 def real(real_pack: Path, judge: Contract) -> Trial:
     """A 64-token answer to a 128-token prompt, as the engine that serves gives it."""
-    pack = load_pack(real_pack)
+    base = served(load_pack(real_pack))
+    return Trial.of(judge, base, Products.proved(base.model))
+
+
+@pytest.fixture(scope="module")
+def real_drawn(real: Trial) -> Trial:
+    """The same prompt, answered with a seed."""
+    return Trial(real.judge, served(real.base.pack, DRAWN), real.products)
+
+
+def served(pack: Pack, sampling: Sampling = ARGMAX) -> Setting:
     prompt = ids("prompt", 128, pack.model.config.vocabulary)
-    answer = load_engine(pack, threads=1).generate(prompt, 64, ()).ids
-    return Trial.of(judge, Setting(pack, prompt, answer), Products.proved(pack.model))
+    return Setting(pack, prompt, load_engine(pack, threads=1).generate(prompt, 64, (), sampling=sampling).ids)
 
 
 def sweep(trial: Trial, operation: Operation, seed: str, count: int) -> int:
@@ -233,18 +249,80 @@ def extra_token(answer: tuple[int, ...], stop: int) -> tuple[tuple[int, ...], in
     return (*answer[:-1], stop, answer[-1]), len(answer) - 1
 
 
-@pytest.mark.parametrize("fraud", [early_stop, extra_token], ids=lambda fraud: fraud.__name__)
-def test_answer_of_another_length_is_proved_by_the_logits(
-    tiny: Trial, fraud: Callable[[tuple[int, ...], int], tuple[tuple[int, ...], int]]
-) -> None:
+every_length = pytest.mark.parametrize("fraud", [early_stop, extra_token], ids=lambda fraud: fraud.__name__)
+OtherLength = Callable[[tuple[int, ...], int], tuple[tuple[int, ...], int]]
+
+
+def try_length(trial: Trial, fraud: OtherLength) -> None:
     """Where the ids alone tell (docs/disputes.md, section 1) the game itself judges: test_disputes_open."""
-    base = tiny.base
+    base = trial.base
     stop = next(i for i in range(base.shape.vocabulary) if i not in base.output_ids)
-    answer, position = fraud(base.output_ids, stop)
-    liar = Trial(tiny.judge, Setting(base.pack, base.input_ids, answer))
-    accusation = accuse_output(liar.accuser(), liar.base.claim())
-    assert accusation is not None
-    assert (accusation.position, accusation.output, accusation.rival) == (position, stop, base.output_ids[position])
-    assert liar.finds_output_wrong(liar.base.honest.root(), accusation)
-    innocent = accuse_token(tiny.accuser(), position, base.output_ids[position], stop)
-    assert not tiny.finds_output_wrong(base.honest.root(), innocent)
+    trial.convict_of_output(*fraud(base.output_ids, stop))
+
+
+@every_length
+def test_answer_of_another_length_is_proved_by_the_logits(tiny: Trial, fraud: OtherLength) -> None:
+    try_length(tiny, fraud)
+
+
+@pytest.mark.slow
+@every_length
+def test_answer_of_another_length_is_proved_by_the_logits_of_the_real_model(
+    real: Trial, fraud: OtherLength, judged: Judged
+) -> None:
+    try_length(real, fraud)
+    judged("wrong ids, real model", 1)
+
+
+# ---- one id of the real model's answer
+
+
+@dataclass(frozen=True)
+class From:
+    """The draws of an answer from a position on: what continues consistently after another id."""
+
+    sampling: Sampling
+    position: int
+
+    def pick(self, logits: Int64Array, position: int) -> int:
+        return self.sampling.pick(logits, self.position + position)
+
+
+def likeliest_other(trial: Trial, position: int) -> int:
+    """The id with the largest logit but the one that was answered."""
+    logits = trial.base.honest.logits()[position].copy()
+    logits[trial.base.output_ids[position]] = np.iinfo(np.int64).min
+    return int(np.argmax(logits))
+
+
+def with_another_id(trial: Trial, sampling: Sampling, position: int, continued: bool) -> tuple[int, ...]:
+    """The answer with one likely but wrong id; what follows is what the model gives after it, or is left as it was."""
+    answer = trial.base.output_ids
+    start, rest = (*answer[:position], likeliest_other(trial, position)), answer[position + 1 :]
+    if continued:
+        engine, text = load_engine(trial.base.pack, threads=1), (*trial.base.input_ids, *start)
+        rest = engine.generate(text, len(rest), (), sampling=From(sampling, position + 1)).ids
+    return (*start, *rest)
+
+
+ONE_ID = pytest.mark.parametrize(("position", "continued"), [(0, False), (9, True), (40, False), (61, True)])
+
+
+@pytest.mark.slow
+@ONE_ID
+def test_wrong_greedy_id_of_the_real_model_is_proved_at_its_position(
+    real: Trial, position: int, continued: bool, judged: Judged
+) -> None:
+    real.convict_of_output(with_another_id(real, ARGMAX, position, continued), position)
+    judged("wrong ids, real model", 1)
+
+
+@pytest.mark.slow
+@ONE_ID
+def test_wrong_seeded_id_of_the_real_model_is_proved_at_its_position(
+    real_drawn: Trial, position: int, continued: bool, judged: Judged
+) -> None:
+    answer = with_another_id(real_drawn, DRAWN, position, continued)
+    sampling = {"sampler": Sampler.SEEDED_BY_REQUEST, "temperature_q16": DRAWN.temperature_q16, "seed": DRAWN.seed}
+    real_drawn.convict_of_output(answer, position, **sampling)
+    judged("wrong ids, real model", 1)

@@ -1,4 +1,6 @@
-"""Every kind of accusation is fuzzed ten thousand times: that of the padding here, the others in the files it names."""
+"""Every kind of accusation is fuzzed in ten thousand cases: that of the padding here, the others in the files it names.
+A case has lengths and numbers of its own; most have two claims judged, a right one and a wrong one.
+"""
 
 from __future__ import annotations
 
@@ -83,6 +85,6 @@ def test_no_operation_is_left_out() -> None:
     assert {name.split()[0] for name in attention_steps.MAXIMA} == {"SOFTMAX", "QUANTISE_MIX", "ACTIVATION"}
 
 
-def test_each_is_judged_ten_thousand_times() -> None:
+def test_each_is_judged_in_ten_thousand_cases() -> None:
     counts = (test_steps_of_rows.MANY, test_steps_attention.MANY, test_steps_choice.MANY, MANY)
     assert min(counts) >= 10_000

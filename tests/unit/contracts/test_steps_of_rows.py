@@ -13,7 +13,7 @@ from tests.unit.contracts.claims import Court, Ground
 from tests.unit.contracts.revm import RevmChain
 from tests.unit.contracts.step_cases import LARGEST, MATRICES, NORMS, TINY, Case
 
-FEW, MANY = 100, 10_000  # claims that are judged
+FEW, MANY = 40, 10_000
 Make = Callable[[Random, Ground], Case]
 STEPS: dict[str, Make] = {
     "embedding": cases.embedding,
@@ -28,17 +28,14 @@ def court(judge_chain: RevmChain) -> Court:
     return Court(judge_chain)
 
 
-def judge(court: Court, make: Make, seed: int, count: int) -> int:
-    """At least so many claims. Returns how many."""
-    random, done = Random(seed), 0
-    while done < count:
+def judge(court: Court, make: Make, seed: int, count: int) -> None:
+    """So many cases, each of its own lengths and numbers; of each the right value and a wrong one."""
+    random = Random(seed)
+    for _ in range(count):
         case = make(random, cases.ground(random))
         assert not court.finds_wrong(case.ground, case.accuse()), case.place
-        others = case.wrong_values(random)
-        for claimed in others:
-            assert court.finds_wrong(case.ground, case.accuse(claimed)), (case.place, claimed)
-        done += 1 + len(others)
-    return done
+        claimed = random.choice(case.wrong_values(random))
+        assert court.finds_wrong(case.ground, case.accuse(claimed)), (case.place, claimed)
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -51,7 +48,8 @@ def test_step_finds_what_differs_and_nothing_else(court: Court, name: str) -> No
 def test_step_finds_what_differs_and_nothing_else_many_times(
     court: Court, name: str, judged: Callable[[str, int], None]
 ) -> None:
-    judged(name, judge(court, STEPS[name], 2, MANY))
+    judge(court, STEPS[name], 2, MANY)
+    judged(name, 2 * MANY)
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -129,8 +127,9 @@ def test_index_outside_the_row_is_wrong_without_a_witness(court: Court, index: i
 def test_maxima_are_judged_by_the_rule_many_times(
     court: Court, operation: Operation, judged: Callable[[str, int], None]
 ) -> None:
-    random, witnesses = Random(6), 8
-    for _ in range(MANY // witnesses):
+    """As many rows, each with two of their witnesses."""
+    random, witnesses = Random(6), 2
+    for _ in range(MANY):
         ground = cases.ground(random)
         place, _ = cases.somewhere(random, ground, operation, statistic=True)
         row = cases.norm_row(random, ground, place)
@@ -139,11 +138,11 @@ def test_maxima_are_judged_by_the_rule_many_times(
         claims = (scale, largest), (scale, random.randrange(width)), (scale + random.choice((-1, 1)), largest)
         claim = random.choice(claims)
         ground.put(place, [s, v, *claim])
-        for witness in (largest, claim[1], *(random.randrange(width) for _ in range(witnesses - 2))):
+        for witness in random.sample((largest, claim[1], random.randrange(width), random.randrange(width)), witnesses):
             size = max(1, abs(row.y[witness])).bit_length() - 15
             expected = size > claim[0] or (size == claim[0] and witness < claim[1])
             if witness == claim[1]:
                 expected = size != claim[0]
             inputs = cases.norm_inputs(ground, place, witness)
             assert court.finds_wrong(ground, ground.accuse(place, 2, inputs, witness)) == expected
-    judged(f"{operation.name.lower()}, s′ and i′", MANY // witnesses * witnesses)
+    judged(f"{operation.name.lower()}, s′ and i′", MANY * witnesses)

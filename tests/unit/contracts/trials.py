@@ -9,7 +9,8 @@ from typing import Any
 from market.hashing import leaf_hash
 from market.inference.reference import greedy
 from market.models.pack import Pack
-from market.verification.accusation import Accuser
+from market.verification.accusation import Accuser, accuse_token
+from market.verification.challenger import Challenger
 from market.verification.descent import Descent, Leaf
 from market.verification.geometry import Operation, Place
 from market.verification.products import Products
@@ -50,9 +51,11 @@ class Trial:
         assert self.base.step.is_wrong(self.base.claim(), root, accusation) == found
         return found
 
-    def finds_output_wrong(self, root: bytes, accusation: OutputAccusation) -> bool:
-        found: bool = self.judge.isOutputWrong(self.base.claim().values(), root, accusation.values())
-        assert self.base.step.is_output_wrong(self.base.claim(), root, accusation) == found
+    def finds_output_wrong(self, root: bytes, accusation: OutputAccusation, **sampling: Any) -> bool:
+        """The same of an id. ``sampling``: what the claim says of it, if anything."""
+        claim = self.base.claim(**sampling)
+        found: bool = self.judge.isOutputWrong(claim.values(), root, accusation.values())
+        assert self.base.step.is_output_wrong(claim, root, accusation) == found
         return found
 
     def accuser(self) -> Accuser:
@@ -93,6 +96,25 @@ class Trial:
         """One element is changed, and that one is proved wrong."""
         proved = self.convict(self.lie(place, element, delta, continued))
         assert proved == (place, element), (place, element, delta, continued)
+
+    def answering(self, answer: tuple[int, ...]) -> Trial:
+        """The same prompt with another answer, of which the trace is right."""
+        return Trial(self.judge, Setting(self.base.pack, self.base.input_ids, answer), self.products)
+
+    def wrong_output(self, **sampling: Any) -> tuple[int, int, int] | None:
+        """What a challenger finds in the answer: position, the id that was given, and the right one."""
+        base = self.base
+        return Challenger(base.claim(**sampling), base.honest, base.trees, base.step).wrong_output()
+
+    def convict_of_output(self, answer: tuple[int, ...], position: int, **sampling: Any) -> None:
+        """An answer whose ids depart from the model's at a position is proved wrong there; the model's own is not."""
+        assert self.wrong_output(**sampling) is None
+        liar, own, right = self.answering(answer), answer[position], self.base.output_ids[position]
+        assert liar.wrong_output(**sampling) == (position, own, right)
+        accusation = accuse_token(liar.accuser(), position, own, right)
+        assert liar.finds_output_wrong(liar.base.honest.root(), accusation, **sampling)
+        innocent = accuse_token(self.accuser(), position, right, own)
+        assert not self.finds_output_wrong(self.base.honest.root(), innocent, **sampling)
 
     def element(self, rng: random.Random, operation: Operation) -> tuple[Place, int]:
         """Any of an operation, in any group that has it: statistics as often as values, ends more often."""

@@ -98,11 +98,11 @@ def test_the_table_in_the_docs_is_what_the_formula_gives() -> None:
     assert audit_table.main(["--check"]) == 0
 
 
-@pytest.mark.parametrize("setting", bench_audit.SETTINGS[1::3], ids=lambda setting: setting.name)
+@pytest.mark.parametrize("setting", bench_audit.SETTINGS, ids=lambda setting: setting.name)
 def test_cheating_stops_paying_where_the_formula_says(setting: bench_audit.Setting) -> None:
     found, error = bench_audit.crossing(setting, seed=11, jobs=1_500)
     assert error < float(setting.even) / 10
-    assert abs(found - float(setting.even)) < 4 * error
+    assert abs(found - float(setting.even)) <= 3 * error
 
 
 def test_providers_that_copy_the_better_paid_cheat_below_the_rate_only() -> None:
