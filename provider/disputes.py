@@ -233,8 +233,8 @@ class Responder:
 
         def landed() -> None:
             size = sizes.get(dispute.dispute_id, BATCH)
-            if count >= size:
-                sizes[dispute.dispute_id] = max(size, min(2 * count, BATCH))
+            if count >= size and not any(other.dispute_id == dispute.dispute_id for other in refused):
+                sizes[dispute.dispute_id] = min(2 * size, BATCH)
             self._replied(count)
             log.info("dispute_answered", **_about(dispute), nodes=batch.names)
 
