@@ -65,7 +65,8 @@ def test_honest_provider_answers_whatever_is_asked_and_is_paid_for_it(arena: Are
         assert verdict.paid == prepaid * 9 // 10
         assert verdict.paid + verdict.burnt == prepaid
         assert vault.credit(token, agent.agent.address) == credit + verdict.paid
-        assert arena.bond(evidence) is BondState.LOCKED
+        # the dispute has let go of it; its time is over, too, so the agent may have fetched it by now
+        assert arena.bond(evidence) in (BondState.LOCKED, BondState.RELEASED)
     finally:
         agent.stop()
 

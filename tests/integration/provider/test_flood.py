@@ -18,14 +18,16 @@ from market.chain import Call, Chain, same_address
 from market.contracts import Jobs, Vault
 from market.dispute_contracts import Disputes
 from market.dispute_evidence import Evidence
-from market.disputes import Dispute
+from market.disputes import Dispute, DisputeBook
 from market.errors import ContractError
 from market.events import Event, decode_logs
 from market.fees import GWEI, FeePolicy
-from market.transactions import Queued, Sent, Transactions
+from market.transactions import Queued, Sent, TransactionPending, Transactions
 from market.verification.challenger import Agrees
 from market.verification.geometry import Node
 from provider.chainside import ChainSide
+from provider.disputes import Responder
+from provider.node import AGAIN
 from tests.integration.provider.arena import Arena, judged_market
 from tests.integration.provider.market import TOKENS, LocalAgent, Market, until
 
@@ -286,3 +288,44 @@ def test_most_urgent_replies_of_all_disputes_are_sent_first(arena: Arena) -> Non
         again.stop()
     order = [evidence for call in sent for evidence in (older, newer) if evidence.dispute_id in call.data]
     assert order == [newer, newer, older, older]
+
+
+def test_provider_that_starts_again_sends_nothing_twice_that_is_on_its_way(arena: Arena) -> None:
+    """What it sent has keys that follow from what is asked: the one that forgot everything makes the same."""
+    market = arena.market
+    agent = arena.agent()
+    try:
+        evidence = opened(arena, agent)
+        nodes = shown(arena, evidence)[:40]
+    finally:
+        agent.stop()
+    for queued in flood(arena, evidence, nodes):
+        queued.wait()
+
+    def responder(transactions: Transactions) -> Responder:
+        return Responder(
+            DisputeBook(market.chain, market.deployment.disputes),
+            Disputes(market.chain, market.deployment.disputes),
+            arena.player.traces,
+            lambda call, key, _: transactions.enqueue(call, key=key, timeout=0.1, block="latest"),
+            now=lambda: market.chain.head().timestamp,
+            seen=lambda: market.chain.head().timestamp,
+            only=evidence.dispute_id,
+        )
+
+    with Transactions(market.chain, agent.account, ":memory:") as transactions:
+        before = market.chain.transaction_count(transactions.address)
+        market.anvil.set_automine(False)
+        try:
+            again = responder(transactions)
+            for looks in (responder(transactions), again, again):
+                with pytest.raises(TransactionPending):
+                    looks.step()
+                assert transactions.pending() == 3  # 16, 16 and 8
+        finally:
+            market.anvil.set_automine(True)
+            market.anvil.mine()
+        until(lambda: not transactions.pending())
+        assert again.step() != AGAIN
+        assert market.chain.transaction_count(transactions.address) == before + 3
+    assert not arena.dispute(evidence).unanswered
