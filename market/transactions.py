@@ -169,7 +169,8 @@ class Transactions:
                 result is awaited and returned. One that reverted or was lost frees its key. Without a key, a
                 process that died in the middle cannot know whether what it sent still happens.
             ceiling: wei per gas that may be paid for this one, where that is more than usual; also for one that was
-                sent with this key before and is stuck. Kept in memory: whoever starts again says it again.
+                sent with this key before and is stuck, and for those before it, which hold it up. Kept in memory:
+                whoever starts again says it again.
 
         Raises:
             ContractError: it would revert (nothing was sent), or it reverted in a block (the gas is gone).
@@ -211,6 +212,9 @@ class Transactions:
                 raise
             gas = estimate * GAS_MARGIN[0] // GAS_MARGIN[1] + GAS_RESERVE
             row = self._submit(call, gas, fees.suggest(self.chain), key)
+        for held_up_by in self._queue.pending() if ceiling is not None else ():
+            if held_up_by.nonce < row.nonce:
+                self._ceilings[held_up_by.id] = max(self._ceilings.get(held_up_by.id, 0), fees.ceiling)
         self._ceilings[row.id] = fees.ceiling
         row_id = row.id
         return Queued(lambda left: self._ended(row_id, left), lambda ended: self._result(ended, timeout), timeout)

@@ -7,7 +7,7 @@ and an agent that starts again goes on where the chain stands. A trace is comput
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
@@ -164,12 +164,13 @@ class Responder:
     def _round(self, asked: list[tuple[Dispute, list[Asked]]], over: list[Dispute]) -> None:
         """Sends what is due, as much at once as AT_ONCE allows, and waits for the last of it. A dispute whose trace is
         computed is answered to the end of the round's room, so that traces are not computed by turns."""
-        flights, room, stuck = Flights(self._enqueue, AT_ONCE), ROUND, set[_Batch]()
+        round_ = _Round(Flights(self._enqueue, AT_ONCE), self._urgent_at(asked))
+        flights, room = round_.flights, ROUND
         trouble: AssayError | None = None
         moves: list[tuple[Dispute, Callable[[], None]]] = []
         for dispute, due in asked:
             if room > 0:
-                moves.append((dispute, lambda d=dispute, a=due, r=room: self._reply(d, a, r, flights, stuck)))  # type: ignore[misc]
+                moves.append((dispute, lambda d=dispute, a=due, r=room: self._reply(d, a, r, round_)))  # type: ignore[misc]
                 room -= len(due)
         moves += [(dispute, lambda d=dispute: self._end(d, flights)) for dispute in over[:AT_ONCE]]  # type: ignore[misc]
         for dispute, move in moves:
@@ -185,8 +186,13 @@ class Responder:
         flights.finish()
         if trouble is not None and not flights.landed:
             raise trouble
-        if stuck:
-            self._pause_where_nothing_changed(stuck)
+        if round_.refused:
+            self._pause_where_nothing_changed(round_.refused)
+
+    def _urgent_at(self, asked: list[tuple[Dispute, list[Asked]]]) -> int:
+        """Silence costs the whole bond: what gas costs is waited out for half of the time, and then paid. By all of a
+        round: transactions that may wait would otherwise hold up those behind them that may not."""
+        return min((due[0].deadline for _, due in asked), default=0) - self._reply_window // 2
 
     def _pause_where_nothing_changed(self, refused: set[_Batch]) -> None:
         """Whoever was faster shows on chain, and the next round goes on with the others at once. Otherwise the endpoint
@@ -200,40 +206,37 @@ class Responder:
             if all(asked is not None and not asked.answered for asked in now):
                 self._paused[batch.dispute_id] = self._now() + PAUSE
 
-    def _reply(self, dispute: Dispute, due: list[Asked], room: int, flights: Flights, refused: set[_Batch]) -> None:
+    def _reply(self, dispute: Dispute, due: list[Asked], room: int, round_: _Round) -> None:
         waiting = {asked.node: asked for asked in due}
         sent = self._batches.setdefault(dispute.dispute_id, {})
         # what is on its way, or was taken back by a reorganisation, is awaited as it was sent
         again = {sent[node] for node in waiting if node in sent and self._is_repeated(sent[node], waiting)}
         for batch in sorted(again, key=lambda batch: min(waiting[node].deadline for node in batch.nodes)):
-            self._start(dispute, batch, waiting, flights, refused)
+            self._start(dispute, batch, waiting, round_)
         taken = {node for batch in again for node in batch.nodes}
         free = [asked.node for asked in due[: max(room - len(taken), 0)] if asked.node not in taken]
         free.sort(key=_place_in_tree)
         while free:
-            flights.collect()  # what became of earlier ones decides how many replies go together
+            round_.flights.collect()  # what became of earlier ones decides how many replies go together
             size = self._sizes.get(dispute.dispute_id, BATCH)
             batch = _Batch(dispute.dispute_id, tuple(free[:size]))
             del free[:size]
-            self._start(dispute, batch, waiting, flights, refused)
+            self._start(dispute, batch, waiting, round_)
+            if batch not in round_.refused:
+                sent |= dict.fromkeys(batch.nodes, batch)
 
     def _is_repeated(self, batch: _Batch, waiting: Mapping[Node, Asked]) -> bool:
         tried = self._sent.get(batch.dispute_id, {}).get(batch.key, 0)
         return tried < REPEATS and all(node in waiting for node in batch.nodes)
 
-    def _start(
-        self, dispute: Dispute, batch: _Batch, waiting: Mapping[Node, Asked], flights: Flights, refused: set[_Batch]
-    ) -> None:
+    def _start(self, dispute: Dispute, batch: _Batch, waiting: Mapping[Node, Asked], round_: _Round) -> None:
         trace = self._traces.trace(dispute.claim, dispute.input_ids, dispute.output_ids)
         calls = [self._answer(dispute, waiting[node], trace) for node in batch.nodes]
-        # silence costs the whole bond: what gas costs is waited out for half of the time, and then paid
-        half = min(waiting[node].deadline for node in batch.nodes) - self._reply_window // 2
         sent, sizes, count = self._batches[dispute.dispute_id], self._sizes, len(batch.nodes)
-        sent |= dict.fromkeys(batch.nodes, batch)
 
         def landed() -> None:
             size = sizes.get(dispute.dispute_id, BATCH)
-            if count >= size and not any(other.dispute_id == dispute.dispute_id for other in refused):
+            if count >= size and not any(other.dispute_id == dispute.dispute_id for other in round_.refused):
                 sizes[dispute.dispute_id] = min(2 * size, BATCH)
             self._replied(count)
             log.info("dispute_answered", **_about(dispute), nodes=batch.names)
@@ -245,14 +248,14 @@ class Responder:
             for node in batch.nodes:
                 if sent.get(node) == batch:
                     del sent[node]
-            refused.add(batch)
+            round_.refused.add(batch)
 
         self._send_once(
             dispute,
-            flights,
+            round_.flights,
             self._contract.multicall(calls),
             batch.key,
-            max(half - self._now(), 0),
+            max(round_.urgent_at - self._now(), 0),
             size=count,
             landed=landed,
             refused=was_refused,
@@ -331,6 +334,15 @@ class _Batch:
     @property
     def key(self) -> str:
         return f"reply:{self.dispute_id.hex()}:{keccak256(self.names.encode()).hex()[:32]}"
+
+
+@dataclass(frozen=True)
+class _Round:
+    """What is sent between two looks at the chain; `urgent_at`: from when (unix seconds) gas is paid, dear or not."""
+
+    flights: Flights
+    urgent_at: int
+    refused: set[_Batch] = field(default_factory=set)
 
 
 def _place_in_tree(node: Node) -> tuple[int, int]:

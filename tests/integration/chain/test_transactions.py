@@ -231,6 +231,21 @@ def test_stuck_transaction_of_some_urgency_is_replaced_beyond_the_usual_ceiling(
     assert received(chain) == 1
 
 
+def test_what_holds_up_a_transaction_may_cost_as_much_as_that_one(anvil: Anvil, chain: Chain, tmp_path: Path) -> None:
+    anvil.set_automine(False)
+    usual = FeePolicy(ceiling=1_200_000_000, min_priority_fee=10**8)
+    with sender(chain, tmp_path, fees=usual, timing=RAISING) as transactions:
+        first = transactions.enqueue(transfer())
+        until(lambda: len(_offers(anvil)) == 1)
+        time.sleep(1)
+        assert all(max_fee <= usual.ceiling for max_fee, _ in _offers(anvil))
+        urgent = transactions.enqueue(transfer(), ceiling=20 * GWEI)
+        until(lambda: _offers(anvil)[0][0] > usual.ceiling)
+        anvil.mine()
+        assert first.wait().block_number == urgent.wait().block_number
+    assert received(chain) == 2
+
+
 def test_several_are_enqueued_and_mined_in_one_block_and_one_that_reverts_stops_no_other(
     world: World, tmp_path: Path
 ) -> None:

@@ -18,15 +18,17 @@ from market.chain import Call, Chain, same_address
 from market.contracts import Jobs, Vault
 from market.dispute_contracts import Disputes
 from market.dispute_evidence import Evidence
-from market.disputes import Dispute, DisputeBook
+from market.disputes import Dispute, DisputeBook, dispute_id_of
 from market.errors import ContractError
 from market.events import Event, decode_logs
 from market.fees import GWEI, FeePolicy
 from market.transactions import Queued, Sent, TransactionPending, Transactions
 from market.verification.challenger import Agrees
 from market.verification.geometry import Node
+from market.verification.structs import Claim
 from provider.chainside import ChainSide
 from provider.disputes import Responder
+from provider.flights import Enqueue
 from provider.node import AGAIN
 from tests.integration.provider.arena import Arena, judged_market
 from tests.integration.provider.market import TOKENS, LocalAgent, Market, until
@@ -290,6 +292,47 @@ def test_most_urgent_replies_of_all_disputes_are_sent_first(arena: Arena) -> Non
     assert order == [newer, newer, older, older]
 
 
+def responder(arena: Arena, enqueue: Enqueue, *only: Evidence) -> Responder:
+    market, wanted = arena.market, {evidence.dispute_id for evidence in only}
+
+    def keep(claim: Claim) -> bool:
+        return dispute_id_of(claim.subject, claim.subject_id, claim.provider) in wanted
+
+    return Responder(
+        DisputeBook(market.chain, market.deployment.disputes, keep=keep),
+        Disputes(market.chain, market.deployment.disputes),
+        arena.player.traces,
+        enqueue,
+        now=lambda: market.chain.head().timestamp,
+        seen=lambda: market.chain.head().timestamp,
+    )
+
+
+def test_replies_that_could_wait_for_cheaper_gas_hold_up_none_that_cannot(arena: Arena) -> None:
+    """Nonces follow each other: a transaction that waits keeps those behind it waiting."""
+    agent = arena.agent()
+    try:
+        urgent, other = opened(arena, agent), opened(arena, agent)
+        nodes = [shown(arena, urgent)[0], shown(arena, other)[0]]
+    finally:
+        agent.stop()
+    waits: list[int | None] = []
+    with Transactions(arena.market.chain, agent.account, ":memory:") as transactions:
+
+        def enqueue(call: Call, key: str, patience: int | None) -> Queued:
+            waits.append(patience)
+            return transactions.enqueue(call, key=key)
+
+        for evidence, node, seconds in ((urgent, nodes[0], WINDOW // 2 - 30), (other, nodes[1], 40)):
+            flood(arena, evidence, [node])[0].wait()
+            arena.market.anvil.increase_time(seconds)
+        answers = responder(arena, enqueue, urgent, other)
+        while answers.step() == AGAIN:
+            pass
+    assert waits == [0, 0]
+    assert not any(arena.dispute(each).unanswered for each in (urgent, other))
+
+
 def test_provider_that_starts_again_sends_nothing_twice_that_is_on_its_way(arena: Arena) -> None:
     """What it sent has keys that follow from what is asked: the one that forgot everything makes the same."""
     market = arena.market
@@ -302,23 +345,16 @@ def test_provider_that_starts_again_sends_nothing_twice_that_is_on_its_way(arena
     for queued in flood(arena, evidence, nodes):
         queued.wait()
 
-    def responder(transactions: Transactions) -> Responder:
-        return Responder(
-            DisputeBook(market.chain, market.deployment.disputes),
-            Disputes(market.chain, market.deployment.disputes),
-            arena.player.traces,
-            lambda call, key, _: transactions.enqueue(call, key=key, timeout=0.1, block="latest"),
-            now=lambda: market.chain.head().timestamp,
-            seen=lambda: market.chain.head().timestamp,
-            only=evidence.dispute_id,
-        )
-
     with Transactions(market.chain, agent.account, ":memory:") as transactions:
         before = market.chain.transaction_count(transactions.address)
         market.anvil.set_automine(False)
         try:
-            again = responder(transactions)
-            for looks in (responder(transactions), again, again):
+
+            def enqueue(call: Call, key: str, _: int | None) -> Queued:
+                return transactions.enqueue(call, key=key, timeout=0.1, block="latest")
+
+            again = responder(arena, enqueue, evidence)
+            for looks in (responder(arena, enqueue, evidence), again, again):
                 with pytest.raises(TransactionPending):
                     looks.step()
                 assert transactions.pending() == 3  # 16, 16 and 8
