@@ -298,18 +298,20 @@ def answer_command(connection: Connection, dispute: str = DisputeArgument, yes: 
         waiting = [asked.node for asked in found.unanswered]
         connection.confirm(f"Give {len(waiting)} replies with the trace computed here?", yes=yes)
         logs.configure(style="console")
-        given: list[int] = []
-        responder = Responder(
-            table.player.book,
-            Disputes(place.chain, place.deployment.disputes),
-            table.player.traces,
-            lambda call, key, _waits: given.append(table.wallet.send(call, key).gas_used),
-            now=place.clock.now,
-            seen=lambda: place.chain.head().timestamp,
-            only=dispute_id,
-        )
-        while responder.step() == AGAIN:
-            pass
+        with table.wallet.open() as transactions:
+            responder = Responder(
+                table.player.book,
+                Disputes(place.chain, place.deployment.disputes),
+                table.player.traces,
+                lambda call, key, waits: transactions.enqueue(
+                    call, key=key, block="pending" if waits is None else "latest"
+                ),
+                now=place.clock.now,
+                seen=lambda: place.chain.head().timestamp,
+                only=dispute_id,
+            )
+            while responder.step() == AGAIN:
+                pass
         after = table.player.look(dispute_id)
         if isinstance(after, Dispute):
             show(connection, table, after)

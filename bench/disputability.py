@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NoReturn
 
 from bench.timing import Took, took
 from client.marketplace import Marketplace
@@ -77,5 +78,5 @@ def _nothing() -> None:
     """The other thread's part of a piece without a look."""
 
 
-def _refuse(*_: object) -> None:
+def _refuse(*_: object) -> NoReturn:
     raise AssertionError("there is no dispute to answer")

@@ -59,6 +59,25 @@ class Sent:
     contract_address: str | None = None
 
 
+class Queued:
+    """A transaction that was handed to the endpoint and is watched. Made by `Transactions.enqueue`."""
+
+    def __init__(self, ended: Callable[[float], Row], result: Callable[[Row], Sent], timeout: float) -> None:
+        self._ended = ended
+        self._result = result
+        self._until = time.monotonic() + timeout
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is in a block or lost, so that `wait` returns at once; no RPC call. Raises ChainError: Closed."""
+        return self._ended(0).state is not State.PENDING
+
+    def wait(self) -> Sent:
+        """Waits for the receipt, until the time-out that it was enqueued with. Raises as `Transactions.send` does once
+        something was sent."""
+        return self._result(self._ended(max(self._until - time.monotonic(), 0)))
+
+
 class TransactionPending(ChainError):
     """The time-out passed before the transaction was in a block; it stays queued and watched."""
 
@@ -150,7 +169,8 @@ class Transactions:
                 result is awaited and returned. One that reverted or was lost frees its key. Without a key, a
                 process that died in the middle cannot know whether what it sent still happens.
             ceiling: wei per gas that may be paid for this one, where that is more than usual; also for one that was
-                sent with this key before and is stuck. Kept in memory: whoever starts again says it again.
+                sent with this key before and is stuck, and for those before it, which hold it up. Kept in memory:
+                whoever starts again says it again.
 
         Raises:
             ContractError: it would revert (nothing was sent), or it reverted in a block (the gas is gone).
@@ -159,22 +179,52 @@ class Transactions:
             NonceTaken: another program used this key; ours never happens.
             ChainUnreachable: the chain could not be asked; nothing was sent.
         """
+        return self.enqueue(call, timeout=timeout, key=key, ceiling=ceiling).wait()
+
+    def enqueue(
+        self,
+        call: Call,
+        *,
+        timeout: float = 120.0,
+        key: str | None = None,
+        ceiling: int | None = None,
+        block: str = "pending",
+    ) -> Queued:
+        """As `send`, but does not wait: several may be on their way, with one nonce after the other. If one of them
+        reverts, the others happen all the same.
+
+        Args:
+            timeout: seconds from now that `Queued.wait` waits for a block at most.
+            block: it is simulated on. "pending" knows what waits in the endpoint's pool, ours and others'; "latest"
+                only what happened: for what must be sent whatever somebody else says, and perhaps takes back.
+
+        Raises:
+            As `send` does where nothing was sent.
+        """
         self._watch.check()
         row = self._sent_before(key)
         fees = self._fees if ceiling is None else self._fees.up_to(ceiling)
         if row is None:
             try:
-                estimate = self.chain.estimate_gas(call, self.address)
+                estimate = self.chain.estimate_gas(call, self.address, block)
             except ContractError as error:
                 error.hint = error.hint if "othing" in str(error) else f"Nothing was sent. {error.hint}".strip()
                 raise
             gas = estimate * GAS_MARGIN[0] // GAS_MARGIN[1] + GAS_RESERVE
             row = self._submit(call, gas, fees.suggest(self.chain), key)
+        for held_up_by in self._queue.pending() if ceiling is not None else ():
+            if held_up_by.nonce < row.nonce:
+                self._ceilings[held_up_by.id] = max(self._ceilings.get(held_up_by.id, 0), fees.ceiling)
         self._ceilings[row.id] = fees.ceiling
-        ended = self._watch.wait(row.id, timeout)
-        if ended.state is not State.PENDING:
-            self._ceilings.pop(row.id, None)
-        return self._result(ended, timeout)
+        row_id = row.id
+        return Queued(lambda left: self._ended(row_id, left), lambda ended: self._result(ended, timeout), timeout)
+
+    def _ended(self, row_id: int, timeout: float) -> Row:
+        """The row once it has ended, or as it stands when the time-out passes."""
+        row = self._watch.wait(row_id, timeout)
+        if row.state is not State.PENDING:
+            self._ceilings.pop(row_id, None)
+        return row
 
     def pending(self) -> int:
         """How many transactions are not in a block yet."""

@@ -307,7 +307,7 @@ def build(
             ),
             Disputes(chain, deployment.disputes),
             traces_factory(served.pack for served in catalogue.values()),
-            side.send,
+            side.enqueue,
             now=side.now,
             seen=side.seen,
             replied=metrics.replied,

@@ -13,7 +13,7 @@ from market.events import Event, decode_logs
 from market.fees import FeePolicy
 from market.hashing import chain_seed
 from market.signing import Domain
-from market.transactions import Transactions
+from market.transactions import Queued, Transactions
 from market.types import Output
 from market.views import JobState, JobView, ReplicaView
 from provider.seeds import JobSeed
@@ -128,16 +128,18 @@ class ChainSide:
         """Wei per gas at the newest head seen; no RPC call."""
         return self.outlook.fee_per_gas
 
-    def send(self, call: Call, key: str, waits: int | None = None) -> None:
-        """Sends any call, and returns once it is mined.
+    def enqueue(self, call: Call, key: str, waits: int | None = None) -> Queued:
+        """Sends any call, and does not wait until it is mined.
 
         Args:
             waits: seconds for which it may wait for cheaper gas; at 0 it is sent for up to URGENT_CEILING. None: it
-                may wait for ever.
+                may wait for ever. What may not is simulated on the newest block, whatever waits in pools.
         """
         ceiling = URGENT_CEILING if waits == 0 else None
         timeout = min(self._timeout, waits) if waits else self._timeout
-        self._transactions.send(call, timeout=timeout, key=key, ceiling=ceiling)
+        # somebody's transaction in a pool would make ours look done already, and can be taken back at the last moment
+        block = "pending" if waits is None else "latest"
+        return self._transactions.enqueue(call, timeout=timeout, key=key, ceiling=ceiling, block=block)
 
     def commit(self, job_id: bytes, commitment: bytes, key: str) -> None:
         self._transactions.send(self._jobs.commit(job_id, commitment), timeout=self._timeout, key=key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import json
 import os
@@ -17,15 +18,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
 from typer.testing import CliRunner
 
 from assay.cli import app
 from client import JobResult
+from market.chain import Call
+from market.deployment import Deployment
 from market.errors import AssayError
+from market.events import decode_logs
 from market.hashing import tokens_root
-from market.keystore import load_account
+from market.keystore import load_account, save_account
 from market.receipts import ReceiptDocument
 from market.signing import sign
+from market.transactions import Transactions
 from market.types import Mode
 from market.views import BondState, JobState
 from provider.config import Terms
@@ -60,6 +67,12 @@ class Command:
             "ASSAY_DATA_DIR": str(market.network.plan.directory / "client" / "data"),  # where its jobs are kept
             "ASSAY_PACKS": json.dumps([str(pack)]),
         }
+
+    def under(self, keystore: Path, folder: Path) -> Command:
+        """The same for somebody else: another key, and a data folder of its own."""
+        other = copy.copy(self)
+        other._environment = self._environment | {"ASSAY_KEYSTORE": str(keystore), "ASSAY_DATA_DIR": str(folder)}
+        return other
 
     def __call__(self, *arguments: str, code: int = 0) -> str:
         result = CliRunner().invoke(app, arguments, env=self._environment)
@@ -394,7 +407,7 @@ def test_watcher_has_a_minority_slashed_that_keeps_its_answer_to_itself(market: 
     market.assert_vault_is_whole()
 
 
-def test_one_outsider_beats_a_majority_that_colludes(market: Market, assay: Command) -> None:
+def test_client_has_a_majority_slashed_that_colludes(market: Market, assay: Command) -> None:
     liars = {become(market, "stubborn", index).lower() for index in (1, 2)}
     document = assay.json("job", "post", "hello", *SHORT)
     roles = {replica["address"]: replica["role"] for replica in document["providers"]}
@@ -403,6 +416,47 @@ def test_one_outsider_beats_a_majority_that_colludes(market: Market, assay: Comm
     assert {provider for provider, check in checks.items() if check["right"] is False} == liars
     for provider in liars:
         assert checks[provider]["dispute"]["verdict"] == "GUILTY", checks[provider]
+    job_id = bytes.fromhex(document["job_id"][2:])
+    bonds = {r.provider.lower(): r.bond_state for r in market.contracts.jobs.replicas(job_id)}
+    assert {provider for provider, bond in bonds.items() if bond is BondState.SLASHED} == liars
+    market.assert_vault_is_whole()
+
+
+def stranger(market: Market, folder: Path) -> tuple[str, Path]:
+    """Address and keystore of somebody who is neither client nor provider and has some coins and tokens."""
+    account: LocalAccount = Account.create()
+    anvil, contracts = market.network.anvil, market.contracts
+    with Transactions(contracts.jobs.chain, anvil.accounts[0], ":memory:") as transactions:
+        transactions.send(Call(account.address, b"", "gas coin", 10**18))
+        transactions.send(contracts.token.mint(account.address, 10**9))
+    keystore = folder / "stranger.json"
+    save_account(keystore, account, Path(market.info.password_file).read_text(encoding="utf-8").strip(), light=True)
+    return account.address.lower(), keystore
+
+
+def test_one_watcher_from_outside_has_a_majority_slashed_that_colludes(
+    market: Market, assay: Command, tmp_path: Path
+) -> None:
+    """It has no part in the job: the client was content, and the one honest replica does nothing."""
+    liars = {become(market, "stubborn", index).lower() for index in (1, 2)}
+    document = assay.json("job", "post", "hello", "--draw", "--bond", "10", "--audit", "never", *SHORT)
+    roles = {replica["address"]: replica["role"] for replica in document["providers"]}
+    assert {provider for provider, role in roles.items() if role == "agreed"} == liars
+    assert {provider for provider, role in roles.items() if role == "disagreed"} == set(roles) - liars != set()
+    address, keystore = stranger(market, tmp_path)
+    assert address not in {market.info.client.lower(), *roles}
+    outsider = assay.under(keystore, tmp_path / "data")
+    lines = outsider.lines("watch", "--once", "--rate", "0", "--budget", "1", "--poll", "0.2", "--yes")
+    ends = {line["provider"]: line for line in lines if line.get("job_id") == document["job_id"]}
+    assert {provider: line["state"] for provider, line in ends.items()} == {
+        provider: "guilty" if provider in liars else "right" for provider in roles
+    }
+    assert all(ends[liar]["reward"] > 0 for liar in liars)
+    chain, disputes = market.contracts.jobs.chain, Deployment.load(Path(market.info.deployment)).disputes
+    ids = {bytes.fromhex(ends[liar]["dispute_id"][2:]) for liar in liars}
+    events = [e for e in decode_logs(chain.logs([disputes], 0, chain.head().number)) if e.args.get("disputeId") in ids]
+    assert {e.args["opener"].lower() for e in events if e.name == "Disputed"} == {address}
+    assert [e.args["prover"].lower() for e in events if e.name == "FaultFound"] == [address] * 2
     job_id = bytes.fromhex(document["job_id"][2:])
     bonds = {r.provider.lower(): r.bond_state for r in market.contracts.jobs.replicas(job_id)}
     assert {provider for provider, bond in bonds.items() if bond is BondState.SLASHED} == liars

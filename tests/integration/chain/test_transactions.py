@@ -231,6 +231,54 @@ def test_stuck_transaction_of_some_urgency_is_replaced_beyond_the_usual_ceiling(
     assert received(chain) == 1
 
 
+def test_what_holds_up_a_transaction_may_cost_as_much_as_that_one(anvil: Anvil, chain: Chain, tmp_path: Path) -> None:
+    anvil.set_automine(False)
+    usual = FeePolicy(ceiling=1_200_000_000, min_priority_fee=10**8)
+    with sender(chain, tmp_path, fees=usual, timing=RAISING) as transactions:
+        first = transactions.enqueue(transfer())
+        until(lambda: len(_offers(anvil)) == 1)
+        time.sleep(1)
+        assert all(max_fee <= usual.ceiling for max_fee, _ in _offers(anvil))
+        urgent = transactions.enqueue(transfer(), ceiling=20 * GWEI)
+        until(lambda: _offers(anvil)[0][0] > usual.ceiling)
+        anvil.mine()
+        assert first.wait().block_number == urgent.wait().block_number
+    assert received(chain) == 2
+
+
+def test_several_are_enqueued_and_mined_in_one_block_and_one_that_reverts_stops_no_other(
+    world: World, tmp_path: Path
+) -> None:
+    """The second is taken by somebody who pays more for its place in the block."""
+    publish = Registry(world.chain, world.deployment.registry).publish_model(MODEL, "toy")
+    dearer = FeePolicy(min_priority_fee=5 * GWEI)
+    with (
+        sender(world.chain, tmp_path) as transactions,
+        sender(world.chain, tmp_path, 6, fees=dearer) as other,
+    ):
+        world.anvil.set_automine(False)
+        queued = [
+            transactions.enqueue(transfer(), key="first"),
+            transactions.enqueue(publish),
+            transactions.enqueue(transfer(2)),
+        ]
+        with pytest.raises(ContractError):
+            other.enqueue(publish)  # as if what waits in the pool had happened
+        faster = other.enqueue(publish, block="latest")
+        assert not any(each.is_over for each in queued)
+        assert transactions.pending() == 3
+        world.anvil.mine()
+        sent = [queued[0].wait(), faster.wait(), queued[2].wait()]
+        with pytest.raises(ContractError) as refused:
+            queued[1].wait()
+        assert refused.value.code == "ModelAlreadyPublished"
+        assert len({each.block_number for each in sent}) == 1
+        assert all(each.is_over for each in queued)
+        assert transactions.enqueue(transfer(), key="first").wait().hash == sent[0].hash
+    assert received(world.chain) == 3
+    assert world.chain.transaction_count(transactions.address) == 3
+
+
 def test_stuck_transaction_is_adopted_by_the_next_sender(anvil: Anvil, chain: Chain, tmp_path: Path) -> None:
     anvil.set_automine(False)
     with sender(chain, tmp_path) as transactions:

@@ -29,9 +29,9 @@ BOND = 10_000_000
 REPLY_WINDOW = 60
 
 
-def judged_market(folder: Path) -> Market:
+def judged_market(folder: Path, reply_window: int = REPLY_WINDOW) -> Market:
     """With a judge that accepted the model. `close` it."""
-    market = Market(folder, reply_window=REPLY_WINDOW)
+    market = Market(folder, reply_window=reply_window)
     for call in acceptances(market.chain, market.deployment.judge, market.pack):
         market.guardian.send(call)
     return market

@@ -16,7 +16,7 @@ import provider.agent
 from market.chain import Call
 from market.inference.batch import BatchEngine, Part, Result, Slot
 from market.keystore import load_account
-from market.transactions import CHECKPOINTS
+from market.transactions import CHECKPOINTS, Queued
 from market.types import Output
 from market.verification.structs import Claim
 from market.verification.trace import Trace
@@ -104,12 +104,18 @@ class FatalSide(ChainSide):
     def fix_seed(self, job_id: bytes, key: str) -> None:
         self._around("seed", lambda: super(FatalSide, self).fix_seed(job_id, key))
 
-    def send(self, call: Call, key: str, waits: int | None = None) -> None:
+    def enqueue(self, call: Call, key: str, waits: int | None = None) -> Queued:
         what = key.partition(":")[0]
         at, _, of = self.point.partition("-")
         if of == what and at in CHECKPOINTS:
             self._transactions._checkpoint = lambda name: die() if name == at else None
-        self._around(what, lambda: super(FatalSide, self).send(call, key, waits))
+        if self.point == f"before-{what}":
+            die()
+        queued = super().enqueue(call, key, waits)
+        if self.point == f"after-{what}":
+            queued.wait()
+            die()
+        return queued
 
     def _around(self, what: str, send: Callable[[], None]) -> None:
         if self.point == f"before-{what}":

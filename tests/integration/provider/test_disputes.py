@@ -65,7 +65,8 @@ def test_honest_provider_answers_whatever_is_asked_and_is_paid_for_it(arena: Are
         assert verdict.paid == prepaid * 9 // 10
         assert verdict.paid + verdict.burnt == prepaid
         assert vault.credit(token, agent.agent.address) == credit + verdict.paid
-        assert arena.bond(evidence) is BondState.LOCKED
+        # the dispute has let go of it; its time is over, too, so the agent may have fetched it by now
+        assert arena.bond(evidence) in (BondState.LOCKED, BondState.RELEASED)
     finally:
         agent.stop()
 
@@ -184,18 +185,18 @@ def test_reply_that_somebody_gave_before_holds_up_no_other(arena: Arena) -> None
     trace = arena.player.traces.trace(evidence.claim(), evidence.input_ids, evidence.output_ids)
     contract = Disputes(arena.market.chain, arena.market.deployment.disputes)
 
-    def front_runner(side: Any, call: Call, key: str, waits: int | None) -> None:
+    def front_runner(side: Any, call: Call, key: str, waits: int | None) -> Any:
         if call.label.startswith("Disputes.multicall"):
             node = Node(2, 0)
             arena.transactions.send(contract.answer_hashes(evidence.dispute_id, node, trace.reveal(node)))
         sent.append(call)
-        original(side, call, key, waits)
+        return original(side, call, key, waits)
 
     from provider.chainside import ChainSide
 
-    original = ChainSide.send
+    original = ChainSide.enqueue
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ChainSide, "send", front_runner)
+        patch.setattr(ChainSide, "enqueue", front_runner)
         again = LocalAgent(arena.folder / "provider.toml", account)
         try:
             arena.wait_for_replies(evidence)
