@@ -64,8 +64,6 @@ contract JobsSpec is Spec {
         assert(vault.bonded() == caller && vault.payer() == address(0) && vault.calls() == 1);
     }
 
-    /// @dev Among the first three replicas: the search for equal outputs multiplies the paths.
-    /// @custom:halmos --loop 3
     function check_revealMovesNoMoney(address caller, bytes32 jobId, Output calldata output, bytes32 salt) public {
         vm.prank(caller);
         jobs.reveal(jobId, output, salt);
@@ -111,8 +109,7 @@ contract JobsSpec is Spec {
         assert(vault.calls() == 1);
     }
 
-    /// @dev Of any final job, among its first two replicas.
-    /// @custom:halmos --loop 2
+    /// @dev Of any final job.
     function check_slashWithheldOfFinalJobChargesNobody(address caller, bytes32 jobId, address provider) public {
         uint40 finalAt = uint40(svm.createUint(40, "finalAt"));
         vm.assume(finalAt != 0);
