@@ -110,12 +110,15 @@ class DisputeModel:
         require(second and dispute.takes_verdicts, "NoContradiction")
         self._convict(dispute, who, who)
 
-    def request(self, number: int, who: str, key: NodeKey, up: int, outside: bool = False) -> None:
+    def request(
+        self, number: int, who: str, key: NodeKey, up: int, outside: bool = False, nowhere: bool = False
+    ) -> None:
         dispute = self._opened(number)
         require(self.now <= dispute.end_at - 2 * self.rules.window, "PastDeadline")
         require(key not in dispute.nodes, "AlreadyRequested")
         above = dispute.nodes.get((key[0] - up, key[1] >> up))
         require(above is not None and above.answered, "NotAnswered")
+        require(not nowhere, "BadPath")  # nothing hangs below what is outside as a whole
         require(not outside, "NodeOutside")
         dispute.nodes[key] = ModelNode(who, self.now + self.rules.window)
         self._prepay(dispute, who, self.rules.request_fee)

@@ -137,6 +137,9 @@ class ToyStage:
     def is_outside(self, key: NodeKey) -> bool:
         return key in TOY_OUTSIDE
 
+    def is_nowhere(self, key: NodeKey) -> bool:
+        return False
+
     def ready(self, game: Game, scene: Scene, behaviour: str) -> None:
         """Tells the judge."""
         self.world.judge.setRounds(self.rounds - 1)
@@ -347,6 +350,14 @@ class JudgedStage:
             return not self.geometry.node_at(Node(*key)).inside
         except ValueError:
             return True
+
+    def is_nowhere(self, key: NodeKey) -> bool:
+        """Whether no tree has such a node: its hash is made up, and no path leads from it."""
+        try:
+            self.geometry.node_at(Node(*key))
+        except ValueError:
+            return True
+        return False
 
     def ready(self, game: Game, scene: Scene, behaviour: str) -> None:
         """What can be accused: what is wrong, and elements that are right."""

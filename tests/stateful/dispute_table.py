@@ -155,8 +155,8 @@ class DisputeTable(RuleBasedStateMachine):
         def requested() -> None:
             game.ask(*key, who, up)
 
-        outside = self.stage.is_outside(key)
-        refused = self._both(lambda: self.model.request(number, who.address, key, up, outside), requested)
+        outside, nowhere = self.stage.is_outside(key), self.stage.is_nowhere(key)
+        refused = self._both(lambda: self.model.request(number, who.address, key, up, outside, nowhere), requested)
         if refused is None and key == self.scene.padded:
             assert self._answer(number, PROVIDER, key) == "BadPadding"  # no reply to it is taken
             self.ignored.add((number, key))

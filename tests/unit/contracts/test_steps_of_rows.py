@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from market.verification.geometry import Operation
+from tests.depth import alone
 from tests.unit.contracts import step_cases as cases
 from tests.unit.contracts.claims import Court, Ground
 from tests.unit.contracts.revm import RevmChain
@@ -44,7 +45,7 @@ def test_step_finds_what_differs_and_nothing_else(court: Court, name: str) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", alone("rows", STEPS))
 def test_step_finds_what_differs_and_nothing_else_many_times(
     court: Court, name: str, judged: Callable[[str, int], None]
 ) -> None:
@@ -123,7 +124,7 @@ def test_index_outside_the_row_is_wrong_without_a_witness(court: Court, index: i
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("operation", NORMS, ids=lambda operation: operation.name)
+@pytest.mark.parametrize("operation", alone("maxima of", NORMS), ids=lambda operation: operation.name)
 def test_maxima_are_judged_by_the_rule_many_times(
     court: Court, operation: Operation, judged: Callable[[str, int], None]
 ) -> None:
