@@ -20,13 +20,14 @@ from market.errors import AssayError, HashMismatch, WireError
 from market.hashing import tokens_root
 from market.signing import Domain, sign
 from market.types import OutputAccess
-from market.views import JobView, ReplicaView
+from market.views import JobState, JobView, ReplicaView
 
 ACCESS_SECONDS = 120
 """How long a signed OutputAccess is good for."""
 ATTEMPT_SECONDS = 5.0
 FIRST_WAIT, MOST_WAIT = 0.02, 0.5  # seconds between attempts at a provider that has not seen the settlement yet
-_NOT_YET = frozenset({"NOT_SETTLED", "UnknownJob", "WrongState"})
+NOT_SETTLED = "NOT_SETTLED"
+_NOT_YET = frozenset({NOT_SETTLED, "UnknownJob", "WrongState"})
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,9 @@ class OutputReader:
             check_output(job_id, job, source.replica, answer)
             await anyio.to_thread.run_sync(self._signatures.check, answer.receipt, answer.signature, provider)
         except ProviderRefused as refused:
-            if refused.code in _NOT_YET or not refused.is_final:
+            # of a job that ended without a payment nobody who keeps to that code will ever say more
+            never = refused.code == NOT_SETTLED and job.state.is_final and job.state is not JobState.SETTLED
+            if not never and (refused.code in _NOT_YET or not refused.is_final):
                 return FIRST_WAIT if refused.code in _NOT_YET else MOST_WAIT
             result.problems.append(f"{provider.lower()}: {refused.code}: {refused.message}")
             return 0.0

@@ -85,9 +85,9 @@ def refusing(code: str, status: int) -> Answer:
     return lambda asked: httpx.Response(status, json=body)
 
 
-async def fetch(street: Street, count: int = 1):  # type: ignore[no-untyped-def]
+async def fetch(street: Street, count: int = 1, job=JOB):  # type: ignore[no-untyped-def]
     reader = OutputReader(street.http, SignatureChecker(DOMAIN, NoContracts()), ME, Patience(whole=0.4, rest=0.1))
-    return await reader.fetch(JOB_ID, JOB, [source(number) for number in range(count)], NOW)
+    return await reader.fetch(JOB_ID, job, [source(number) for number in range(count)], NOW)
 
 
 async def test_output_that_matches_the_chain_is_the_answer_with_every_receipt() -> None:
@@ -166,6 +166,15 @@ async def test_output_that_is_not_ready_yet_is_asked_for_again() -> None:
     found = await fetch(Street({0: lambda asked: answers.pop(0)(asked)}))
     assert found.ids == IDS
     assert not answers
+
+
+@pytest.mark.parametrize("state", [JobState.EXPIRED, JobState.CANCELLED])
+async def test_output_of_a_job_that_paid_nobody_is_asked_for_once(state: JobState) -> None:
+    """Whoever waits for each liar of a job without agreement is late with its dispute."""
+    answers = [refusing("NOT_SETTLED", 409), serving(0)]
+    found = await fetch(Street({0: lambda asked: answers.pop(0)(asked)}), job=dataclasses.replace(JOB, state=state))
+    assert (found.ids, len(answers)) == (None, 1)
+    assert "NOT_SETTLED" in found.problems[0]
 
 
 async def test_output_of_a_dead_replica_does_not_keep_the_others_answer_waiting() -> None:
