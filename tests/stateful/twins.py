@@ -207,6 +207,7 @@ TWINS = (
         "Vault",
         "if (received != amount) revert",
         "if (received == 0) revert",
+        slow=True,
     ),
     Twin(
         "exit before its window",
