@@ -6,6 +6,7 @@ or is honest and accused of everything.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,8 @@ def test_disputes_beside_their_model_for_a_long_time(start: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("start", alone("judged disputes", STARTS))
 def test_disputes_with_the_deployed_judge_for_a_long_time(tiny_pack: Path, start: int) -> None:
-    outcomes = run_dispute_machine(JudgedStage(tiny_pack, seed=start), examples=250, steps=40, start=start)
+    stage, outcomes = JudgedStage(tiny_pack, seed=start), Counter[str]()
+    for behaviour in BEHAVIOURS:
+        outcomes += run_dispute_machine(stage, examples=28, steps=40, start=start, behaviours=(behaviour,))
     assert {*LOST, *PROVED, "twisted", "NothingWrong"} <= set(outcomes)
     assert sum(outcomes[name] for name in LOST) >= DECIDED
