@@ -159,6 +159,9 @@ class DisputeMachine(DisputeTable):
         depth = self.scene.way[0]
         _, _, own, path = game.node(depth, 0, depth)
         beside = game.node(depth, 1, depth)[2]
+        top = self.model.disputes[number].nodes.get((1, 0))
+        if pick % 5 == 3 and top is not None and top.answered:
+            pick += 1  # a path that ends there is no forged one
         node, error = (
             ((depth, 1 << depth, own, path), "NoSuchPlace"),
             ((2**256 - depth, 0, own, path), "NoSuchPlace"),
