@@ -213,7 +213,7 @@ class _Check:
     def _right_output(self) -> bytes | None:
         """Hash of the one right output; None where the prompt is not known here."""
         if self.right is None:
-            asked = None if self.record is None else (self.record.request, self.record.ids)
+            asked = None if self.record is None else self.record.question
             if asked is None:
                 public = answers_of(self.place.chain, self.place.jobs, self.job_id, self.place.deployment.block)
                 asked = public.request(self.job_id)

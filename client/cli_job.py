@@ -151,7 +151,8 @@ def post_command(
 def list_command(
     connection: Connection, limit: int = typer.Option(20, "--limit", min=1, max=1000, help="How many, newest first.")
 ) -> None:
-    """Jobs that this machine posted on this market. No key is needed.
+    """Jobs that this machine posted on this market. No key is needed; prompts and answers show where its password is
+    given (--password-file or ASSAY_PASSWORD).
 
     Examples:
 
@@ -159,7 +160,7 @@ def list_command(
 
         assay job list --json | jq -r '.[] | select(.state == "open") | .job_id'
     """
-    with connection.open(with_key=False) as client:
+    with connection.open_to_read() as client:
         jobs, token = client.list(limit), client.marketplace.token_info
     if connection.as_json:
         connection.emit([job.to_json() for job in jobs])
@@ -170,7 +171,9 @@ def list_command(
 @job_app.command("show")
 @connected
 def show_command(connection: Connection, job: str = JobArgument) -> None:
-    """A job as it stands: who committed, revealed, was paid. No key is needed, nothing is sent.
+    """A job as it stands: who committed, revealed, was paid. Nothing is sent.
+
+    No key is needed; the answer shows where its password is given (--password-file or ASSAY_PASSWORD).
 
     Examples:
 
@@ -178,7 +181,7 @@ def show_command(connection: Connection, job: str = JobArgument) -> None:
 
         assay job show 0x1f2e --json | jq .providers
     """
-    with connection.open(with_key=False) as client:
+    with connection.open_to_read() as client:
         result = client.show(job)
     if connection.as_json:
         connection.emit(result.to_json())

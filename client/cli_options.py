@@ -20,7 +20,7 @@ from client.client import Client
 from client.config import ClientConfig, load_config
 from client.errors import NotConfirmed
 from client.opening import open_client
-from market.keystore import load_account, read_address, read_password
+from market.keystore import PASSWORD_VARIABLE, WrongPassword, load_account, read_address, read_password
 
 _PANEL = "Connection"
 
@@ -36,6 +36,20 @@ class Connection:
     config: ClientConfig
     as_json: bool
     quiet: bool
+
+    def open_to_read(self) -> Client:
+        """A client that only looks; with its key where a password is at hand, so that it sees its prompts and answers.
+
+        Nobody is asked for one, and one that does not fit is not an error: it may be another key's. Raises as `open`.
+        """
+        if self.config.password_file is None and PASSWORD_VARIABLE not in os.environ:
+            return self.open(with_key=False)
+        if self.config.keystore is None or not self.config.keystore.exists():
+            return self.open(with_key=False)
+        try:
+            return self.open(with_key=True)
+        except WrongPassword:
+            return self.open(with_key=False)
 
     def open(self, *, with_key: bool) -> Client:
         """A client; with its key unlocked, or only with its address for looking.

@@ -103,7 +103,7 @@ class Client:
         try:
             settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.store = JobStore(
-                settings.data_dir / "jobs.sqlite", market_key(marketplace.chain, marketplace.jobs.address)
+                settings.data_dir / "jobs.sqlite", market_key(marketplace.chain, marketplace.jobs.address), account
             )
             self._stack.callback(self.store.close)
             url = settings.index or index_url(
@@ -438,6 +438,7 @@ class Client:
             escrow=escrow,
             prompt=record.messages[-1]["content"][:80] if record.messages else "",
             answer=record.result.get("answer"),
+            is_encrypted=record.is_encrypted,
         )
 
     def _wallet(self, account: LocalAccount, settings: Settings) -> Wallet:

@@ -103,7 +103,7 @@ class Conductor:
         async def work(group: TaskGroup) -> tuple[JobRecord | None, JobView]:
             job = await anyio.to_thread.run_sync(self._job, job_id)
             poster, courier = self._parts.poster, None
-            is_ours = known is not None and poster is not None and not job.state.is_final
+            is_ours = known is not None and not known.is_encrypted and not job.state.is_final
             if known is not None and poster is not None and is_ours and len(known.acceptances) < len(known.quotes):
                 courier = poster.start_again(known, report, group)
             job = await self._follow(job_id, steps, report)

@@ -80,7 +80,7 @@ def evidence_for(
     who = next((address for address in found if same_address(address, provider)), None)
     if who is None:
         raise BadRequest(f"{provider} revealed no answer in job 0x{job_id.hex()}.", hint=f"These did: {names}.")
-    request = None if record is None else (record.request, record.ids)
+    request = None if record is None else record.question
     if output_ids is None and answers.ids(job_id, who) is None and record is not None:
         output_ids = _kept(record, who)
     registry = Registry(place.chain, place.deployment.registry)

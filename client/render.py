@@ -231,13 +231,16 @@ def show_jobs(console: Console, jobs: Sequence[JobSummary], token: TokenInfo) ->
             moment(job.created_at),
             job.state,
             money(job.escrow, token),
-            Text(_short(job.prompt)),
+            Text("encrypted", style="dim") if job.is_encrypted else Text(_short(job.prompt)),
             Text(_short(job.answer or "")),
         )
     if jobs:
         _print_table(console, table)
     else:
         console.print(Text("No jobs on this market from this machine.", style="dim"))
+    if any(job.is_encrypted for job in jobs):
+        note = "encrypted: give the password of the key that posted it (--password-file or ASSAY_PASSWORD)"
+        console.print(Text(note, style="dim"))
 
 
 def show_balance(console: Console, balance: Balance) -> None:

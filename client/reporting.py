@@ -118,6 +118,8 @@ def compose(
     if record is not None:
         accepted = dict.fromkeys(record.refusals, False) | dict.fromkeys(record.acceptances, True)
         outcome = record.result
+        if record.is_encrypted:
+            problems = [*problems, unreadable(record)]
     paid = sum(replica.paid for replica in replicas)
     burnt = _draw_fee(job, replicas) if job.state is JobState.EXPIRED and not job.draw_failed else 0
     return JobResult(
@@ -146,6 +148,14 @@ def compose(
     )
 
 
+def unreadable(record: JobRecord) -> str:
+    """Why a job of this machine is shown without its answer, and what to do."""
+    return (
+        f"prompt and answer are encrypted under the key of {record.client.lower()}: give its keystore's password "
+        "(--password-file or ASSAY_PASSWORD) to see them"
+    )
+
+
 def _draw_fee(job: JobView, replicas: Sequence[ReplicaView]) -> int:
     """What is burnt where nobody makes the draw in time: the kill fees of the places (settlement.lapse_draw)."""
     return sum(
@@ -163,7 +173,7 @@ def documents(
     receipts: Iterable[SignedReceipt], domain: Domain, record: JobRecord | None, ids: Iterable[int]
 ) -> tuple[ReceiptDocument, ...]:
     """The receipts as files to keep; without a local record nobody here knows the request."""
-    request = None if record is None else record.request
+    request = None if record is None or record.is_encrypted else record.request
     whole = tuple(ids)
     return tuple(receipt.document(domain, request, whole) for receipt in receipts)
 

@@ -407,6 +407,7 @@ class JobSummary:
     Attributes:
         state: as on chain in lower case, or prepared or failed for a job that never got there.
         prompt: the last message's first characters, "" for a prompt given as ids.
+        is_encrypted: the key of the account that posted it is not here: prompt and answer cannot be read.
     """
 
     job_id: bytes
@@ -419,6 +420,7 @@ class JobSummary:
     escrow: int
     prompt: str
     answer: str | None
+    is_encrypted: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -432,4 +434,5 @@ class JobSummary:
             "escrow": self.escrow,
             "prompt": self.prompt,
             "answer": self.answer,
+            "is_encrypted": self.is_encrypted,
         }

@@ -2,7 +2,8 @@
 
 A job is written here before anything is sent, so that a client that dies at any point can go on with `watch`: the
 chain knows the money, this file knows what the chain does not (the prompt's ids, the nonce, the quotes, who accepted).
-It holds prompts in the clear; `forget` removes and overwrites them.
+Prompts and answers are encrypted under the key of the account that posted the job (market.at_rest); `forget` removes
+and overwrites them.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from eth_account.signers.local import LocalAccount
+
+from market.at_rest import Cipher, Undecipherable
 from market.chain import DEVELOPMENT_CHAIN_IDS, Chain
 from market.errors import ConfigError
-from market.hashing import pack_tokens, unpack_tokens
+from market.hashing import ZERO32, unpack_tokens
 from market.types import Acceptance, Mode, Quote, Request
 
 PREPARED, POSTED, FINAL, FAILED = "prepared", "posted", "final", "failed"
@@ -38,9 +42,12 @@ CREATE TABLE IF NOT EXISTS job (
     ids BLOB NOT NULL,
     body TEXT NOT NULL,
     result TEXT NOT NULL DEFAULT '{}',
+    secret BLOB,
     PRIMARY KEY (market, job_id)
 ) STRICT
 """
+"""`secret` is encrypted: the request, the prompt, the stop strings, the result. Where it is NULL an older version wrote
+the row: `ids`, `body` and `result` have these in the clear, until the job's account opens the store."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,8 @@ class JobRecord:
         acceptances, refusals: provider (lower case) → signed acceptance, or why the request could not be delivered.
         steps_ms: what was measured before a restart.
         draw: how many replicas the chain draws, and terms: what it offers them; then there are no quotes. Else 0, None.
+        is_encrypted: the key of `client` is not here, so ids, stop_strings and result are empty, messages None, the
+            request's root and nonce zero. `JobStore.put` leaves all of these as they are in the store.
     """
 
     job_id: bytes
@@ -97,10 +106,16 @@ class JobRecord:
     result: Mapping[str, Any] = field(default_factory=dict)
     draw: int = 0
     terms: Quote | None = None
+    is_encrypted: bool = False
 
     @property
     def replicas(self) -> int:
         return self.draw or len(self.quotes)
+
+    @property
+    def question(self) -> tuple[Request, tuple[int, ...]] | None:
+        """The request and its prompt's ids; None where they cannot be read."""
+        return None if self.is_encrypted else (self.request, self.ids)
 
 
 class JobStore:
@@ -108,13 +123,16 @@ class JobStore:
 
     Args:
         market: what tells this market from every other (see `market_key`).
+        account: opens the jobs that it posted, and may add some. What an older version left of them in the clear is
+            encrypted first.
 
     Raises (constructor):
         ConfigError: the file cannot be opened or is no database.
     """
 
-    def __init__(self, path: Path | str, market: str) -> None:
+    def __init__(self, path: Path | str, market: str, account: LocalAccount | None) -> None:
         self._market = market
+        self._cipher = None if account is None else Cipher(account, "jobs")
         self._lock = threading.Lock()
         try:
             if str(path) != ":memory:":
@@ -127,6 +145,7 @@ class JobStore:
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute("PRAGMA secure_delete = ON")
             self._connection.execute(_SCHEMA)
+            self._bring_up_to_date()
         except (OSError, sqlite3.DatabaseError) as error:
             raise ConfigError(
                 f"The store of jobs at {path} cannot be opened: {error}.",
@@ -134,23 +153,18 @@ class JobStore:
             ) from None
 
     def put(self, record: JobRecord) -> None:
-        """Writes a job, replacing what was known of it."""
-        self._write(
-            "INSERT OR REPLACE INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            self._market,
-            record.job_id,
-            record.client,
-            record.created_at,
-            record.state,
-            len(record.ids),
-            pack_tokens(record.ids),
-            json.dumps(_body(record)),
-            json.dumps(dict(record.result)),
-        )
+        """Writes a job, replacing what was known of it. Raises ValueError: a new job of an account that is not here."""
+        if record.is_encrypted:  # the rest of the row stays, in the clear or not
+            body = _body(record)
+            del body["request"]
+            statement = "UPDATE job SET state = ?, body = json_patch(body, ?) WHERE market = ? AND job_id = ?"
+            self._write(statement, record.state, json.dumps(body), self._market, record.job_id)
+        else:
+            self._insert(self._market, record)
 
     def get(self, job_id: bytes) -> JobRecord | None:
         rows = self._read("SELECT * FROM job WHERE market = ? AND job_id = ?", self._market, job_id)
-        return _record(rows[0]) if rows else None
+        return self._record(rows[0]) if rows else None
 
     def find(self, prefix: str) -> list[bytes]:
         """Ids of the jobs whose hex begins with `prefix` (0x or not)."""
@@ -161,7 +175,7 @@ class JobStore:
     def all(self, limit: int = 1000) -> list[JobRecord]:
         """Newest first."""
         query = "SELECT * FROM job WHERE market = ? ORDER BY created_at DESC, rowid DESC LIMIT ?"
-        return [_record(row) for row in self._read(query, self._market, limit)]
+        return [self._record(row) for row in self._read(query, self._market, limit)]
 
     def forget(self, job_id: bytes) -> None:
         """Removes a job, its prompt and its answer from this machine, and overwrites them. The chain's record stays."""
@@ -179,6 +193,57 @@ class JobStore:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    def _bring_up_to_date(self) -> None:
+        """Encrypts what an older version left in the clear of this account's jobs, on all markets."""
+        if self._has_secrets() and not self._in_the_clear():
+            return
+        self._write("BEGIN IMMEDIATE")  # another program may be at it: it is looked at again
+        if not self._has_secrets():
+            self._write("ALTER TABLE job ADD COLUMN secret BLOB")
+        for row in self._in_the_clear():
+            body = json.loads(row[7])
+            secret = body | {"ids": unpack_tokens(row[6], row[5]), "result": json.loads(row[8])}
+            self._insert(row[0], _record(row, body, secret))
+        self._write("COMMIT")
+        self._write("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _in_the_clear(self) -> list[tuple[Any, ...]]:
+        question = "SELECT * FROM job WHERE secret IS NULL AND lower(client) = ?"
+        return [] if self._cipher is None else self._read(question, self._cipher.address.lower())
+
+    def _has_secrets(self) -> bool:
+        return any(row[1] == "secret" for row in self._read("PRAGMA table_info(job)"))
+
+    def _insert(self, market: str, record: JobRecord) -> None:
+        if self._cipher is None or not self._is_ours(record.client):
+            raise ValueError(f"a job of {record.client} is written with its key alone")
+        self._write(
+            "INSERT OR REPLACE INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            market,
+            record.job_id,
+            record.client,
+            record.created_at,
+            record.state,
+            len(record.ids),
+            b"",
+            json.dumps(_body(record)),
+            "{}",
+            self._cipher.encrypt(json.dumps(_secret(record)).encode(), b"job:" + market.encode() + record.job_id),
+        )
+
+    def _is_ours(self, client: str) -> bool:
+        return self._cipher is not None and self._cipher.address.lower() == client.lower()
+
+    def _record(self, row: tuple[Any, ...]) -> JobRecord:
+        market, job_id, client, body, encrypted = row[0], row[1], row[2], json.loads(row[7]), row[9]
+        if self._cipher is None or not self._is_ours(client):
+            return _record(row, body, None)
+        try:
+            secret = self._cipher.decrypt(encrypted, b"job:" + market.encode() + job_id)
+        except Undecipherable as error:
+            raise Undecipherable(f"The job 0x{job_id.hex()} of the store: {error.message}", hint=error.hint) from None
+        return _record(row, body, json.loads(secret))
+
     def _write(self, statement: str, *values: Any) -> None:
         try:
             with self._lock:
@@ -194,20 +259,29 @@ class JobStore:
             return self._connection.execute(query, values).fetchall()
 
 
+def _secret(record: JobRecord) -> dict[str, Any]:
+    return {
+        "request": record.request.to_json(),
+        "ids": list(record.ids),
+        "messages": record.messages,
+        "stopStrings": list(record.stop_strings),
+        "result": dict(record.result),
+    }
+
+
 def _body(record: JobRecord) -> dict[str, Any]:
     return {
         "mode": int(record.mode),
         "quorum": record.quorum,
         "commitWindow": record.commit_window,
         "revealWindow": record.reveal_window,
-        "request": record.request.to_json(),
-        "messages": record.messages,
+        # without them nobody can try likely prompts against a hash
+        "request": dataclasses.replace(record.request, input_root=ZERO32, nonce=ZERO32).to_json(),
         "quotes": [
             {"quote": q.quote.to_json(), "signature": "0x" + q.signature.hex(), "endpoint": q.endpoint}
             for q in record.quotes
         ],
         "seed": record.selection_seed.hex(),
-        "stopStrings": list(record.stop_strings),
         "logProbabilities": record.log_probabilities,
         "postTransaction": record.post_transaction,
         "acceptances": {
@@ -221,9 +295,10 @@ def _body(record: JobRecord) -> dict[str, Any]:
     }
 
 
-def _record(row: tuple[Any, ...]) -> JobRecord:
-    _, job_id, client, created_at, state, input_tokens, ids, text, result = row
-    body = json.loads(text)
+def _record(row: tuple[Any, ...], body: Mapping[str, Any], secret: Mapping[str, Any] | None) -> JobRecord:
+    """`secret`: as `_secret` gives it, None where it cannot be read."""
+    _, job_id, client, created_at, state, *_ = row
+    kept = {"request": body["request"]} if secret is None else secret
     return JobRecord(
         job_id=job_id,
         client=client,
@@ -232,15 +307,15 @@ def _record(row: tuple[Any, ...]) -> JobRecord:
         quorum=body["quorum"],
         commit_window=body["commitWindow"],
         reveal_window=body["revealWindow"],
-        request=Request.from_json(body["request"]),
-        ids=tuple(unpack_tokens(ids, input_tokens)),
-        messages=None if body["messages"] is None else tuple(body["messages"]),
+        request=Request.from_json(kept["request"]),
+        ids=tuple(kept.get("ids", ())),
+        messages=None if kept.get("messages") is None else tuple(kept["messages"]),
         quotes=tuple(
             StoredQuote(Quote.from_json(q["quote"]), bytes.fromhex(q["signature"][2:]), q["endpoint"])
             for q in body["quotes"]
         ),
         selection_seed=bytes.fromhex(body["seed"]),
-        stop_strings=tuple(body.get("stopStrings", ())),  # absent in records of older clients
+        stop_strings=tuple(kept.get("stopStrings", ())),  # absent in records of older clients
         log_probabilities=body.get("logProbabilities", 0),
         state=state,
         post_transaction=body["postTransaction"],
@@ -250,9 +325,10 @@ def _record(row: tuple[Any, ...]) -> JobRecord:
         },
         refusals=body["refusals"],
         steps_ms=body["stepsMs"],
-        result=json.loads(result),
+        result=kept.get("result", {}),
         draw=body.get("draw", 0),
         terms=Quote.from_json(body["terms"]) if body.get("terms") else None,
+        is_encrypted=secret is None,
     )
 
 

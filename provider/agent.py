@@ -244,7 +244,7 @@ def build(
         engine = EngineInUse.of(engines.values(), config.device, int(time.time()))
         report(f"engine: exact, {engine}")
 
-        journal = open_journal(config.journal_path, chain, deployment.jobs)
+        journal = open_journal(config.journal_path, chain, deployment.jobs, account)
         stack.callback(journal.close)
         engine.note(journal)
         drain = Drain(journal)
@@ -430,10 +430,15 @@ def _shop(
     )
 
 
-def open_journal(path: Path, chain: Chain, jobs: str) -> Journal:
-    """The journal of this chain and these contracts; that of a development chain that is gone is moved aside."""
+def open_journal(path: Path, chain: Chain, jobs: str, account: LocalAccount) -> Journal:
+    """The journal of this chain, these contracts and this provider; that of a development chain that is gone is moved
+    aside.
+
+    Raises:
+        JournalError: it belongs to others.
+    """
     identity = f"{chain.chain_id}:{chain.block(0).hash}:{jobs.lower()}"
-    journal = Journal(path)
+    journal = Journal(path, account)
     known = journal.mark("chain")
     if known is None:
         journal.set_mark("chain", identity)
@@ -452,5 +457,18 @@ def open_journal(path: Path, chain: Chain, jobs: str) -> Journal:
         for suffix in ("-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         log.warning("journal_of_a_chain_that_is_gone", moved_to=str(aside))
-        return open_journal(path, chain, jobs)
+        return open_journal(path, chain, jobs, account)
+    owner = journal.mark("provider")
+    if owner is None:
+        journal.set_mark("provider", account.address.lower())
+    elif owner != account.address.lower():
+        journal.close()
+        raise JournalError(
+            f"The journal {path} belongs to the provider {owner}: prompts and answers in it are encrypted under its "
+            "key. It was left as it is.",
+            hint=f"Name that provider's keystore, or set another data_dir for {account.address.lower()}.",
+            path=str(path),
+            has=owner,
+            needs=account.address.lower(),
+        )
     return journal

@@ -136,7 +136,7 @@ def _switch(settings: ProviderConfig, instruction: DrainInstruction, secret: str
         give(InstructionBook(settings.instructions_path), instruction, account, ANSWER_SECONDS)
         return True
     try:
-        journal = Journal(settings.journal_path)
+        journal = Journal(settings.journal_path, account)
         try:
             instruction.carry_out(Drain(journal))
         finally:

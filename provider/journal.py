@@ -2,8 +2,8 @@
 
 Write-ahead log with synchronous=FULL (https://www.sqlite.org/pragma.html#pragma_synchronous): what a call has returned
 from survives kill -9 and power loss. One connection behind a lock; `Journal.read_only` opens a second one beside a
-running agent. Amounts are decimal text (uint128 outgrows SQLite's 64 bits). Prompts and answers lie here in the clear,
-in a file of mode 0600, until `forget` drops them; they are never logged.
+running agent. Amounts are decimal text (uint128 outgrows SQLite's 64 bits). Prompts and answers are encrypted under
+the provider's key (market.at_rest) until `forget` drops them; they are never logged.
 """
 
 from __future__ import annotations
@@ -17,10 +17,23 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from market.hashing import pack_tokens, unpack_tokens
+from eth_account.signers.local import LocalAccount
+
+from market.at_rest import Cipher, Undecipherable
 from market.types import Acceptance, Output, Quote, Request
 from provider.errors import JournalError
-from provider.journal_schema import ADDED, BUSY_MILLISECONDS, SCHEMA, SCHEMA_VERSION, connect, wrong_version
+from provider.journal_schema import (
+    ADDED,
+    BUSY_MILLISECONDS,
+    CLEAR_VERSION,
+    PURPOSE,
+    SCHEMA,
+    SCHEMA_VERSION,
+    JournalCipher,
+    connect,
+    encrypt_clear,
+    wrong_version,
+)
 from provider.records import BONDED, JobRow, QuoteRow, Stage, StoredRequest, Tally
 
 
@@ -31,13 +44,17 @@ class Journal:
         JournalError: the disk is full, the file is locked for too long or damaged. Nothing was written.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Opens or creates the journal.
+    def __init__(self, path: Path, account: LocalAccount) -> None:
+        """Opens or creates the journal. What an older version left in the clear is encrypted first.
+
+        Args:
+            account: the provider's; its key opens prompts and answers.
 
         Raises:
             JournalError: another schema version, or not a journal.
         """
         self.path = path
+        self._cipher: JournalCipher | None = JournalCipher(Cipher(account, PURPOSE))
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.touch(mode=0o600)
         self._lock = threading.RLock()
@@ -53,15 +70,22 @@ class Journal:
                 for statement in SCHEMA.split(";\n"):
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        elif version != SCHEMA_VERSION:
+        elif version not in (CLEAR_VERSION, SCHEMA_VERSION):
             self._db.close()
             raise wrong_version(path, version)
         with self._write() as db:
             db.execute(ADDED)
+            if version == CLEAR_VERSION:
+                encrypt_clear(db, self._cipher)
+        if version == CLEAR_VERSION:
+            self._emptied_log()
 
     @classmethod
-    def read_only(cls, path: Path) -> Journal:
+    def read_only(cls, path: Path, account: LocalAccount | None = None) -> Journal:
         """Opens an existing journal for reading, also while an agent writes it.
+
+        Args:
+            account: the provider's; without it prompts and answers are not read: `JobRow.ids` is None.
 
         Raises:
             JournalError: there is none, or it is of another version.
@@ -70,10 +94,11 @@ class Journal:
             raise JournalError(f"There is no journal at {path}: this provider has not run yet.", path=str(path))
         self = cls.__new__(cls)
         self.path, self._lock = path, threading.RLock()
+        self._cipher = None if account is None else JournalCipher(Cipher(account, PURPOSE))
         with self._mapped():
             self._db = connect(f"file:{path}?mode=ro")
         version = self._version()
-        if version != SCHEMA_VERSION:
+        if version != SCHEMA_VERSION and (version != CLEAR_VERSION or account is not None):
             self._db.close()
             raise wrong_version(path, version)
         return self
@@ -160,17 +185,17 @@ class Journal:
         """Stores a request with its prompt; one that is there already is kept the longer."""
         with self._write() as db:
             db.execute(
-                "INSERT INTO requests VALUES (?,?,?,?) ON CONFLICT (request_hash) DO UPDATE SET "
+                "INSERT INTO requests VALUES (?,?,?) ON CONFLICT (request_hash) DO UPDATE SET "
                 "keep_until = max(keep_until, excluded.keep_until)",
-                (request.request_hash, json.dumps(request.to_json()), pack_tokens(ids), keep_until),
+                (request.request_hash, self._key().question(request, ids), keep_until),
             )
 
     def request(self, request_hash: bytes) -> StoredRequest | None:
-        row = self._one("SELECT body, ids FROM requests WHERE request_hash = ?", request_hash)
+        row = self._one("SELECT question FROM requests WHERE request_hash = ?", request_hash)
         if row is None:
             return None
-        request = Request.from_json(json.loads(row["body"]))
-        return StoredRequest(request, tuple(unpack_tokens(row["ids"], request.input_tokens)))
+        with self._mapped():
+            return StoredRequest(*self._key().open_question(request_hash, row["question"]))
 
     def request_count(self) -> int:
         return int(self._number("SELECT count(*) FROM requests"))
@@ -261,15 +286,17 @@ class Journal:
 
     def job(self, job_id: bytes) -> JobRow | None:
         row = self._one("SELECT * FROM jobs WHERE job_id = ?", job_id)
-        return None if row is None else _job(row)
+        return None if row is None else self._job(row)
 
     def open_jobs(self) -> list[JobRow]:
         """Jobs with something left to do, oldest first."""
-        return [_job(row) for row in self._all("SELECT * FROM open_jobs ORDER BY created_at, job_id")]
+        return [self._job(row) for row in self._all("SELECT * FROM open_jobs ORDER BY created_at, job_id")]
 
     def jobs(self, limit: int = 1_000) -> list[JobRow]:
         """The latest jobs, newest first."""
-        return [_job(row) for row in self._all("SELECT * FROM jobs ORDER BY created_at DESC, job_id LIMIT ?", limit)]
+        return [
+            self._job(row) for row in self._all("SELECT * FROM jobs ORDER BY created_at DESC, job_id LIMIT ?", limit)
+        ]
 
     def earned(self) -> int:
         """Escrow paid to this provider in all jobs of this journal."""
@@ -333,7 +360,7 @@ class Journal:
                 "(SELECT stage FROM history WHERE job_id = ?1 ORDER BY id DESC LIMIT 1)",
                 (job_id, stage, now),
             )
-        return _job(row)
+        return self._job(row)
 
     def mark_public(self, job_id: bytes) -> None:
         """Notes that the job's request stands on chain, so that anyone may read the answer."""
@@ -357,10 +384,12 @@ class Journal:
         with self._write() as db:
             written = db.execute(
                 "UPDATE jobs SET ids = ?, output = ?, salt = ?, inference_ms = ? WHERE job_id = ? AND salt IS NULL",
-                (pack_tokens(ids), json.dumps(output.to_json()), salt, inference_ms, job_id),
+                (self._key().answer(job_id, ids), json.dumps(output.to_json()), salt, inference_ms, job_id),
             ).rowcount
             if written:
-                db.execute("UPDATE log_probabilities SET body = ? WHERE job_id = ?", (log_probabilities, job_id))
+                told = log_probabilities
+                body = None if told is None else self._key().log_probabilities(job_id, told)
+                db.execute("UPDATE log_probabilities SET body = ? WHERE job_id = ?", (body, job_id))
             return self.advance(job_id, Stage.ANSWERED, now)
 
     def forget_answer(self, job_id: bytes, now: int) -> None:
@@ -386,7 +415,10 @@ class Journal:
     def log_probabilities(self, job_id: bytes) -> str | None:
         """What `record_answer` was given."""
         row = self._one("SELECT body FROM log_probabilities WHERE job_id = ?", job_id)
-        return None if row is None else row["body"]
+        if row is None or row["body"] is None:
+            return None
+        with self._mapped():
+            return self._key().open_log_probabilities(job_id, row["body"])
 
     def history(self, job_id: bytes) -> list[Stage]:
         """The stages a job went through, in order."""
@@ -416,6 +448,17 @@ class Journal:
 
     # ----------------------------------------------------------------------------------------------- plumbing
 
+    def _job(self, row: sqlite3.Row) -> JobRow:
+        if row["ids"] is None or self._cipher is None:
+            return JobRow.of(row, None)
+        with self._mapped():
+            return JobRow.of(row, self._cipher.open_answer(row["job_id"], row["ids"]))
+
+    def _key(self) -> JournalCipher:
+        if self._cipher is None:
+            raise JournalError(f"The journal {self.path} was opened without the provider's key.", path=str(self.path))
+        return self._cipher
+
     def _version(self) -> int:
         return int(self._number("PRAGMA user_version"))
 
@@ -423,6 +466,8 @@ class Journal:
     def _mapped(self) -> Iterator[None]:
         try:
             yield
+        except Undecipherable as error:
+            raise JournalError(f"The journal {self.path}: {error}", path=str(self.path)) from None
         except sqlite3.Error as error:
             raise JournalError(
                 f"The journal {self.path} cannot be used: {error}. The last change was not made.",
@@ -456,32 +501,3 @@ class Journal:
 
     def _number(self, statement: str, *values: object) -> Any:
         return self._all(statement, *values)[0][0]
-
-
-def _job(row: sqlite3.Row) -> JobRow:
-    output = None if row["output"] is None else Output.from_json(json.loads(row["output"]))
-    ids = None if row["ids"] is None or output is None else tuple(unpack_tokens(row["ids"], output.output_tokens))
-    return JobRow(
-        job_id=row["job_id"],
-        client=row["client"],
-        model_id=row["model_id"],
-        request_hash=row["request_hash"],
-        quote_digest=row["quote_digest"],
-        commit_deadline=row["commit_deadline"],
-        reason=row["reason"],
-        detail=row["detail"],
-        salt=row["salt"],
-        inference_ms=row["inference_ms"],
-        attempts=row["attempts"],
-        outcome=row["outcome"],
-        final_at=row["final_at"],
-        release_at=row["release_at"],
-        created_at=row["created_at"],
-        updated_at=row["updated_at"],
-        stage=Stage(row["stage"]),
-        ids=ids,
-        output=output,
-        bond=int(row["bond"]),
-        paid=int(row["paid"]),
-        public=bool(row["public"]),
-    )

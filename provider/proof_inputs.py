@@ -1,12 +1,13 @@
 """Private inputs of proof jobs: one SQLite file, synced before a client is told that its input is kept.
 
 Write-ahead log with synchronous=FULL, as the journal (provider.journal): what `put` returned from survives kill -9 and
-power loss. Inputs lie in it in the clear, in a file of mode 0600, until their job is over; then they are overwritten.
+power loss. Inputs are encrypted in it under the prover's key (market.at_rest) until their job is over; then they go.
 An input that a job on chain waits for is never given up before that job's deadline, whoever else delivers what.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -14,10 +15,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from market.hashing import pack_tokens, unpack_tokens
+from eth_account.signers.local import LocalAccount
+
+from market.at_rest import Cipher, Undecipherable
+from market.hashing import unpack_tokens
 from provider.errors import JournalError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_CLEAR_VERSION = 1  # ids and blinding were in the clear
 UNPOSTED_INPUTS = 256
 """Inputs that no job names yet: of more, the oldest is given up. Its client delivers again once its job is on chain."""
 UNPOSTED_SECONDS = 3_600
@@ -26,8 +31,7 @@ BUSY_MILLISECONDS = 5_000
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS inputs (
-    request_hash BLOB PRIMARY KEY, ids BLOB NOT NULL, count INTEGER NOT NULL, blinding BLOB NOT NULL,
-    received INTEGER NOT NULL) STRICT;
+    request_hash BLOB PRIMARY KEY, input BLOB NOT NULL, received INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS claims (
     job_id BLOB PRIMARY KEY, request_hash BLOB NOT NULL, deadline INTEGER NOT NULL) STRICT;
 CREATE INDEX IF NOT EXISTS claims_by_request ON claims (request_hash)"""
@@ -47,12 +51,14 @@ class InputStore:
 
     Args:
         path: the file, or ":memory:" to forget with the process.
+        account: the prover's; its key opens the inputs. What an older version left in the clear is encrypted first.
     Raises (every method):
         JournalError: the disk is full, the file locked or damaged. Nothing was written.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, account: LocalAccount) -> None:
         self._path = path
+        self._cipher = Cipher(account, "proof-inputs")
         self._lock = threading.RLock()
         with self._mapped():
             if isinstance(path, Path):
@@ -64,7 +70,7 @@ class InputStore:
             for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
                 self._db.execute(f"PRAGMA {pragma}")
             version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
-        if version not in (0, SCHEMA_VERSION):
+        if version not in (0, _CLEAR_VERSION, SCHEMA_VERSION):
             self._db.close()
             raise JournalError(
                 f"{path} has schema version {version}, this program writes version {SCHEMA_VERSION}. It was left as it "
@@ -74,8 +80,11 @@ class InputStore:
                 has=version,
             )
         with self._writing() as db:
+            clear = self._taken_out(db) if version == _CLEAR_VERSION else []
             for statement in _SCHEMA.split(";\n"):
                 db.execute(statement)
+            for request_hash, given, received in clear:
+                self._insert(db, request_hash, given, received)
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         self._overwrite()  # an earlier process may have ended between dropping and overwriting
 
@@ -86,10 +95,7 @@ class InputStore:
     def put(self, request_hash: bytes, given: PrivateInput, now: int) -> None:
         """Keeps an input; one for the same request takes its place."""
         with self._writing() as db:
-            db.execute(
-                "INSERT OR REPLACE INTO inputs VALUES (?,?,?,?,?)",
-                (request_hash, pack_tokens(given.ids), len(given.ids), given.blinding.to_bytes(32), now),
-            )
+            self._insert(db, request_hash, given, now)
             db.execute(
                 f"DELETE FROM inputs WHERE rowid IN (SELECT rowid FROM inputs WHERE {_UNCLAIMED} ORDER BY received, "  # noqa: S608 - no foreign text
                 f"rowid LIMIT max(0, (SELECT count(*) FROM inputs WHERE {_UNCLAIMED}) - ?))",
@@ -98,9 +104,11 @@ class InputStore:
 
     def get(self, request_hash: bytes) -> PrivateInput | None:
         with self._lock, self._mapped():
-            question = "SELECT ids, count, blinding FROM inputs WHERE request_hash = ?"
-            row = self._db.execute(question, (request_hash,)).fetchone()
-        return None if row is None else PrivateInput(tuple(unpack_tokens(row[0], row[1])), int.from_bytes(row[2]))
+            row = self._db.execute("SELECT input FROM inputs WHERE request_hash = ?", (request_hash,)).fetchone()
+            if row is None:
+                return None
+            content = json.loads(self._cipher.decrypt(row[0], b"inputs:" + request_hash))
+        return PrivateInput(tuple(content["ids"]), int(content["blinding"], 16))
 
     def claim(self, job_id: bytes, request_hash: bytes, deadline: int) -> None:
         """A job on chain waits for this input, delivered or not, until its deadline."""
@@ -130,6 +138,21 @@ class InputStore:
         if late or stale:
             self._overwrite()
 
+    def _insert(self, db: sqlite3.Connection, request_hash: bytes, given: PrivateInput, received: int) -> None:
+        content = json.dumps({"ids": given.ids, "blinding": hex(given.blinding)}).encode()
+        encrypted = self._cipher.encrypt(content, b"inputs:" + request_hash)
+        db.execute("INSERT OR REPLACE INTO inputs VALUES (?,?,?)", (request_hash, encrypted, received))
+
+    @staticmethod
+    def _taken_out(db: sqlite3.Connection) -> list[tuple[bytes, PrivateInput, int]]:
+        """The inputs that version 1 kept, oldest first; its table, which is overwritten, is gone."""
+        rows = db.execute("SELECT request_hash, ids, count, blinding, received FROM inputs ORDER BY rowid").fetchall()
+        db.execute("DROP TABLE inputs")
+        return [
+            (request_hash, PrivateInput(tuple(unpack_tokens(ids, count)), int.from_bytes(blinding)), received)
+            for request_hash, ids, count, blinding, received in rows
+        ]
+
     def _overwrite(self) -> None:
         """Brings the write-ahead log into the file and cuts it to nothing: what was dropped is nowhere any more."""
         with self._lock, self._mapped():
@@ -139,6 +162,8 @@ class InputStore:
     def _mapped(self) -> Iterator[None]:
         try:
             yield
+        except Undecipherable as error:
+            raise JournalError(f"The file {self._path}: {error}", path=str(self._path)) from None
         except (sqlite3.Error, OSError) as error:
             raise JournalError(
                 f"The file {self._path} cannot be used: {error}. The last change was not made.",

@@ -89,7 +89,7 @@ class ProvingAgent:
         manifest.check(chain)
         contracts = Contracts.of(chain, manifest)
         _check_registered(contracts, artefacts)
-        inputs = InputStore(settings.inputs)
+        inputs = InputStore(settings.inputs, settings.account)
         stack.callback(inputs.close)
         shop = ProofShop({artefact.model_id: artefact for artefact in artefacts}, settings.prices)
 

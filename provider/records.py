@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import json
+import sqlite3
 from dataclasses import dataclass, replace
 
 from market.types import Output, Quote, Request
@@ -39,7 +41,8 @@ class JobRow:
 
     Attributes:
         public: the request stands on chain, so anyone may read the answer.
-        salt, ids, output, inference_ms: None until the answer is there; written once.
+        salt, ids, output, inference_ms: None until the answer is there; written once. ids also where the journal was
+            opened without the provider's key.
         attempts: how often a commit or reveal was given up after a chain reorganisation; part of idempotency keys.
         paid: escrow paid to this provider; outcome: the chain's final state in words.
     """
@@ -66,6 +69,34 @@ class JobRow:
     release_at: int
     created_at: int
     updated_at: int
+
+    @classmethod
+    def of(cls, row: sqlite3.Row, ids: tuple[int, ...] | None) -> JobRow:
+        """A row of the journal's table; its answer's ids are encrypted there, and given here."""
+        return cls(
+            job_id=row["job_id"],
+            client=row["client"],
+            model_id=row["model_id"],
+            request_hash=row["request_hash"],
+            quote_digest=row["quote_digest"],
+            commit_deadline=row["commit_deadline"],
+            reason=row["reason"],
+            detail=row["detail"],
+            salt=row["salt"],
+            inference_ms=row["inference_ms"],
+            attempts=row["attempts"],
+            outcome=row["outcome"],
+            final_at=row["final_at"],
+            release_at=row["release_at"],
+            created_at=row["created_at"],
+            updated_at=row["updated_at"],
+            stage=Stage(row["stage"]),
+            ids=ids,
+            output=None if row["output"] is None else Output.from_json(json.loads(row["output"])),
+            bond=int(row["bond"]),
+            paid=int(row["paid"]),
+            public=bool(row["public"]),
+        )
 
     def with_payment(self, *, paid: int, final_at: int) -> JobRow:
         """The row as it will be once the node has seen the job's settlement."""

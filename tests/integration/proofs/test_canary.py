@@ -12,6 +12,8 @@ import httpx
 from client.proofs import OfferedProof
 from market.proofs.api import PrivateInputBody
 from market.proofs.artefact import ProofArtefact
+from provider.proof_inputs import InputStore, PrivateInput
+from tests.integration.chain.world import PROVIDERS
 from tests.integration.proofs.shopping import BASE_FEE, Shopping
 from tests.integration.proofs.test_private_inputs import KILLED, Killable
 from tests.integration.provider.market import until
@@ -53,7 +55,17 @@ def broken_requests(url: str, offered: OfferedProof) -> list[tuple[str, bytes]]:
     return [(f"answer {number}", answer.content) for number, answer in enumerate(answers)]
 
 
-def test_private_input_is_found_nowhere_once_it_is_proved(
+def encrypted_input(shopping: Shopping, folder: Path, offered: OfferedProof) -> bytes:
+    """What is on disk of the input, which the prover's key reads."""
+    (path,) = folder.glob("proof-inputs-*.sqlite")
+    store = InputStore(path, shopping.world.account(PROVIDERS[KILLED]))
+    assert store.get(offered.request.request_hash) == PrivateInput(tuple(offered.ids), offered.blinding)
+    ((content,),) = store._db.execute("SELECT input FROM inputs").fetchall()
+    store.close()
+    return bytes(content[-16:])
+
+
+def test_private_input_is_found_nowhere_while_it_waits_and_once_it_is_proved(
     shopping: Shopping, private: ProofArtefact, tmp_path: Path
 ) -> None:
     (tmp_path / "tmp").mkdir()
@@ -63,11 +75,11 @@ def test_private_input_is_found_nowhere_once_it_is_proved(
         needles = ways_to_write_input(offered)
         said = broken_requests(agent.url, offered)
         shopping.client._deliver(offered)
-        kept = found(needles, files(tmp_path))  # a search that cannot find it would prove nothing
-        assert any(place.startswith("ids in data/proof-inputs") for place in kept), kept
-        assert any(place.startswith("blinding in data/proof-inputs") for place in kept), kept
+        kept = encrypted_input(shopping, tmp_path / "data", offered)  # a search elsewhere would prove nothing
+        assert any("data/proof-inputs" in place for place in found({"input": kept}, files(tmp_path)))
+        assert found(needles, files(tmp_path)) == []
         assert shopping.client.classify(offered).paid == BASE_FEE
-        until(lambda: not found(needles, files(tmp_path / "data")))  # it reads on chain that the job is over
+        until(lambda: not found({"input": kept}, files(tmp_path / "data")))  # the chain says that its job is over
         agent.process.send_signal(signal.SIGTERM)
         assert agent.process.wait(60) == 0
         assert agent.process.stderr is not None

@@ -93,7 +93,8 @@ def test_another_proving_system_is_one_class_and_one_contract(world: World, tmp_
         manifest={"inputForm": "public"},
     )
     backend: ProvingBackend = AddsOne(MODEL.model_id, lies=lies)
-    provider, inputs = world.account(PROVIDERS[0]), InputStore(":memory:")
+    provider = world.account(PROVIDERS[0])
+    inputs = InputStore(":memory:", provider)
     shop = ProofShop({MODEL.model_id: artefact}, Prices(base_fee=PRICE))
 
     def now() -> int:

@@ -93,7 +93,7 @@ def test_an_input_survives_kill_9_of_its_agent(shopping: Shopping, private: Proo
         shopping.client._deliver = delivered  # type: ignore[method-assign]
     assert [result.paid for result in bought] == [BASE_FEE]
     (file,) = (tmp_path / "data").glob("proof-inputs-*.sqlite")
-    store = InputStore(file)
+    store = InputStore(file, shopping.world.account(PROVIDERS[KILLED]))
     store.forget(2**40)
     assert store.get(offered.request.request_hash) is None
     store.close()
@@ -173,7 +173,7 @@ def test_an_input_may_come_after_its_job_and_is_not_crowded_out(
         backend.prove = later  # type: ignore[method-assign]
         time.sleep(0.5)  # the agent has seen the job
         shopping.client._deliver(offered)
-        store = InputStore(path)
+        store = InputStore(path, settings.account)
         for number in range(2 * UNPOSTED_INPUTS):
             store.put(number.to_bytes(32), PrivateInput((1,), 1), 2**40 + number)
         held = store.get(offered.request.request_hash)
@@ -237,8 +237,8 @@ def test_few_inputs_are_hashed_at_a_time_and_one_that_is_there_not_again(
     with proving(shopping.settings(private, provider=KILLED)) as agent:
         offered = shopping.client.negotiate(private, VALUES, agent.url)
         request, shop = offered.request, agent._agent._shop
-    backend, inputs = _Slow(request.input_root), InputStore(":memory:")
     account = shopping.world.account(PROVIDERS[KILLED])
+    backend, inputs = _Slow(request.input_root), InputStore(":memory:", account)
     desk = ProofDesk(shopping.world.contracts, account, shop, backend, inputs, lambda: 0)  # type: ignore[arg-type]
     threads = [
         threading.Thread(target=desk.accept, args=(request, offered.ids, offered.blinding))

@@ -1,7 +1,8 @@
-"""A prompt and two keys that must not be found: in no log, metric, error or file of an agent or a client.
+"""A prompt and two keys that must not be found: in no log, metric, error, database or other file of an agent or a
+client, whether the job is open or over.
 
-The prompt stands in both their databases while the job needs it, which the test checks first: a search that cannot
-find it would prove nothing.
+Both keep the prompt while the job needs it, encrypted: the test reads it out of both databases with the owner's key,
+and finds what is encrypted where it searches. A search that looked in the wrong place would prove nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import base64
 import json
 import re
+import sqlite3
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from eth_account.signers.local import LocalAccount
 from client import Client
 from market.chain import Call
 from market.errors import AssayError
+from market.hashing import pack_tokens
 from market.models.text import load_text
 from market.types import Mode
 from provider.journal import Journal
@@ -98,7 +102,36 @@ def failing_calls(client: Client, provider: str) -> list[tuple[str, bytes]]:
     return told
 
 
-def test_canary_prompt_and_keys_are_found_nowhere(
+def kept_encrypted(
+    journal_path: Path, owner: LocalAccount, client: Client, job_id: bytes, prompt: dict[str, bytes]
+) -> dict[str, bytes]:
+    """What agent and client have on disk of the prompt and the answer; with their keys both are read."""
+    record = client.store.get(job_id)
+    assert record is not None
+    assert record.messages is not None
+    assert record.messages[-1]["content"] == PROMPT
+    journal = Journal.read_only(journal_path, owner)
+    kept, row = journal.request(record.request.request_hash), journal.job(job_id)
+    journal.close()
+    assert kept is not None
+    assert row is not None
+    assert kept.ids == record.ids
+    assert row.ids == tuple(record.result["ids"])
+    assert prompt["ids"] in pack_tokens(kept.ids)
+    columns = {
+        "question": (journal_path, "SELECT question FROM requests"),
+        "answer": (journal_path, "SELECT ids FROM jobs"),
+        "job": (client._settings.data_dir / "jobs.sqlite", "SELECT secret FROM job"),
+    }
+    encrypted = {}
+    for what, (path, query) in columns.items():
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            ((content,),) = database.execute(query).fetchall()
+        encrypted[what] = content[-16:]
+    return encrypted
+
+
+def test_canary_prompt_and_keys_are_found_nowhere_even_while_the_job_is_open(
     market: Market, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     agent_folder, client_folder = tmp_path / "agent", tmp_path / "client"
@@ -135,21 +168,27 @@ def test_canary_prompt_and_keys_are_found_nowhere(
         ) as client:
             only = {"mode": Mode.NONE, "replicas": 1, "quorum": 1, "allow": frozenset({owner.address.lower()})}
             result = client.run(PROMPT, max_output_tokens=4, **only)
-            while_open = found(prompt, files(tmp_path))
-            assert any("ids in agent/data/journal" in where for where in while_open), while_open
-            assert any("prompt in client/" in where for where in while_open), while_open
+            encrypted = kept_encrypted(program.config.journal_path, owner, client, result.job_id, prompt)
+            while_open = files(tmp_path)
+            for what, place in (
+                ("question", "agent/data/journal"),
+                ("answer", "agent/data/journal"),
+                ("job", "client/"),
+            ):
+                assert any(place in name and encrypted[what] in content for name, content in while_open), what
+            assert found(prompt, while_open) == []
 
             said = [*broken_requests(program.url, ids), *failing_calls(client, owner.address.lower())]
             market.anvil.increase_time(DISPUTE_WINDOW + 10)
             job = result.job_id
-            journal = Journal.read_only(program.config.journal_path)
+            journal = Journal.read_only(program.config.journal_path, owner)
             until(lambda: (row := journal.job(job)) is not None and row.stage is Stage.CLOSED)
             until(lambda: (row := journal.job(job)) is not None and row.ids is None)
             journal.close()
             client.forget(job)
-            assert found({**prompt, **secrets}, files(client_folder)) == []
+            assert found({**prompt, **secrets, **encrypted}, files(client_folder)) == []
 
-        until(lambda: not found(prompt, files(agent_folder)))  # the next clean-up, where a reader held the log
+        until(lambda: not found(encrypted, files(agent_folder)))  # the next clean-up, where a reader held the log
         (metrics,) = re.findall(r"metrics: (http\S+)", program.text())
         said.append(("metrics", httpx.get(metrics).content))
         for command in ("status", "earnings"):

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import httpx
 import pytest
+from eth_account.signers.local import LocalAccount
 
 from market.types import Mode
 from market.views import SignedQuote
@@ -64,7 +65,7 @@ def test_agent_killed_after_it_wrote_something_down_stands_by_it_and_settles_onc
     finally:
         doomed.close()
     assert (answer is None) or point not in UNANSWERED
-    accepted = _what_is_stored(doomed.config.journal_path, point, job, request.request_hash)
+    accepted = _what_is_stored(doomed.config.journal_path, account, point, job, request.request_hash)
 
     again = LocalAgent(config, account)
     try:
@@ -93,10 +94,12 @@ def test_agent_killed_after_it_wrote_something_down_stands_by_it_and_settles_onc
     assert vault.credit(market.deployment.token, account.address) == replica.paid > 0
 
 
-def _what_is_stored(path: Path, point: str, job: bytes | None, request_hash: bytes) -> bytes | None:
+def _what_is_stored(
+    path: Path, account: LocalAccount, point: str, job: bytes | None, request_hash: bytes
+) -> bytes | None:
     """Checks that the journal has what it was killed after, and not what comes next. Returns the acceptance's
     signature, where one is there."""
-    on_disk = Journal.read_only(path)
+    on_disk = Journal.read_only(path, account)
     try:
         if job is None:
             assert point == "stored-quote"

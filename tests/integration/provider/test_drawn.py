@@ -253,7 +253,7 @@ def test_agent_started_while_it_drains_leaves_the_draws(market: Market, tmp_path
     config, account = market.provider(tmp_path, max_bond=MAX_BOND)
     first = LocalAgent(config, account)
     first.stop()
-    journal = Journal(first.config.journal_path)
+    journal = Journal(first.config.journal_path, account)
     Drain(journal).begin(leave=False)  # as `assay provider drain` does where no agent runs
     journal.close()
     registry, model_id = market.contracts.registry, market.pack.model_id

@@ -1,24 +1,27 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from eth_account import Account
 
 from client import store as module
 from client.store import FINAL, POSTED, JobRecord, JobStore, StoredAcceptance, StoredQuote, updated
 from market.errors import ConfigError
-from market.hashing import keccak256
+from market.hashing import ZERO32, keccak256, pack_tokens
 from market.types import Acceptance, Mode
-from tests.unit.client.examples import CLIENT, NOW, request, signed
+from tests.unit.client.examples import NOW, OWNER, request, signed
 
 RECORD = JobRecord(
     job_id=keccak256(b"job"),
-    client=CLIENT,
+    client=OWNER.address,
     created_at=NOW,
     mode=Mode.QUORUM,
     quorum=2,
@@ -45,20 +48,23 @@ def test_store_gives_back_a_job_after_a_restart_field_for_field(tmp_path: Path) 
         steps_ms={"discovery": 3},
         result={"answer": "sat", "ids": [4]},
     )
-    with JobStore(tmp_path / "jobs.sqlite", "m") as store:
+    with JobStore(tmp_path / "jobs.sqlite", "m", OWNER) as store:
         store.put(record)
-    with JobStore(tmp_path / "jobs.sqlite", "m") as store:
+    with JobStore(tmp_path / "jobs.sqlite", "m", OWNER) as store:
         assert store.get(record.job_id) == record
         assert store.all() == [record]
 
 
 def test_store_is_readable_by_its_owner_only(tmp_path: Path) -> None:
-    with JobStore(tmp_path / "deep" / "jobs.sqlite", "m"):
+    with JobStore(tmp_path / "deep" / "jobs.sqlite", "m", OWNER):
         assert stat.S_IMODE((tmp_path / "deep" / "jobs.sqlite").stat().st_mode) == 0o600
 
 
 def test_store_keeps_markets_apart(tmp_path: Path) -> None:
-    with JobStore(tmp_path / "jobs.sqlite", "one") as one, JobStore(tmp_path / "jobs.sqlite", "two") as two:
+    with (
+        JobStore(tmp_path / "jobs.sqlite", "one", OWNER) as one,
+        JobStore(tmp_path / "jobs.sqlite", "two", OWNER) as two,
+    ):
         one.put(RECORD)
         assert two.get(RECORD.job_id) is None
         two.put(dataclasses.replace(RECORD, quorum=3))
@@ -66,7 +72,7 @@ def test_store_keeps_markets_apart(tmp_path: Path) -> None:
 
 
 def test_store_update_changes_what_is_kept_and_forget_removes_it() -> None:
-    with JobStore(":memory:", "m") as store:
+    with JobStore(":memory:", "m", OWNER) as store:
         store.put(RECORD)
         assert updated(store, RECORD, state=FINAL).state == FINAL
         kept = store.get(RECORD.job_id)
@@ -78,7 +84,7 @@ def test_store_update_changes_what_is_kept_and_forget_removes_it() -> None:
 
 def test_store_finds_jobs_by_their_first_digits() -> None:
     other = dataclasses.replace(RECORD, job_id=keccak256(b"other"), created_at=NOW + 1)
-    with JobStore(":memory:", "m") as store:
+    with JobStore(":memory:", "m", OWNER) as store:
         store.put(RECORD)
         store.put(other)
         assert store.find("0x" + other.job_id.hex()[:8].upper()) == [other.job_id]
@@ -90,12 +96,158 @@ def test_store_finds_jobs_by_their_first_digits() -> None:
 def test_store_that_is_no_database_is_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "jobs.sqlite").write_text("this is no database, it is a letter to nobody in particular")
     with pytest.raises(ConfigError, match="cannot be opened"):
-        JobStore(tmp_path / "jobs.sqlite", "m")
+        JobStore(tmp_path / "jobs.sqlite", "m", OWNER)
+
+
+def bytes_of(path: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in path.parent.iterdir())
+
+
+CANARIES = dataclasses.replace(
+    RECORD,
+    ids=(1_234_567, 7_654_321, 9),
+    messages=({"role": "user", "content": "the canary sings"},),
+    stop_strings=("canary stop",),
+    state=POSTED,
+    result={"answer": "canary answer", "ids": [2_345_678]},
+)
+
+
+def ways(record: JobRecord) -> list[bytes]:
+    """How the prompt, the answer, and what prompts could be tried against, may be written."""
+    tokens = (*record.ids[:2], *record.result["ids"])
+    return [
+        b"canary",
+        *(token.to_bytes(4) for token in tokens),
+        *(str(token).encode() for token in tokens),
+        record.request.nonce.hex().encode(),
+        record.request.input_root.hex().encode(),
+    ]
+
+
+def test_prompts_and_answers_are_on_disk_and_nobody_reads_them_without_the_key(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    with JobStore(path, "m", OWNER) as store:
+        store.put(CANARIES)
+        left = bytes_of(path)
+        assert [way for way in ways(CANARIES) if way in left] == []
+    for account in (None, Account.from_key(b"\2" * 32)):
+        with JobStore(path, "m", account) as store:
+            (seen,) = store.all()
+            assert seen.is_encrypted
+            assert seen.question is None
+            assert (seen.ids, seen.messages, seen.stop_strings, seen.result) == ((), None, (), {})
+            assert (seen.state, seen.quorum, seen.quotes) == (POSTED, CANARIES.quorum, CANARIES.quotes)
+            assert seen.request == dataclasses.replace(CANARIES.request, input_root=ZERO32, nonce=ZERO32)
+            assert store.find("0x" + CANARIES.job_id.hex()[:6]) == [CANARIES.job_id]
+    with JobStore(path, "m", OWNER) as store:
+        assert store.get(CANARIES.job_id) == CANARIES
+        assert CANARIES.question == (CANARIES.request, CANARIES.ids)
+
+
+def test_whoever_follows_a_job_without_its_key_takes_nothing_from_it(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    with JobStore(path, "m", OWNER) as store:
+        store.put(CANARIES)
+    with JobStore(path, "m", None) as store:
+        seen = store.get(CANARIES.job_id)
+        assert seen is not None
+        updated(store, seen, state=FINAL, steps_ms={"settlement": 3}, result={"answer": "mine"})
+        with pytest.raises(ValueError, match="with its key alone"):
+            store.put(dataclasses.replace(CANARIES, job_id=keccak256(b"new")))
+    with JobStore(path, "m", OWNER) as store:
+        (kept,) = store.all()
+        assert kept == dataclasses.replace(CANARIES, state=FINAL, steps_ms={"settlement": 3})
+
+
+def test_job_moved_to_another_place_does_not_open(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    with JobStore(path, "m", OWNER) as store:
+        store.put(CANARIES)
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE job SET job_id = ?", (keccak256(b"other"),))
+    database.close()
+    with JobStore(path, "m", OWNER) as store, pytest.raises(ConfigError, match=r"The job 0x.* damaged"):
+        store.all()
+
+
+CLEAR_SCHEMA = """
+CREATE TABLE job (
+    market TEXT NOT NULL,
+    job_id BLOB NOT NULL,
+    client TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    input_tokens INTEGER NOT NULL,
+    ids BLOB NOT NULL,
+    body TEXT NOT NULL,
+    result TEXT NOT NULL DEFAULT '{}',
+    PRIMARY KEY (market, job_id)
+) STRICT;
+PRAGMA journal_mode = WAL;
+"""
+
+
+def in_the_clear(path: Path, *records: tuple[str, JobRecord]) -> None:
+    """A store as clients wrote it that encrypted nothing, with its log full, as kill -9 leaves it."""
+    old = sqlite3.connect(path, isolation_level=None)
+    old.executescript(CLEAR_SCHEMA)
+    for market, record in records:
+        body = module._body(record) | {
+            "request": record.request.to_json(),
+            "messages": record.messages,
+            "stopStrings": record.stop_strings,
+        }
+        row = (record.job_id, record.client, record.created_at, record.state, len(record.ids), pack_tokens(record.ids))
+        old.execute(
+            "INSERT INTO job VALUES (?,?,?,?,?,?,?,?,?)",
+            (market, *row, json.dumps(body), json.dumps(dict(record.result))),
+        )
+    assert all(way in bytes_of(path) for way in (b"canary", *(token.to_bytes(4) for token in CANARIES.ids[:2])))
+    old.close()
+
+
+def test_store_in_the_clear_is_encrypted_when_its_owner_opens_it(tmp_path: Path) -> None:
+    path, stranger = tmp_path / "jobs.sqlite", Account.from_key(b"\2" * 32)
+    in_the_clear(path, ("m", CANARIES), ("elsewhere", CANARIES))
+    with JobStore(path, "m", None) as store:  # `assay job list` without a password
+        (seen,) = store.all()
+        updated(store, seen, state=FINAL)
+    with JobStore(path, "m", stranger) as store:
+        assert store.all()[0].is_encrypted
+    assert b"canary" in bytes_of(path)  # nobody could encrypt it under a key that is not here
+    with JobStore(path, "m", OWNER) as store:
+        left = bytes_of(path)
+        assert [way for way in ways(CANARIES) if way in left] == []
+        assert store.all() == [dataclasses.replace(CANARIES, state=FINAL)]
+    with JobStore(path, "elsewhere", OWNER) as store:
+        assert store.all() == [CANARIES]
+
+
+def test_two_clients_bring_one_store_up_to_date(tmp_path: Path) -> None:
+    path, stranger = tmp_path / "jobs.sqlite", Account.from_key(b"\2" * 32)
+    other = dataclasses.replace(CANARIES, client=stranger.address, job_id=keccak256(b"other"))
+    in_the_clear(path, ("m", CANARIES), ("m", other))
+    stores: list[JobStore] = []
+    openers = [
+        threading.Thread(target=lambda account=account: stores.append(JobStore(path, "m", account)))  # type: ignore[misc]
+        for account in (OWNER, stranger, OWNER, stranger)
+    ]
+    for opener in openers:
+        opener.start()
+    for opener in openers:
+        opener.join()
+    assert len(stores) == 4
+    assert b"canary" not in bytes_of(path)
+    assert sorted(store.get(CANARIES.job_id) == CANARIES for store in stores) == [False, False, True, True]
+    assert sorted(store.get(other.job_id) == other for store in stores) == [False, False, True, True]
+    for store in stores:
+        store.close()
 
 
 def test_locked_store_says_so_and_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOCK_SECONDS", 0.2)
-    with JobStore(tmp_path / "jobs.sqlite", "m") as store:
+    with JobStore(tmp_path / "jobs.sqlite", "m", OWNER) as store:
         store.put(RECORD)
         holder = sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None)
         holder.execute("BEGIN IMMEDIATE")
@@ -114,9 +266,10 @@ import dataclasses, resource, sys
 from pathlib import Path
 from client.store import JobStore
 from market.errors import ConfigError
+from tests.unit.client.examples import OWNER
 from tests.unit.client.test_store import RECORD
 path = Path(sys.argv[1])
-store = JobStore(path, "m")
+store = JobStore(path, "m", OWNER)
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 written = max(file.stat().st_size for file in path.parent.iterdir())
 resource.setrlimit(resource.RLIMIT_FSIZE, (written, hard))

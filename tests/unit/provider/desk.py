@@ -40,7 +40,7 @@ class Desk:
         self.assign()
 
     def restart(self) -> None:
-        self.journal = Journal(self.path)
+        self.journal = Journal(self.path, samples.OWNER)
         self.executor = FakeExecutor()
         self.node = Node(
             self.chain,

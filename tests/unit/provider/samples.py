@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from eth_account import Account
+
 from market.hashing import ZERO32, keccak256, pack_stop_tokens, tokens_root
 from market.types import Mode, Request
 from provider.config import Gas, Limits, Prices, Terms
 from provider.pricing import Product, Shop, Situation
 
+OWNER = Account.from_key(b"\x01" * 32)
+"""Whose key opens journals."""
 PROVIDER = "0x" + "11" * 20
 CLIENT = "0x" + "22" * 20
 TOKEN = "0x" + "33" * 20

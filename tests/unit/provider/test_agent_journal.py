@@ -1,4 +1,4 @@
-"""A journal belongs to one chain and one set of contracts."""
+"""A journal belongs to one chain, one set of contracts and one provider."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
 
 from market.chain import Block
 from provider.agent import open_journal
 from provider.errors import JournalError
+from tests.unit.provider import samples
 
 
 class Genesis:
@@ -24,10 +27,12 @@ class Genesis:
         return Block(0, self._first, "0x0", 0)
 
 
-def reopen(path: Path, chain_id: int, first: str, jobs: str = "0xAA") -> str | None:
+def reopen(
+    path: Path, chain_id: int, first: str, jobs: str = "0xAA", account: LocalAccount = samples.OWNER
+) -> str | None:
     """Opens the journal, says what note lies in it, and leaves one."""
     chain: Any = Genesis(chain_id, first)
-    journal = open_journal(path, chain, jobs)
+    journal = open_journal(path, chain, jobs, account)
     note = journal.mark("note")
     journal.set_mark("note", "kept")
     journal.close()
@@ -55,3 +60,14 @@ def test_journal_of_another_market_is_refused_where_money_is_real(tmp_path: Path
     with pytest.raises(JournalError, match="belongs to other contracts"):
         reopen(path, 1, first, jobs)
     assert reopen(path, 1, "0x1") == "kept"
+
+
+@pytest.mark.parametrize("chain_id", [1, 31337])
+def test_journal_of_another_provider_is_refused_and_left_as_it_is(tmp_path: Path, chain_id: int) -> None:
+    """Its prompts and answers are encrypted: an agent with another key could neither deliver nor defend them."""
+    path = tmp_path / "journal.sqlite"
+    reopen(path, chain_id, "0x1")
+    with pytest.raises(JournalError, match=f"belongs to the provider {samples.OWNER.address.lower()}") as refused:
+        reopen(path, chain_id, "0x1", account=Account.from_key(b"\2" * 32))
+    assert "data_dir" in str(refused.value)
+    assert reopen(path, chain_id, "0x1") == "kept"

@@ -12,6 +12,7 @@ import pytest
 from eth_account import Account
 
 from market.api import LogProbabilitiesBody
+from market.at_rest import Cipher
 from market.chain import Block
 from market.errors import BadSignature
 from market.hashing import keccak256, tokens_root
@@ -23,6 +24,7 @@ from provider.config import Limits
 from provider.desk import Desk
 from provider.errors import Refusal
 from provider.journal import Journal
+from provider.journal_schema import PURPOSE, JournalCipher
 from provider.pricing import Ask
 from provider.records import Stage
 from tests.unit.provider import samples
@@ -49,7 +51,7 @@ class Counter:
     def __init__(self, path: Path) -> None:
         self.quote = samples.shop().quote(Ask(samples.CLIENT, Mode.QUORUM, samples.request()), samples.situation(), 7)
         self.chain = DeskChain(self.quote)
-        self.journal = Journal(path)
+        self.journal = Journal(path, samples.OWNER)
         self.kicked: list[bytes] = []
         self.desk = Desk(
             self.chain,
@@ -162,7 +164,8 @@ def test_log_probabilities_go_out_beside_the_answer_and_not_into_what_is_signed(
     without = counter.desk.output(JOB, None, b"")
     assert without.log_probabilities is None
     told = LogProbabilitiesBody(chosen=[-1, -2, -3], top_ids=[[7], [8], [2]], top=[[-1], [-2], [-3]])
-    counter.journal._db.execute("UPDATE log_probabilities SET body = ?", (told.model_dump_json(),))
+    body = JournalCipher(Cipher(samples.OWNER, PURPOSE)).log_probabilities(JOB, told.model_dump_json())
+    counter.journal._db.execute("UPDATE log_probabilities SET body = ?", (body,))
     delivered = counter.desk.output(JOB, None, b"")
     assert delivered.log_probabilities == told
     assert (delivered.receipt, delivered.signature) == (without.receipt, without.signature)

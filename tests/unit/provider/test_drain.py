@@ -18,7 +18,7 @@ from tests.unit.provider.desk import DIGEST, JOB, Desk
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
-    journal = Journal(tmp_path / "empty.sqlite")
+    journal = Journal(tmp_path / "empty.sqlite", samples.OWNER)
     yield journal
     journal.close()
 

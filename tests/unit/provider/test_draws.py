@@ -121,7 +121,7 @@ class Hall:
         self.restart()
 
     def restart(self) -> None:
-        self.journal = Journal(self.path)
+        self.journal = Journal(self.path, samples.OWNER)
         self.draws = Draws(self.chain, self.journal, self.shop, self.timing, lambda _: self.listed)
 
     def post(self, **fields: Any) -> bool:

@@ -27,7 +27,7 @@ OTHER_MODEL = keccak256(b"another model")
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
-    journal = Journal(tmp_path / "journal.sqlite")
+    journal = Journal(tmp_path / "journal.sqlite", samples.OWNER)
     for job, model in ((PAID, samples.MODEL_ID), (SILENT, OTHER_MODEL), (REFUSED, OTHER_MODEL), (OPEN, OTHER_MODEL)):
         journal.add_job(
             job,

@@ -23,6 +23,7 @@ from provider.instructions import (
     give,
 )
 from provider.journal import Journal
+from tests.unit.provider import samples
 
 OWNER = Account.from_key(b"\1" * 32)
 STRANGER = Account.from_key(b"\2" * 32)
@@ -68,7 +69,7 @@ def till() -> Till:
 
 @pytest.fixture
 def drain(tmp_path: Path) -> Iterator[Drain]:
-    journal = Journal(tmp_path / "journal.sqlite")
+    journal = Journal(tmp_path / "journal.sqlite", samples.OWNER)
     yield Drain(journal)
     journal.close()
 
@@ -197,7 +198,7 @@ def test_drain_of_the_owner_holds_and_outlasts_a_restart_until_it_is_taken_back(
         book.place(DrainInstruction.new(drain=ordered, leave=ordered), OWNER)
         attendant.serve()
         assert (drain.active, drain.leaves) == (active, leaves)
-        journal = Journal(tmp_path / "journal.sqlite")
+        journal = Journal(tmp_path / "journal.sqlite", samples.OWNER)
         again = Drain(journal)
         journal.close()
         assert (again.active, again.leaves) == (active, leaves)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sqlite3
 import stat
@@ -13,8 +14,9 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from eth_account import Account
 
-from market.hashing import keccak256, tokens_root
+from market.hashing import keccak256, pack_tokens, tokens_root
 from market.types import Acceptance, Finish, Mode, Output, Quote
 from provider import journal as module
 from provider.errors import JournalError
@@ -32,7 +34,7 @@ OUTPUT = Output(tokens_root(ANSWER), len(ANSWER), Finish.STOP)
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
-    journal = Journal(tmp_path / "data" / "journal.sqlite")
+    journal = Journal(tmp_path / "data" / "journal.sqlite", samples.OWNER)
     yield journal
     journal.close()
 
@@ -40,6 +42,10 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 def quote(nonce: int = 7, **fields: object) -> Quote:
     made = samples.shop().quote(Ask(samples.CLIENT, Mode.QUORUM, samples.request()), samples.situation(), nonce)
     return replace(made, **fields)  # type: ignore[arg-type]
+
+
+def bytes_of(path: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in path.parent.iterdir())
 
 
 def add_job(journal: Journal, job_id: bytes = JOB, digest: bytes = b"d" * 32) -> bool:
@@ -199,9 +205,9 @@ def test_log_probabilities_are_kept_as_long_as_their_answer(journal: Journal) ->
     journal.advance(JOB, Stage.CLOSED, NOW, final_at=NOW)
     journal.forget(NOW + 1, outputs_before=NOW)
     assert journal.log_probabilities(JOB) == '{"secret": 1}'
+    assert b"secret" not in bytes_of(journal.path)
     journal.forget(NOW + 1, outputs_before=NOW + 1)
     assert (journal.log_probabilities_wanted(JOB), journal.log_probabilities(JOB)) == (0, None)
-    assert not any(b"secret" in path.read_bytes() for path in journal.path.parent.iterdir())
 
 
 def test_log_probabilities_nobody_asked_for_are_not_kept(journal: Journal) -> None:
@@ -222,7 +228,7 @@ def test_log_probabilities_of_a_job_that_never_came_are_forgotten_with_its_promp
 def test_journal_of_before_log_probabilities_takes_them(journal: Journal) -> None:
     journal._db.execute("DROP TABLE log_probabilities")
     journal.close()
-    again = Journal(journal.path)
+    again = Journal(journal.path, samples.OWNER)
     again.want_log_probabilities(JOB, 5)
     assert again.log_probabilities_wanted(JOB) == 5
     again.close()
@@ -270,18 +276,16 @@ def test_what_is_forgotten_is_overwritten_in_the_file_and_its_log(journal: Journ
         journal.record_answer(job, ids[::-1], Output(tokens_root(ids), len(ids), Finish.STOP), SALT, 1, NOW)
         if number % 3 == 0:
             journal.advance(job, Stage.CLOSED, NOW, final_at=NOW)
-            packed = [b"".join(token.to_bytes(4, "big") for token in order[1:3]) for order in (ids, ids[::-1])]
-            secrets += packed
+            secrets += [row[0][-16:] for row in journal._db.execute("SELECT question FROM requests")][-1:]
+            secrets += [row[0][-16:] for row in journal._db.execute("SELECT ids FROM jobs WHERE job_id = ?", (job,))]
             if number % 2 == 0:
                 journal.forget(NOW + 1, outputs_before=NOW + 1)
 
-    def bytes_on_disk() -> bytes:
-        folder = journal.path.parent
-        return b"".join(path.read_bytes() for path in folder.iterdir())
-
-    assert any(secret in bytes_on_disk() for secret in secrets)
+    assert len(set(secrets)) == 100
+    assert any(secret in bytes_of(journal.path) for secret in secrets)
     journal.forget(NOW + 1, outputs_before=NOW + 1)
-    assert [secret for secret in secrets if secret in bytes_on_disk()] == []
+    left = bytes_of(journal.path)
+    assert [secret for secret in secrets if secret in left] == []
     assert len(journal.open_jobs()) == 100
 
 
@@ -304,7 +308,7 @@ def test_reader_that_holds_the_log_puts_overwriting_off_to_the_next_time(journal
 def test_journal_survives_a_writer_that_never_closed(journal: Journal) -> None:
     add_job(journal)
     journal.record_answer(JOB, ANSWER, OUTPUT, SALT, 12, NOW)
-    again = Journal(journal.path)
+    again = Journal(journal.path, samples.OWNER)
     row = again.job(JOB)
     again.close()
     assert row is not None
@@ -320,6 +324,122 @@ def test_read_only_journal_sees_what_the_writer_wrote_and_writes_nothing(journal
     reader.close()
 
 
+def test_prompts_and_answers_are_on_disk_and_nobody_reads_them_without_the_key(journal: Journal) -> None:
+    ids, answer = (1_234_567, 7_654_321), (2_345_678, 8_765_432)
+    request = samples.request(ids)
+    journal.put_request(request, ids, NOW)
+    add_job(journal)
+    journal.record_answer(JOB, answer, Output(tokens_root(answer), 2, Finish.STOP), SALT, 12, NOW)
+    on_disk = bytes_of(journal.path)
+    for token in (*ids, *answer):
+        for way in (token.to_bytes(4, "big"), token.to_bytes(4, "little"), str(token).encode(), token.to_bytes(3)):
+            assert way not in on_disk
+    assert request.nonce.hex().encode() not in on_disk  # or prompts could be tried against the request's hash
+    assert request.input_root.hex().encode() not in on_disk
+    stranger = Journal.read_only(journal.path)
+    row = stranger.job(JOB)
+    assert row is not None
+    assert (row.ids, row.salt) == (None, SALT)
+    with pytest.raises(JournalError, match="without the provider's key"):
+        stranger.request(request.request_hash)
+    stranger.close()
+    owner = Journal.read_only(journal.path, samples.OWNER)
+    kept, row = owner.request(request.request_hash), owner.job(JOB)
+    owner.close()
+    assert kept is not None
+    assert row is not None
+    assert (kept.request, kept.ids, row.ids) == (request, ids, answer)
+
+
+def test_journal_opened_with_another_key_says_so_and_tells_nothing(journal: Journal) -> None:
+    request = samples.request()
+    journal.put_request(request, samples.IDS, NOW)
+    add_job(journal)
+    journal.record_answer(JOB, ANSWER, OUTPUT, SALT, 12, NOW)
+    other = Journal(journal.path, Account.from_key(b"\2" * 32))
+    for look in (lambda: other.request(request.request_hash), lambda: other.job(JOB)):
+        with pytest.raises(JournalError, match="not encrypted with the key of 0x"):
+            look()
+    other.close()
+    assert journal.request(request.request_hash) is not None
+
+
+CLEAR_SCHEMA = """
+CREATE TABLE quotes (
+    digest BLOB PRIMARY KEY, nonce TEXT NOT NULL UNIQUE, client TEXT NOT NULL, model_id BLOB NOT NULL,
+    request_hash BLOB NOT NULL, body TEXT NOT NULL, signature BLOB NOT NULL, bond TEXT NOT NULL,
+    issued_at INTEGER NOT NULL, valid_until INTEGER NOT NULL, job_id BLOB);
+CREATE INDEX quotes_by_request ON quotes (request_hash, valid_until);
+CREATE INDEX quotes_by_expiry ON quotes (valid_until) WHERE job_id IS NULL;
+CREATE TABLE requests (
+    request_hash BLOB PRIMARY KEY, body TEXT NOT NULL, ids BLOB NOT NULL, keep_until INTEGER NOT NULL);
+CREATE TABLE acceptances (
+    subject_id BLOB NOT NULL, request_hash BLOB NOT NULL, accepted_at INTEGER NOT NULL, signature BLOB NOT NULL,
+    PRIMARY KEY (subject_id, request_hash));
+CREATE INDEX acceptances_by_request ON acceptances (request_hash);
+CREATE TABLE jobs (
+    job_id BLOB PRIMARY KEY, client TEXT NOT NULL, model_id BLOB NOT NULL, request_hash BLOB NOT NULL,
+    quote_digest BLOB NOT NULL, bond TEXT NOT NULL, commit_deadline INTEGER NOT NULL, public INTEGER NOT NULL,
+    stage TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '', detail TEXT NOT NULL DEFAULT '',
+    salt BLOB, ids BLOB, output TEXT, inference_ms INTEGER, attempts INTEGER NOT NULL DEFAULT 0,
+    outcome TEXT NOT NULL DEFAULT '', paid TEXT NOT NULL DEFAULT '0', final_at INTEGER NOT NULL DEFAULT 0,
+    release_at INTEGER NOT NULL DEFAULT 0, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL);
+CREATE INDEX jobs_by_stage ON jobs (stage);
+CREATE TABLE history (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, job_id BLOB NOT NULL, stage TEXT NOT NULL, at INTEGER NOT NULL);
+CREATE INDEX history_by_job ON history (job_id);
+CREATE VIEW open_jobs AS SELECT * FROM jobs WHERE stage NOT IN ('CLOSED', 'REFUSED');
+CREATE VIEW unbonded_jobs AS SELECT * FROM jobs WHERE stage IN ('SEEN', 'RUNNING', 'ANSWERED', 'COMMITTING');
+CREATE TABLE marks (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE log_probabilities (job_id BLOB PRIMARY KEY, top INTEGER NOT NULL, body TEXT);
+PRAGMA user_version = 1;
+PRAGMA journal_mode = WAL;
+"""
+
+
+def test_journal_in_the_clear_is_encrypted_when_it_is_opened(tmp_path: Path) -> None:
+    """What version 1 wrote, with its log full, as kill -9 leaves it."""
+    path, ids, answer = tmp_path / "journal.sqlite", (1_234_567, 7_654_321, 9), (2_345_678, 8_765_432)
+    request, output = samples.request(ids), Output(tokens_root(answer), 2, Finish.STOP)
+    old = sqlite3.connect(path, isolation_level=None)
+    old.executescript(CLEAR_SCHEMA)
+    row = (request.request_hash, json.dumps(request.to_json()), pack_tokens(ids), NOW)
+    old.execute("INSERT INTO requests VALUES (?,?,?,?)", row)
+    for job, stage, kept in ((JOB, "ANSWERED", pack_tokens(answer)), (keccak256(b"closed"), "CLOSED", None)):
+        old.execute(
+            "INSERT INTO jobs (job_id, client, model_id, request_hash, quote_digest, bond, commit_deadline, public, "
+            "stage, salt, ids, output, created_at, updated_at) VALUES (?,?,?,?,?,'5',?,0,?,?,?,?,?,?)",
+            (job, samples.CLIENT, samples.MODEL_ID, request.request_hash, b"q", NOW, stage, SALT, kept,
+             json.dumps(output.to_json()), NOW, NOW),
+        )  # fmt: skip
+    old.execute("INSERT INTO log_probabilities VALUES (?, 3, 'likely canaries')", (JOB,))
+    old.execute("INSERT INTO marks VALUES ('drain', 'kept')")
+    needles = (*(token.to_bytes(4) for token in (*ids[:2], *answer)), b"likely canaries", request.nonce.hex().encode())
+    assert all(needle in bytes_of(path) for needle in needles)
+
+    beside = Journal.read_only(path)  # `assay provider status` of this version beside an agent of the old one
+    assert (beside.tally().stages, beside.mark("drain")) == ({"ANSWERED": 1, "CLOSED": 1}, "kept")
+    beside.close()
+    with pytest.raises(JournalError, match="version 1"):
+        Journal.read_only(path, samples.OWNER)
+    old.close()
+
+    journal = Journal(path, samples.OWNER)
+    left = bytes_of(path)
+    assert [needle for needle in needles if needle in left] == []
+    kept, row_now, closed = journal.request(request.request_hash), journal.job(JOB), journal.job(keccak256(b"closed"))
+    assert kept is not None
+    assert row_now is not None
+    assert closed is not None
+    assert (kept.request, kept.ids, row_now.ids, closed.ids) == (request, ids, answer, None)
+    assert (journal.log_probabilities(JOB), journal.mark("drain")) == ("likely canaries", "kept")
+    journal.forget(NOW + 1, outputs_before=0)
+    journal.close()
+    again = Journal(path, samples.OWNER)
+    assert again.request(request.request_hash) is not None
+    again.close()
+
+
 def test_read_only_journal_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="has not run yet"):
         Journal.read_only(tmp_path / "none.sqlite")
@@ -331,15 +451,15 @@ def test_journal_of_another_version_is_left_alone(tmp_path: Path) -> None:
         db.execute("PRAGMA user_version = 99")
     db.close()
     with pytest.raises(JournalError) as caught:
-        Journal(path)
-    assert (caught.value.details["has"], caught.value.details["needs"]) == (99, 1)
+        Journal(path, samples.OWNER)
+    assert (caught.value.details["has"], caught.value.details["needs"]) == (99, 2)
 
 
 def test_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
     path.write_bytes(b"not a database, but long enough to be looked at" * 40)
     with pytest.raises(JournalError):
-        Journal(path)
+        Journal(path, samples.OWNER)
 
 
 def test_failed_write_leaves_nothing_behind(journal: Journal) -> None:
@@ -372,7 +492,7 @@ def test_many_threads_write_without_loss(journal: Journal) -> None:
 
 def test_locked_journal_says_so_and_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BUSY_MILLISECONDS", 200)
-    journal = Journal(tmp_path / "journal.sqlite")
+    journal = Journal(tmp_path / "journal.sqlite", samples.OWNER)
     holder = sqlite3.connect(journal.path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     with pytest.raises(JournalError, match=r"locked.*The last change was not made"):
@@ -389,8 +509,9 @@ import resource, sys
 from pathlib import Path
 from provider.errors import JournalError
 from provider.journal import Journal
+from tests.unit.provider import samples
 from tests.unit.provider.test_journal import JOB, add_job
-journal = Journal(Path(sys.argv[1]))
+journal = Journal(Path(sys.argv[1]), samples.OWNER)
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 written = max(file.stat().st_size for file in journal.path.parent.iterdir())
 resource.setrlimit(resource.RLIMIT_FSIZE, (written, hard))

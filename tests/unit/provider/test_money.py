@@ -14,6 +14,7 @@ from market.views import Stake
 from provider.journal import Journal
 from provider.onboard import StakePlan, stake_problem
 from provider.status import Bond, EngineInUse, Status
+from tests.unit.provider import samples
 
 AMOUNTS = st.integers(0, 2**100)
 
@@ -71,7 +72,7 @@ def test_status_json_has_the_shape_of_the_clients_json() -> None:
 )
 def test_engine_in_use_is_told_in_words_and_read_back(tmp_path: Path, engine: EngineInUse, words: str) -> None:
     assert str(engine) == words
-    journal = Journal(tmp_path / "journal.sqlite")
+    journal = Journal(tmp_path / "journal.sqlite", samples.OWNER)
     assert EngineInUse.noted(journal) is None
     engine.note(journal)
     assert EngineInUse.noted(journal) == engine

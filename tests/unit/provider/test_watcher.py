@@ -79,7 +79,7 @@ def test_drawn_job_is_remembered_until_its_draw_is_over(tmp_path: Path, end: str
     first, second, foreign = keccak256(b"1"), keccak256(b"2"), keccak256(b"3")
     posts = [posted(first, 7), posted(second, 8), posted(foreign, 9, keccak256(b"another model"))]
     ends = [event(end, first, 10)]
-    journal = Journal(tmp_path / "journal.sqlite")
+    journal = Journal(tmp_path / "journal.sqlite", samples.OWNER)
     kicked: list[bytes] = []
     side: Any = Side()
     follower: Any = Script(posts + ends) if in_one_look else Script(posts, ends)
@@ -97,7 +97,7 @@ def test_drawn_job_is_remembered_until_its_draw_is_over(tmp_path: Path, end: str
 
 
 async def test_watcher_tells_of_an_unreadable_chain_until_it_is_back(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "journal.sqlite")
+    journal = Journal(tmp_path / "journal.sqlite", samples.OWNER)
     follower: Any = Follower(failures=3)
     side: Any = Side()
     watcher = watching(follower, side, journal)
@@ -114,7 +114,7 @@ async def test_watcher_tells_of_an_unreadable_chain_until_it_is_back(tmp_path: P
 
 
 def test_cursor_is_read_back_from_the_journal(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "journal.sqlite")
+    journal = Journal(tmp_path / "journal.sqlite", samples.OWNER)
     cursor = JournalCursor(journal)
     assert list(cursor.load()) == []
     marks = [Mark(1, "0x01"), Mark(2, "0x02")]
