@@ -142,7 +142,9 @@ def compose(
         final_at=job.final_at,
         receipts=documents(map(_receipt, outcome.get("receipts", ())), domain, record, outcome.get("ids") or ()),
         problems=tuple(problems),
-        sampling=None if record is None else SamplingChoice.of_request(record.request, chain_seed),
+        sampling=None
+        if record is None or record.is_encrypted
+        else SamplingChoice.of_request(record.request, chain_seed),
         stop_string=outcome.get("stopString"),
         log_probabilities=tuple(map(TokenLogProbabilities.from_json, outcome.get("logProbabilities", ()))),
     )

@@ -14,6 +14,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -46,8 +47,10 @@ CREATE TABLE IF NOT EXISTS job (
     PRIMARY KEY (market, job_id)
 ) STRICT
 """
-"""`secret` is encrypted: the request, the prompt, the stop strings, the result. Where it is NULL an older version wrote
-the row: `ids`, `body` and `result` have these in the clear, until the job's account opens the store."""
+"""`secret` is encrypted: the request, the prompt, the stop strings, what providers said, the result. Where it is NULL
+an older version wrote the row: `ids`, `body` and `result` have these in the clear, until the job's account opens the
+store.
+"""
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,8 @@ class JobRecord:
         acceptances, refusals: provider (lower case) → signed acceptance, or why the request could not be delivered.
         steps_ms: what was measured before a restart.
         draw: how many replicas the chain draws, and terms: what it offers them; then there are no quotes. Else 0, None.
-        is_encrypted: the key of `client` is not here, so ids, stop_strings and result are empty, messages None, the
-            request's root and nonce zero. `JobStore.put` leaves all of these as they are in the store.
+        is_encrypted: the key of `client` is not here, so ids, stop_strings, refusals and result are empty, messages
+            None, and the request is zero but for its model. `JobStore.put` leaves all of these as they are there.
     """
 
     job_id: bytes
@@ -133,6 +136,7 @@ class JobStore:
     def __init__(self, path: Path | str, market: str, account: LocalAccount | None) -> None:
         self._market = market
         self._cipher = None if account is None else Cipher(account, "jobs")
+        self._log_is_full = account is not None
         self._lock = threading.Lock()
         try:
             if str(path) != ":memory:":
@@ -144,8 +148,11 @@ class JobStore:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute("PRAGMA secure_delete = ON")
+            self._connection.row_factory = sqlite3.Row
             self._connection.execute(_SCHEMA)
-            self._bring_up_to_date()
+            if self._cipher is not None:
+                self._bring_up_to_date()
+                self._empty_log()
         except (OSError, sqlite3.DatabaseError) as error:
             raise ConfigError(
                 f"The store of jobs at {path} cannot be opened: {error}.",
@@ -153,14 +160,18 @@ class JobStore:
             ) from None
 
     def put(self, record: JobRecord) -> None:
-        """Writes a job, replacing what was known of it. Raises ValueError: a new job of an account that is not here."""
-        if record.is_encrypted:  # the rest of the row stays, in the clear or not
-            body = _body(record)
-            del body["request"]
-            statement = "UPDATE job SET state = ?, body = json_patch(body, ?) WHERE market = ? AND job_id = ?"
-            self._write(statement, record.state, json.dumps(body), self._market, record.job_id)
-        else:
+        """Writes a job, replacing what was known of it.
+
+        Without the key of the account that posted it, only what is not secret. Raises ValueError where it is new.
+        """
+        if self._is_ours(record.client) and not record.is_encrypted:
             self._insert(self._market, record)
+        else:
+            statement = "UPDATE job SET state = ?, body = json_patch(body, ?) WHERE market = ? AND job_id = ?"
+            changed = self._write(statement, record.state, json.dumps(_body(record)), self._market, record.job_id)
+            if not changed:
+                raise ValueError(f"a job of {record.client} is written with its key alone")
+        self._empty_log()
 
     def get(self, job_id: bytes) -> JobRecord | None:
         rows = self._read("SELECT * FROM job WHERE market = ? AND job_id = ?", self._market, job_id)
@@ -173,9 +184,9 @@ class JobStore:
         return [row[0] for row in rows if row[0].hex().startswith(wanted)]
 
     def all(self, limit: int = 1000) -> list[JobRecord]:
-        """Newest first."""
+        """Newest first. One that cannot be decrypted is there all the same, as of another key."""
         query = "SELECT * FROM job WHERE market = ? ORDER BY created_at DESC, rowid DESC LIMIT ?"
-        return [self._record(row) for row in self._read(query, self._market, limit)]
+        return [self._record_or_less(row) for row in self._read(query, self._market, limit)]
 
     def forget(self, job_id: bytes) -> None:
         """Removes a job, its prompt and its answer from this machine, and overwrites them. The chain's record stays."""
@@ -198,27 +209,30 @@ class JobStore:
         if self._has_secrets() and not self._in_the_clear():
             return
         self._write("BEGIN IMMEDIATE")  # another program may be at it: it is looked at again
-        if not self._has_secrets():
-            self._write("ALTER TABLE job ADD COLUMN secret BLOB")
-        for row in self._in_the_clear():
-            body = json.loads(row[7])
-            secret = body | {"ids": unpack_tokens(row[6], row[5]), "result": json.loads(row[8])}
-            self._insert(row[0], _record(row, body, secret))
-        self._write("COMMIT")
-        self._write("PRAGMA wal_checkpoint(TRUNCATE)")
+        try:
+            if not self._has_secrets():
+                self._write("ALTER TABLE job ADD COLUMN secret BLOB")
+            for row in self._in_the_clear():
+                with suppress(KeyError, ValueError):  # a damaged row stays, and says so when it is read
+                    self._insert(row["market"], _record(row, _secret_in_the_clear(row)))
+            self._write("COMMIT")
+        except BaseException:
+            self._connection.rollback()
+            raise
 
-    def _in_the_clear(self) -> list[tuple[Any, ...]]:
+    def _has_secrets(self) -> bool:
+        return any(row["name"] == "secret" for row in self._read("PRAGMA table_info(job)"))
+
+    def _in_the_clear(self) -> list[sqlite3.Row]:
         question = "SELECT * FROM job WHERE secret IS NULL AND lower(client) = ?"
         return [] if self._cipher is None else self._read(question, self._cipher.address.lower())
 
-    def _has_secrets(self) -> bool:
-        return any(row[1] == "secret" for row in self._read("PRAGMA table_info(job)"))
-
     def _insert(self, market: str, record: JobRecord) -> None:
-        if self._cipher is None or not self._is_ours(record.client):
-            raise ValueError(f"a job of {record.client} is written with its key alone")
+        if self._cipher is None:
+            raise ValueError("nothing is encrypted without a key")
         self._write(
-            "INSERT OR REPLACE INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO job (market, job_id, client, created_at, state, input_tokens, ids, body, secret) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             market,
             record.job_id,
             record.client,
@@ -227,36 +241,63 @@ class JobStore:
             len(record.ids),
             b"",
             json.dumps(_body(record)),
-            "{}",
-            self._cipher.encrypt(json.dumps(_secret(record)).encode(), b"job:" + market.encode() + record.job_id),
+            self._cipher.encrypt(json.dumps(_secret(record)).encode(), _place(market, record.job_id)),
         )
 
     def _is_ours(self, client: str) -> bool:
         return self._cipher is not None and self._cipher.address.lower() == client.lower()
 
-    def _record(self, row: tuple[Any, ...]) -> JobRecord:
-        market, job_id, client, body, encrypted = row[0], row[1], row[2], json.loads(row[7]), row[9]
-        if self._cipher is None or not self._is_ours(client):
-            return _record(row, body, None)
+    def _record(self, row: sqlite3.Row) -> JobRecord:
+        if "secret" not in row.keys() or row["secret"] is None:  # noqa: SIM118 - a Row is no mapping
+            return _record(row, _secret_in_the_clear(row))
+        if self._cipher is None or not self._is_ours(row["client"]):
+            return _record(row, None)
         try:
-            secret = self._cipher.decrypt(encrypted, b"job:" + market.encode() + job_id)
+            return _record(row, json.loads(self._cipher.decrypt(row["secret"], _place(row["market"], row["job_id"]))))
         except Undecipherable as error:
-            raise Undecipherable(f"The job 0x{job_id.hex()} of the store: {error.message}", hint=error.hint) from None
-        return _record(row, body, json.loads(secret))
+            job = f"0x{row['job_id'].hex()}"
+            raise Undecipherable(f"The job {job} of the store: {error.message}", hint=error.hint) from None
 
-    def _write(self, statement: str, *values: Any) -> None:
+    def _record_or_less(self, row: sqlite3.Row) -> JobRecord:
+        try:
+            return self._record(row)
+        except Undecipherable:
+            return _record(row, None)
+
+    def _empty_log(self) -> None:
+        """Once an older version's rows are encrypted, brings the write-ahead log into the file and cuts it to nothing.
+
+        Also at each start with a key: an earlier process may have ended in between. Where a reader holds the log, it is
+        tried again at the next `put`.
+        """
+        if not self._log_is_full:
+            return
+        with self._lock, suppress(sqlite3.OperationalError):
+            self._connection.execute("PRAGMA busy_timeout = 0")
+            try:
+                busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                self._log_is_full = bool(busy)
+            finally:
+                self._connection.execute(f"PRAGMA busy_timeout = {int(1000 * LOCK_SECONDS)}")
+
+    def _write(self, statement: str, *values: Any) -> int:
+        """Returns how many rows it changed."""
         try:
             with self._lock:
-                self._connection.execute(statement, values)
+                return self._connection.execute(statement, values).rowcount
         except sqlite3.Error as error:
             raise ConfigError(
                 f"The store of jobs cannot be written: {error}.",
                 hint="Free some space or close the other program that holds it. Nothing more was sent.",
             ) from None
 
-    def _read(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+    def _read(self, query: str, *values: Any) -> list[sqlite3.Row]:
         with self._lock:
             return self._connection.execute(query, values).fetchall()
+
+
+def _place(market: str, job_id: bytes) -> bytes:
+    return b"job:" + market.encode() + job_id
 
 
 def _secret(record: JobRecord) -> dict[str, Any]:
@@ -265,18 +306,24 @@ def _secret(record: JobRecord) -> dict[str, Any]:
         "ids": list(record.ids),
         "messages": record.messages,
         "stopStrings": list(record.stop_strings),
+        "refusals": dict(record.refusals),  # in the words of providers, who know the prompt
         "result": dict(record.result),
     }
 
 
+def _secret_in_the_clear(row: sqlite3.Row) -> dict[str, Any]:
+    """The same, of a row that an older version wrote."""
+    body: dict[str, Any] = json.loads(row["body"])
+    return body | {"ids": unpack_tokens(row["ids"], row["input_tokens"]), "result": json.loads(row["result"])}
+
+
 def _body(record: JobRecord) -> dict[str, Any]:
     return {
+        "modelId": "0x" + record.request.model_id.hex(),
         "mode": int(record.mode),
         "quorum": record.quorum,
         "commitWindow": record.commit_window,
         "revealWindow": record.reveal_window,
-        # without them nobody can try likely prompts against a hash
-        "request": dataclasses.replace(record.request, input_root=ZERO32, nonce=ZERO32).to_json(),
         "quotes": [
             {"quote": q.quote.to_json(), "signature": "0x" + q.signature.hex(), "endpoint": q.endpoint}
             for q in record.quotes
@@ -288,28 +335,31 @@ def _body(record: JobRecord) -> dict[str, Any]:
             provider: {"acceptance": item.acceptance.to_json(), "signature": "0x" + item.signature.hex()}
             for provider, item in record.acceptances.items()
         },
-        "refusals": dict(record.refusals),
         "stepsMs": dict(record.steps_ms),
         "draw": record.draw,
         "terms": None if record.terms is None else record.terms.to_json(),
     }
 
 
-def _record(row: tuple[Any, ...], body: Mapping[str, Any], secret: Mapping[str, Any] | None) -> JobRecord:
+def _record(row: sqlite3.Row, secret: Mapping[str, Any] | None) -> JobRecord:
     """`secret`: as `_secret` gives it, None where it cannot be read."""
-    _, job_id, client, created_at, state, *_ = row
-    kept = {"request": body["request"]} if secret is None else secret
+    body = json.loads(row["body"])
+    if secret is None:
+        known = _unknown_request(bytes.fromhex(body["modelId"][2:]))
+        kept: Mapping[str, Any] = {"ids": (), "messages": None, "refusals": {}, "result": {}}
+    else:
+        kept, known = secret, Request.from_json(secret["request"])
     return JobRecord(
-        job_id=job_id,
-        client=client,
-        created_at=created_at,
+        job_id=row["job_id"],
+        client=row["client"],
+        created_at=row["created_at"],
         mode=Mode(body["mode"]),
         quorum=body["quorum"],
         commit_window=body["commitWindow"],
         reveal_window=body["revealWindow"],
-        request=Request.from_json(kept["request"]),
-        ids=tuple(kept.get("ids", ())),
-        messages=None if kept.get("messages") is None else tuple(kept["messages"]),
+        request=known,
+        ids=tuple(kept["ids"]),
+        messages=None if kept["messages"] is None else tuple(kept["messages"]),
         quotes=tuple(
             StoredQuote(Quote.from_json(q["quote"]), bytes.fromhex(q["signature"][2:]), q["endpoint"])
             for q in body["quotes"]
@@ -317,19 +367,24 @@ def _record(row: tuple[Any, ...], body: Mapping[str, Any], secret: Mapping[str, 
         selection_seed=bytes.fromhex(body["seed"]),
         stop_strings=tuple(kept.get("stopStrings", ())),  # absent in records of older clients
         log_probabilities=body.get("logProbabilities", 0),
-        state=state,
+        state=row["state"],
         post_transaction=body["postTransaction"],
         acceptances={
             provider: StoredAcceptance(Acceptance.from_json(a["acceptance"]), bytes.fromhex(a["signature"][2:]))
             for provider, a in body["acceptances"].items()
         },
-        refusals=body["refusals"],
+        refusals=kept["refusals"],
         steps_ms=body["stepsMs"],
-        result=kept.get("result", {}),
+        result=kept["result"],
         draw=body.get("draw", 0),
         terms=Quote.from_json(body["terms"]) if body.get("terms") else None,
         is_encrypted=secret is None,
     )
+
+
+def _unknown_request(model_id: bytes) -> Request:
+    """What shows of a request that cannot be read: its model."""
+    return Request(model_id, ZERO32, 0, 0, ZERO32, 0, 0, 0, 0, ZERO32, ZERO32)
 
 
 def updated(store: JobStore, record: JobRecord, **changes: Any) -> JobRecord:

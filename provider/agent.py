@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ from provider.executor import EngineExecutor, Executor, ExecutorFactory
 from provider.income import Income
 from provider.instructions import Attendant, InstructionBook
 from provider.journal import Journal
+from provider.journal_schema import CHAIN, peek
 from provider.judged import Judged, obstacle
 from provider.metrics import Books, Metrics, create_metrics_app
 from provider.node import Next, Node
@@ -244,13 +245,13 @@ def build(
         engine = EngineInUse.of(engines.values(), config.device, int(time.time()))
         report(f"engine: exact, {engine}")
 
+        queue = queue_path(config.data_dir, chain.chain_id, account.address)
+        transactions = stack.enter_context(Transactions(chain, account, queue))  # first: nobody else is at work here
         journal = open_journal(config.journal_path, chain, deployment.jobs, account)
         stack.callback(journal.close)
         engine.note(journal)
         drain = Drain(journal)
         metrics = Metrics()
-        queue = queue_path(config.data_dir, chain.chain_id, account.address)
-        transactions = stack.enter_context(Transactions(chain, account, queue))
 
         side = side_factory(chain, contracts.jobs, contracts.vault, transactions, config.timing.transaction_seconds)
         judged = Judged(lambda pack: acceptances(chain, deployment.judge, pack))
@@ -435,15 +436,11 @@ def open_journal(path: Path, chain: Chain, jobs: str, account: LocalAccount) -> 
     aside.
 
     Raises:
-        JournalError: it belongs to others.
+        JournalError: it belongs to others, and was left as it is.
     """
     identity = f"{chain.chain_id}:{chain.block(0).hash}:{jobs.lower()}"
-    journal = Journal(path, account)
-    known = journal.mark("chain")
-    if known is None:
-        journal.set_mark("chain", identity)
-    elif known != identity:
-        journal.close()
+    known = peek(path, CHAIN)
+    if known not in (None, identity):
         if chain.chain_id not in DEVELOPMENT_CHAIN_IDS:
             raise JournalError(
                 f"The journal {path} belongs to other contracts or another chain. It was left as it is.",
@@ -453,22 +450,10 @@ def open_journal(path: Path, chain: Chain, jobs: str, account: LocalAccount) -> 
                 needs=identity,
             )
         aside = path.with_name(f"{path.stem}-{int(time.time())}{path.suffix}")
-        path.rename(aside)
-        for suffix in ("-wal", "-shm"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        for suffix in ("-wal", "-shm", ""):  # what was not brought into the file yet lies in its log
+            with suppress(FileNotFoundError):
+                path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
         log.warning("journal_of_a_chain_that_is_gone", moved_to=str(aside))
-        return open_journal(path, chain, jobs, account)
-    owner = journal.mark("provider")
-    if owner is None:
-        journal.set_mark("provider", account.address.lower())
-    elif owner != account.address.lower():
-        journal.close()
-        raise JournalError(
-            f"The journal {path} belongs to the provider {owner}: prompts and answers in it are encrypted under its "
-            "key. It was left as it is.",
-            hint=f"Name that provider's keystore, or set another data_dir for {account.address.lower()}.",
-            path=str(path),
-            has=owner,
-            needs=account.address.lower(),
-        )
+    journal = Journal(path, account)
+    journal.set_mark(CHAIN, identity)
     return journal

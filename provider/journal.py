@@ -19,22 +19,18 @@ from typing import Any
 
 from eth_account.signers.local import LocalAccount
 
-from market.at_rest import Cipher, Undecipherable
+from market.at_rest import Undecipherable
 from market.types import Acceptance, Output, Quote, Request
 from provider.errors import JournalError
+from provider.journal_cipher import JournalCipher, bring_up_to_date
 from provider.journal_schema import (
-    ADDED,
     BUSY_MILLISECONDS,
     CLEAR_VERSION,
-    PURPOSE,
-    SCHEMA,
     SCHEMA_VERSION,
-    JournalCipher,
     connect,
-    encrypt_clear,
     wrong_version,
 )
-from provider.records import BONDED, JobRow, QuoteRow, Stage, StoredRequest, Tally
+from provider.records import BONDED, Answered, JobRow, QuoteRow, Stage, StoredRequest, Tally
 
 
 class Journal:
@@ -51,10 +47,10 @@ class Journal:
             account: the provider's; its key opens prompts and answers.
 
         Raises:
-            JournalError: another schema version, or not a journal.
+            JournalError: another schema version, another provider's, or not a journal. It was left as it is.
         """
         self.path = path
-        self._cipher: JournalCipher | None = JournalCipher(Cipher(account, PURPOSE))
+        self._cipher: JournalCipher | None = JournalCipher(account)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.touch(mode=0o600)
         self._lock = threading.RLock()
@@ -64,28 +60,21 @@ class Journal:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA secure_delete = ON")
-        version = self._version()
-        if version == 0:
+        try:
             with self._write() as db:
-                for statement in SCHEMA.split(";\n"):
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        elif version not in (CLEAR_VERSION, SCHEMA_VERSION):
+                was_in_the_clear = bring_up_to_date(db, path, account, self._cipher)
+            if was_in_the_clear:
+                self._log_holds_dropped = not self._emptied_log()
+        except BaseException:
             self._db.close()
-            raise wrong_version(path, version)
-        with self._write() as db:
-            db.execute(ADDED)
-            if version == CLEAR_VERSION:
-                encrypt_clear(db, self._cipher)
-        if version == CLEAR_VERSION:
-            self._emptied_log()
+            raise
 
     @classmethod
     def read_only(cls, path: Path, account: LocalAccount | None = None) -> Journal:
         """Opens an existing journal for reading, also while an agent writes it.
 
         Args:
-            account: the provider's; without it prompts and answers are not read: `JobRow.ids` is None.
+            account: the provider's; without it `JobRow` has neither ids, output nor salt, and there are no prompts.
 
         Raises:
             JournalError: there is none, or it is of another version.
@@ -94,13 +83,15 @@ class Journal:
             raise JournalError(f"There is no journal at {path}: this provider has not run yet.", path=str(path))
         self = cls.__new__(cls)
         self.path, self._lock = path, threading.RLock()
-        self._cipher = None if account is None else JournalCipher(Cipher(account, PURPOSE))
+        self._cipher = None if account is None else JournalCipher(account)
         with self._mapped():
             self._db = connect(f"file:{path}?mode=ro")
         version = self._version()
-        if version != SCHEMA_VERSION and (version != CLEAR_VERSION or account is not None):
+        if version not in (CLEAR_VERSION, SCHEMA_VERSION):
             self._db.close()
             raise wrong_version(path, version)
+        if version == CLEAR_VERSION:
+            self._cipher = None  # nothing in it is encrypted yet; counts and stages are read the same way
         return self
 
     def close(self) -> None:
@@ -236,13 +227,13 @@ class Journal:
             db.execute("DELETE FROM acceptances WHERE request_hash NOT IN (SELECT request_hash FROM requests)")
             db.execute("DELETE FROM quotes WHERE job_id IS NULL AND valid_until < ?", (now - 86_400,))
             dropped += db.execute(
-                "UPDATE jobs SET ids = NULL WHERE ids IS NOT NULL AND "
+                "UPDATE jobs SET answer = NULL WHERE answer IS NOT NULL AND "
                 "((stage = 'CLOSED' AND final_at < ?1) OR (stage = 'REFUSED' AND updated_at < ?1))",
                 (outputs_before,),
             ).rowcount
             dropped += db.execute(
                 "DELETE FROM log_probabilities WHERE job_id NOT IN (SELECT subject_id FROM acceptances) "
-                "AND job_id NOT IN (SELECT job_id FROM jobs WHERE ids IS NOT NULL)"
+                "AND job_id NOT IN (SELECT job_id FROM jobs WHERE answer IS NOT NULL)"
             ).rowcount
         self._log_holds_dropped |= dropped > 0
         if self._log_holds_dropped:
@@ -381,10 +372,11 @@ class Journal:
 
         `log_probabilities`: JSON, kept as long as the answer where `want_log_probabilities` asked for it.
         """
+        answer = self._key().answer(job_id, Answered(tuple(ids), output, salt))
         with self._write() as db:
             written = db.execute(
-                "UPDATE jobs SET ids = ?, output = ?, salt = ?, inference_ms = ? WHERE job_id = ? AND salt IS NULL",
-                (self._key().answer(job_id, ids), json.dumps(output.to_json()), salt, inference_ms, job_id),
+                "UPDATE jobs SET answer = ?, inference_ms = ? WHERE job_id = ? AND answer IS NULL",
+                (answer, inference_ms, job_id),
             ).rowcount
             if written:
                 told = log_probabilities
@@ -396,8 +388,7 @@ class Journal:
         """Takes answer and salt back, and what was sent under their keys: a commitment to them must not be opened."""
         with self._write() as db:
             db.execute(
-                "UPDATE jobs SET ids = NULL, output = NULL, salt = NULL, inference_ms = NULL, "
-                "attempts = attempts + 1 WHERE job_id = ?",
+                "UPDATE jobs SET answer = NULL, inference_ms = NULL, attempts = attempts + 1 WHERE job_id = ?",
                 (job_id,),
             )
             self.advance(job_id, Stage.RUNNING, now)
@@ -449,10 +440,10 @@ class Journal:
     # ----------------------------------------------------------------------------------------------- plumbing
 
     def _job(self, row: sqlite3.Row) -> JobRow:
-        if row["ids"] is None or self._cipher is None:
+        if self._cipher is None or row["answer"] is None:
             return JobRow.of(row, None)
-        with self._mapped():
-            return JobRow.of(row, self._cipher.open_answer(row["job_id"], row["ids"]))
+        with self._mapped(f" Job 0x{row['job_id'].hex()}:"):
+            return JobRow.of(row, self._cipher.open_answer(row["job_id"], row["answer"]))
 
     def _key(self) -> JournalCipher:
         if self._cipher is None:
@@ -463,11 +454,11 @@ class Journal:
         return int(self._number("PRAGMA user_version"))
 
     @contextmanager
-    def _mapped(self) -> Iterator[None]:
+    def _mapped(self, what: str = "") -> Iterator[None]:
         try:
             yield
         except Undecipherable as error:
-            raise JournalError(f"The journal {self.path}: {error}", path=str(self.path)) from None
+            raise JournalError(f"The journal {self.path}:{what} {error}", path=str(self.path)) from None
         except sqlite3.Error as error:
             raise JournalError(
                 f"The journal {self.path} cannot be used: {error}. The last change was not made.",

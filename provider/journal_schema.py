@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
-from market.at_rest import Cipher
-from market.hashing import unpack_tokens
-from market.types import Output, Request
 from provider.errors import JournalError
 
 BUSY_MILLISECONDS = 5_000  # another process may hold the file for so long
 
-PURPOSE = "journal"
 SCHEMA_VERSION = 2
 CLEAR_VERSION = 1  # prompts and answers were in the clear
+CHAIN = "chain"  # the mark that says which chain and contracts it is about
+OWNER = "provider"  # the mark that says whose key opens it
 SCHEMA = """
 CREATE TABLE quotes (
     digest BLOB PRIMARY KEY, nonce TEXT NOT NULL UNIQUE, client TEXT NOT NULL, model_id BLOB NOT NULL,
@@ -33,7 +30,7 @@ CREATE TABLE jobs (
     job_id BLOB PRIMARY KEY, client TEXT NOT NULL, model_id BLOB NOT NULL, request_hash BLOB NOT NULL,
     quote_digest BLOB NOT NULL, bond TEXT NOT NULL, commit_deadline INTEGER NOT NULL, public INTEGER NOT NULL,
     stage TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '', detail TEXT NOT NULL DEFAULT '',
-    salt BLOB, ids BLOB, output TEXT, inference_ms INTEGER, attempts INTEGER NOT NULL DEFAULT 0,
+    answer BLOB, inference_ms INTEGER, attempts INTEGER NOT NULL DEFAULT 0,
     outcome TEXT NOT NULL DEFAULT '', paid TEXT NOT NULL DEFAULT '0', final_at INTEGER NOT NULL DEFAULT 0,
     release_at INTEGER NOT NULL DEFAULT 0, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL);
 CREATE INDEX jobs_by_stage ON jobs (stage);
@@ -48,61 +45,35 @@ ADDED = "CREATE TABLE IF NOT EXISTS log_probabilities (job_id BLOB PRIMARY KEY, 
 """What older journals lack; programs that do not know it never read it."""
 
 
-class JournalCipher:
-    """What is encrypted in a journal, under the provider's key: a request with its prompt, an answer's ids, and what
-    was likely beside them. The rest says nothing that the chain does not show."""
-
-    def __init__(self, cipher: Cipher) -> None:
-        self._cipher = cipher
-
-    def question(self, request: Request, ids: Sequence[int]) -> bytes:
-        content = json.dumps({"request": request.to_json(), "ids": list(ids)}).encode()
-        return self._cipher.encrypt(content, b"requests:" + request.request_hash)
-
-    def open_question(self, request_hash: bytes, encrypted: bytes) -> tuple[Request, tuple[int, ...]]:
-        content = json.loads(self._cipher.decrypt(encrypted, b"requests:" + request_hash))
-        return Request.from_json(content["request"]), tuple(content["ids"])
-
-    def answer(self, job_id: bytes, ids: Sequence[int]) -> bytes:
-        return self._cipher.encrypt(json.dumps(list(ids)).encode(), b"jobs.ids:" + job_id)
-
-    def open_answer(self, job_id: bytes, encrypted: bytes) -> tuple[int, ...]:
-        return tuple(json.loads(self._cipher.decrypt(encrypted, b"jobs.ids:" + job_id)))
-
-    def log_probabilities(self, job_id: bytes, body: str) -> bytes:
-        return self._cipher.encrypt(body.encode(), b"log_probabilities:" + job_id)
-
-    def open_log_probabilities(self, job_id: bytes, encrypted: bytes) -> str:
-        return self._cipher.decrypt(encrypted, b"log_probabilities:" + job_id).decode()
-
-
-def encrypt_clear(db: sqlite3.Connection, cipher: JournalCipher) -> None:
-    """Brings a journal of `CLEAR_VERSION` to `SCHEMA_VERSION`, in the caller's transaction, which must have ADDED.
-
-    What was in the clear is overwritten in the file (secure_delete); the write-ahead log is the caller's to empty.
-    """
-    kept = db.execute("SELECT request_hash, body, ids, keep_until FROM requests").fetchall()
-    db.execute("DROP TABLE requests")
-    db.execute(next(statement for statement in SCHEMA.split(";\n") if "TABLE requests" in statement))
-    for row in kept:
-        request = Request.from_json(json.loads(row["body"]))
-        question = cipher.question(request, unpack_tokens(row["ids"], request.input_tokens))
-        db.execute("INSERT INTO requests VALUES (?,?,?)", (row["request_hash"], question, row["keep_until"]))
-    for row in db.execute("SELECT job_id, ids, output FROM jobs WHERE ids IS NOT NULL").fetchall():
-        ids = unpack_tokens(row["ids"], Output.from_json(json.loads(row["output"])).output_tokens)
-        db.execute("UPDATE jobs SET ids = ? WHERE job_id = ?", (cipher.answer(row["job_id"], ids), row["job_id"]))
-    for row in db.execute("SELECT job_id, body FROM log_probabilities WHERE body IS NOT NULL").fetchall():
-        encrypted = cipher.log_probabilities(row["job_id"], row["body"])
-        db.execute("UPDATE log_probabilities SET body = ? WHERE job_id = ?", (encrypted, row["job_id"]))
-    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-
 def connect(uri: str) -> sqlite3.Connection:
     connection = sqlite3.connect(
         uri, uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_MILLISECONDS / 1000
     )
     connection.row_factory = sqlite3.Row
     return connection
+
+
+def peek(path: Path, name: str) -> str | None:
+    """A mark of a journal of any version, which stays as it is; None where there is none, or no journal."""
+    if not path.exists():
+        return None
+    try:
+        with closing(connect(f"file:{path}?mode=ro")) as db:
+            row = db.execute("SELECT value FROM marks WHERE name = ?", (name,)).fetchone()
+    except sqlite3.Error:
+        return None  # opening it says why
+    return None if row is None else str(row["value"])
+
+
+def wrong_owner(path: Path, owner: str, account: str) -> JournalError:
+    return JournalError(
+        f"The journal {path} belongs to the provider {owner}: prompts and answers in it are for its key. "
+        "It was left as it is.",
+        hint=f"Name that provider's keystore, or set another data_dir for {account}.",
+        path=str(path),
+        has=owner,
+        needs=account,
+    )
 
 
 def wrong_version(path: Path, version: int) -> JournalError:

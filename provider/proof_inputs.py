@@ -69,24 +69,30 @@ class InputStore:
             )
             for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
                 self._db.execute(f"PRAGMA {pragma}")
-            version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
-        if version not in (0, _CLEAR_VERSION, SCHEMA_VERSION):
+        try:
+            self._bring_up_to_date()
+        except BaseException:
             self._db.close()
-            raise JournalError(
-                f"{path} has schema version {version}, this program writes version {SCHEMA_VERSION}. It was left as it "
-                "is.",
-                hint="Run the version of Assay that wrote it until its jobs are closed, then move the file away.",
-                path=str(path),
-                has=version,
-            )
+            raise
+        self._overwrite()  # an earlier process may have ended between dropping and overwriting
+
+    def _bring_up_to_date(self) -> None:
         with self._writing() as db:
+            version = int(db.execute("PRAGMA user_version").fetchone()[0])
+            if version not in (0, _CLEAR_VERSION, SCHEMA_VERSION):
+                raise JournalError(
+                    f"{self._path} has schema version {version}, this program writes version {SCHEMA_VERSION}. It was "
+                    "left as it is.",
+                    hint="Run the version of Assay that wrote it until its jobs are closed, then move the file away.",
+                    path=str(self._path),
+                    has=version,
+                )
             clear = self._taken_out(db) if version == _CLEAR_VERSION else []
             for statement in _SCHEMA.split(";\n"):
                 db.execute(statement)
             for request_hash, given, received in clear:
                 self._insert(db, request_hash, given, received)
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        self._overwrite()  # an earlier process may have ended between dropping and overwriting
 
     def close(self) -> None:
         with self._lock:

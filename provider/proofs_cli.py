@@ -89,15 +89,15 @@ class ProvingAgent:
         manifest.check(chain)
         contracts = Contracts.of(chain, manifest)
         _check_registered(contracts, artefacts)
-        inputs = InputStore(settings.inputs, settings.account)
-        stack.callback(inputs.close)
         shop = ProofShop({artefact.model_id: artefact for artefact in artefacts}, settings.prices)
 
         def now() -> int:
             return max(int(time.time()), chain.head().timestamp)
 
         self._transactions = stack.enter_context(Transactions(chain, settings.account, settings.queue))
-        settings.prover.wipe()  # the queue has one writer: nobody else works there
+        settings.prover.wipe()  # the queue has one writer: nobody else works there, nor with the inputs
+        inputs = InputStore(settings.inputs, settings.account)
+        stack.callback(inputs.close)
         self._agent = ProofAgent(
             chain,
             manifest,
@@ -220,7 +220,7 @@ def prove(
     """Sell proofs: quote over HTTP, prove the jobs that name this provider, be paid by the proof's own transaction.
 
     Endpoint and prices are announced in the registry, where clients find them. One key has one endpoint there: give
-    this agent a key of its own. Private inputs are kept on disk, in the clear and for this user alone, until their job
+    this agent a key of its own. Private inputs are kept on disk, encrypted under this key, until their job
     is over. Ends on SIGTERM or SIGINT, after the proof at hand. No stake and no bond: an answer that is not proved is
     not paid.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import json
 import sqlite3
 from dataclasses import dataclass, replace
 
@@ -36,13 +35,22 @@ BONDED = (Stage.COMMITTED, Stage.REVEALING, Stage.REVEALED, Stage.SETTLING, Stag
 
 
 @dataclass(frozen=True)
+class Answered:
+    """An answer as the journal keeps it, encrypted; ids None where an older version had dropped them already."""
+
+    ids: tuple[int, ...] | None
+    output: Output
+    salt: bytes
+
+
+@dataclass(frozen=True)
 class JobRow:
     """One job this provider was assigned to. Money in base units, times in unix seconds.
 
     Attributes:
         public: the request stands on chain, so anyone may read the answer.
-        salt, ids, output, inference_ms: None until the answer is there; written once. ids also where the journal was
-            opened without the provider's key.
+        salt, ids, output, inference_ms: None until the answer is there; written once. The first three also where it was
+            forgotten, or the journal was opened without the provider's key.
         attempts: how often a commit or reveal was given up after a chain reorganisation; part of idempotency keys.
         paid: escrow paid to this provider; outcome: the chain's final state in words.
     """
@@ -71,8 +79,8 @@ class JobRow:
     updated_at: int
 
     @classmethod
-    def of(cls, row: sqlite3.Row, ids: tuple[int, ...] | None) -> JobRow:
-        """A row of the journal's table; its answer's ids are encrypted there, and given here."""
+    def of(cls, row: sqlite3.Row, answered: Answered | None) -> JobRow:
+        """A row of the journal's table; the answer is encrypted there, and given here."""
         return cls(
             job_id=row["job_id"],
             client=row["client"],
@@ -82,7 +90,7 @@ class JobRow:
             commit_deadline=row["commit_deadline"],
             reason=row["reason"],
             detail=row["detail"],
-            salt=row["salt"],
+            salt=None if answered is None else answered.salt,
             inference_ms=row["inference_ms"],
             attempts=row["attempts"],
             outcome=row["outcome"],
@@ -91,8 +99,8 @@ class JobRow:
             created_at=row["created_at"],
             updated_at=row["updated_at"],
             stage=Stage(row["stage"]),
-            ids=ids,
-            output=None if row["output"] is None else Output.from_json(json.loads(row["output"])),
+            ids=None if answered is None else answered.ids,
+            output=None if answered is None else answered.output,
             bond=int(row["bond"]),
             paid=int(row["paid"]),
             public=bool(row["public"]),

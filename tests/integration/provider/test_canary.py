@@ -120,7 +120,7 @@ def kept_encrypted(
     assert prompt["ids"] in pack_tokens(kept.ids)
     columns = {
         "question": (journal_path, "SELECT question FROM requests"),
-        "answer": (journal_path, "SELECT ids FROM jobs"),
+        "answer": (journal_path, "SELECT answer FROM jobs"),
         "job": (client._settings.data_dir / "jobs.sqlite", "SELECT secret FROM job"),
     }
     encrypted = {}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from eth_account.signers.local import LocalAccount
 
 from market.types import Commitment
 from market.views import JobState
@@ -43,7 +44,7 @@ def test_agent_killed_in_the_middle_of_a_job_goes_on_after_restart(
         doomed.ready()
         job, _ = market.start_job(doomed.url, commit_window=600, reveal_window=600)
         assert doomed.process.wait(60) == -signal.SIGKILL
-        before = _row(doomed.config.journal_path, job)
+        before = _row(doomed.config.journal_path, job, account)
         assert before.stage == STAGES[point] or (point, before.stage) == ("inference", Stage.SEEN)
         assert (before.salt is None) == (point == "inference")
     finally:
@@ -52,8 +53,8 @@ def test_agent_killed_in_the_middle_of_a_job_goes_on_after_restart(
     restarted = LocalAgent(config, account)
     try:
         until(lambda: market.settled(job))
-        until(lambda: _row(doomed.config.journal_path, job).stage == Stage.FINAL)
-        after = _row(doomed.config.journal_path, job)
+        until(lambda: _row(doomed.config.journal_path, job, account).stage == Stage.FINAL)
+        after = _row(doomed.config.journal_path, job, account)
     finally:
         restarted.stop()
     assert before.salt in (None, after.salt)
@@ -68,8 +69,8 @@ def test_agent_killed_in_the_middle_of_a_job_goes_on_after_restart(
     market.assert_books(job, account.address)
 
 
-def _row(path: Path, job: bytes) -> JobRow:
-    journal = Journal.read_only(path)
+def _row(path: Path, job: bytes, account: LocalAccount) -> JobRow:
+    journal = Journal.read_only(path, account)
     try:
         row = journal.job(job)
     finally:

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 import sqlite3
 import stat
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,7 @@ CANARIES = dataclasses.replace(
     messages=({"role": "user", "content": "the canary sings"},),
     stop_strings=("canary stop",),
     state=POSTED,
+    refusals={"0xbb": "I do not sing as canaries do"},
     result={"answer": "canary answer", "ids": [2_345_678]},
 )
 
@@ -136,9 +139,10 @@ def test_prompts_and_answers_are_on_disk_and_nobody_reads_them_without_the_key(t
             (seen,) = store.all()
             assert seen.is_encrypted
             assert seen.question is None
-            assert (seen.ids, seen.messages, seen.stop_strings, seen.result) == ((), None, (), {})
+            assert (seen.ids, seen.messages, seen.stop_strings, seen.refusals, seen.result) == ((), None, (), {}, {})
             assert (seen.state, seen.quorum, seen.quotes) == (POSTED, CANARIES.quorum, CANARIES.quotes)
-            assert seen.request == dataclasses.replace(CANARIES.request, input_root=ZERO32, nonce=ZERO32)
+            assert seen.request.model_id == CANARIES.request.model_id
+            assert set(seen.request.values()[1:]) == {0, ZERO32}
             assert store.find("0x" + CANARIES.job_id.hex()[:6]) == [CANARIES.job_id]
     with JobStore(path, "m", OWNER) as store:
         assert store.get(CANARIES.job_id) == CANARIES
@@ -167,8 +171,11 @@ def test_job_moved_to_another_place_does_not_open(tmp_path: Path) -> None:
     with sqlite3.connect(path) as database:
         database.execute("UPDATE job SET job_id = ?", (keccak256(b"other"),))
     database.close()
-    with JobStore(path, "m", OWNER) as store, pytest.raises(ConfigError, match=r"The job 0x.* damaged"):
-        store.all()
+    with JobStore(path, "m", OWNER) as store:
+        with pytest.raises(ConfigError, match=r"The job 0x.* damaged"):
+            store.get(keccak256(b"other"))
+        (listed,) = store.all()  # the others can be listed all the same
+        assert listed.is_encrypted
 
 
 CLEAR_SCHEMA = """
@@ -197,6 +204,7 @@ def in_the_clear(path: Path, *records: tuple[str, JobRecord]) -> None:
             "request": record.request.to_json(),
             "messages": record.messages,
             "stopStrings": record.stop_strings,
+            "refusals": dict(record.refusals),
         }
         row = (record.job_id, record.client, record.created_at, record.state, len(record.ids), pack_tokens(record.ids))
         old.execute(
@@ -212,16 +220,71 @@ def test_store_in_the_clear_is_encrypted_when_its_owner_opens_it(tmp_path: Path)
     in_the_clear(path, ("m", CANARIES), ("elsewhere", CANARIES))
     with JobStore(path, "m", None) as store:  # `assay job list` without a password
         (seen,) = store.all()
+        assert not seen.is_encrypted  # anybody can read it, as before
+        assert seen == CANARIES
         updated(store, seen, state=FINAL)
+        with sqlite3.connect(path) as older:  # a program of the older version beside it still writes
+            older.execute("INSERT INTO job VALUES ('x', x'00', '', 0, '', 0, x'00', '', '{}')")
+        older.close()
     with JobStore(path, "m", stranger) as store:
-        assert store.all()[0].is_encrypted
-    assert b"canary" in bytes_of(path)  # nobody could encrypt it under a key that is not here
+        assert store.all() == [dataclasses.replace(CANARIES, state=FINAL)]
+    assert b"canary" in bytes_of(path)  # nobody can encrypt it under a key that is not here
     with JobStore(path, "m", OWNER) as store:
         left = bytes_of(path)
         assert [way for way in ways(CANARIES) if way in left] == []
         assert store.all() == [dataclasses.replace(CANARIES, state=FINAL)]
     with JobStore(path, "elsewhere", OWNER) as store:
         assert store.all() == [CANARIES]
+
+
+def test_damaged_row_of_an_older_store_keeps_no_other_from_being_encrypted(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    damaged = dataclasses.replace(CANARIES, job_id=keccak256(b"damaged"), created_at=1)
+    in_the_clear(path, ("m", damaged), ("m", CANARIES))
+    with sqlite3.connect(path) as old:
+        old.execute("UPDATE job SET body = '{' WHERE job_id = ?", (damaged.job_id,))
+    old.close()
+    with JobStore(path, "m", OWNER) as store:
+        assert store.get(CANARIES.job_id) == CANARIES
+        with JobStore(path, "m", OWNER) as another:  # no lock was left behind
+            another.put(dataclasses.replace(CANARIES, state=FINAL))
+    with closing(sqlite3.connect(path)) as now:
+        encrypted = now.execute("SELECT job_id FROM job WHERE secret IS NOT NULL").fetchall()
+    assert encrypted == [(CANARIES.job_id,)]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from client.store import JobStore
+from tests.unit.client.examples import OWNER
+JobStore._empty_log = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+JobStore(Path(sys.argv[1]), "m", OWNER)
+"""
+
+
+def test_client_killed_before_the_log_was_emptied_does_it_at_the_next_start(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    in_the_clear(path, ("m", CANARIES))
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], timeout=60, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert b"canary" in bytes_of(path)
+    with JobStore(path, "m", OWNER) as store:
+        assert b"canary" not in bytes_of(path)
+        assert store.all() == [CANARIES]
+
+
+def test_reader_that_holds_the_log_puts_overwriting_off_to_the_next_write(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    in_the_clear(path, ("m", CANARIES))
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM job").fetchall()
+    with JobStore(path, "m", OWNER) as store:
+        assert store.all() == [CANARIES]
+        reader.close()
+        store.put(CANARIES)
+        assert b"canary" not in bytes_of(path)
 
 
 def test_two_clients_bring_one_store_up_to_date(tmp_path: Path) -> None:
@@ -238,7 +301,8 @@ def test_two_clients_bring_one_store_up_to_date(tmp_path: Path) -> None:
     for opener in openers:
         opener.join()
     assert len(stores) == 4
-    assert b"canary" not in bytes_of(path)
+    stores[0].put(dataclasses.replace(CANARIES if stores[0].get(CANARIES.job_id) == CANARIES else other))
+    assert b"canary" not in bytes_of(path)  # or else at the next start
     assert sorted(store.get(CANARIES.job_id) == CANARIES for store in stores) == [False, False, True, True]
     assert sorted(store.get(other.job_id) == other for store in stores) == [False, False, True, True]
     for store in stores:

@@ -13,6 +13,7 @@ from market.chain import Block
 from provider.agent import open_journal
 from provider.errors import JournalError
 from tests.unit.provider import samples
+from tests.unit.provider.test_journal import in_the_clear
 
 
 class Genesis:
@@ -60,6 +61,18 @@ def test_journal_of_another_market_is_refused_where_money_is_real(tmp_path: Path
     with pytest.raises(JournalError, match="belongs to other contracts"):
         reopen(path, 1, first, jobs)
     assert reopen(path, 1, "0x1") == "kept"
+
+
+def test_older_journal_of_another_market_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    old = in_the_clear(path)
+    old.execute("INSERT INTO marks VALUES ('chain', '1:0x1:0xbb')")
+    old.close()
+    before = path.read_bytes()
+    with pytest.raises(JournalError, match="belongs to other contracts"):
+        reopen(path, 1, "0x1")
+    assert path.read_bytes() == before
+    assert reopen(path, 1, "0x1", jobs="0xbb") is None
 
 
 @pytest.mark.parametrize("chain_id", [1, 31337])

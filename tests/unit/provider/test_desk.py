@@ -12,7 +12,6 @@ import pytest
 from eth_account import Account
 
 from market.api import LogProbabilitiesBody
-from market.at_rest import Cipher
 from market.chain import Block
 from market.errors import BadSignature
 from market.hashing import keccak256, tokens_root
@@ -24,7 +23,7 @@ from provider.config import Limits
 from provider.desk import Desk
 from provider.errors import Refusal
 from provider.journal import Journal
-from provider.journal_schema import PURPOSE, JournalCipher
+from provider.journal_cipher import JournalCipher
 from provider.pricing import Ask
 from provider.records import Stage
 from tests.unit.provider import samples
@@ -164,7 +163,7 @@ def test_log_probabilities_go_out_beside_the_answer_and_not_into_what_is_signed(
     without = counter.desk.output(JOB, None, b"")
     assert without.log_probabilities is None
     told = LogProbabilitiesBody(chosen=[-1, -2, -3], top_ids=[[7], [8], [2]], top=[[-1], [-2], [-3]])
-    body = JournalCipher(Cipher(samples.OWNER, PURPOSE)).log_probabilities(JOB, told.model_dump_json())
+    body = JournalCipher(samples.OWNER).log_probabilities(JOB, told.model_dump_json())
     counter.journal._db.execute("UPDATE log_probabilities SET body = ?", (body,))
     delivered = counter.desk.output(JOB, None, b"")
     assert delivered.log_probabilities == told

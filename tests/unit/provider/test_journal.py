@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -187,7 +188,7 @@ def test_forget_drops_prompts_but_not_those_of_open_jobs(journal: Journal) -> No
     journal.forget(NOW + 1, outputs_before=NOW + 1)
     row = journal.job(JOB)
     assert row is not None
-    assert (row.ids, row.output) == (None, OUTPUT)
+    assert (row.ids, row.output) == (None, None)
 
 
 def test_log_probabilities_are_kept_as_long_as_their_answer(journal: Journal) -> None:
@@ -277,7 +278,7 @@ def test_what_is_forgotten_is_overwritten_in_the_file_and_its_log(journal: Journ
         if number % 3 == 0:
             journal.advance(job, Stage.CLOSED, NOW, final_at=NOW)
             secrets += [row[0][-16:] for row in journal._db.execute("SELECT question FROM requests")][-1:]
-            secrets += [row[0][-16:] for row in journal._db.execute("SELECT ids FROM jobs WHERE job_id = ?", (job,))]
+            secrets += [row[0][-16:] for row in journal._db.execute("SELECT answer FROM jobs WHERE job_id = ?", (job,))]
             if number % 2 == 0:
                 journal.forget(NOW + 1, outputs_before=NOW + 1)
 
@@ -336,10 +337,12 @@ def test_prompts_and_answers_are_on_disk_and_nobody_reads_them_without_the_key(j
             assert way not in on_disk
     assert request.nonce.hex().encode() not in on_disk  # or prompts could be tried against the request's hash
     assert request.input_root.hex().encode() not in on_disk
+    assert tokens_root(answer).hex().encode() not in on_disk
+    assert SALT not in on_disk
     stranger = Journal.read_only(journal.path)
     row = stranger.job(JOB)
     assert row is not None
-    assert (row.ids, row.salt) == (None, SALT)
+    assert (row.ids, row.output, row.salt) == (None, None, None)
     with pytest.raises(JournalError, match="without the provider's key"):
         stranger.request(request.request_hash)
     stranger.close()
@@ -348,20 +351,38 @@ def test_prompts_and_answers_are_on_disk_and_nobody_reads_them_without_the_key(j
     owner.close()
     assert kept is not None
     assert row is not None
-    assert (kept.request, kept.ids, row.ids) == (request, ids, answer)
+    assert (kept.request, kept.ids, row.ids, row.salt) == (request, ids, answer, SALT)
 
 
-def test_journal_opened_with_another_key_says_so_and_tells_nothing(journal: Journal) -> None:
+STRANGER = Account.from_key(b"\2" * 32)
+
+
+def test_journal_of_another_key_is_refused_and_tells_nothing(journal: Journal) -> None:
     request = samples.request()
     journal.put_request(request, samples.IDS, NOW)
     add_job(journal)
     journal.record_answer(JOB, ANSWER, OUTPUT, SALT, 12, NOW)
-    other = Journal(journal.path, Account.from_key(b"\2" * 32))
+    with pytest.raises(JournalError, match=f"belongs to the provider {samples.OWNER.address.lower()}") as refused:
+        Journal(journal.path, STRANGER)
+    assert "left as it is" in str(refused.value)
+    other = Journal.read_only(journal.path, STRANGER)
     for look in (lambda: other.request(request.request_hash), lambda: other.job(JOB)):
         with pytest.raises(JournalError, match="not encrypted with the key of 0x"):
             look()
+    with pytest.raises(JournalError, match=f"Job 0x{JOB.hex()}: "):
+        other.job(JOB)
     other.close()
     assert journal.request(request.request_hash) is not None
+
+
+def test_answer_that_is_forgotten_leaves_no_hash_to_try_answers_against(journal: Journal) -> None:
+    add_job(journal)
+    journal.record_answer(JOB, ANSWER, OUTPUT, SALT, 12, NOW)
+    journal.advance(JOB, Stage.REFUSED, NOW, reason="COMMIT_WINDOW_MISSED")
+    journal.forget(NOW + 1, outputs_before=NOW + 1)
+    row = journal.job(JOB)
+    assert row is not None
+    assert (row.ids, row.output, row.salt, row.reason) == (None, None, None, "COMMIT_WINDOW_MISSED")
 
 
 CLEAR_SCHEMA = """
@@ -397,47 +418,150 @@ PRAGMA journal_mode = WAL;
 """
 
 
-def test_journal_in_the_clear_is_encrypted_when_it_is_opened(tmp_path: Path) -> None:
+IDS, FORMER_ANSWER = (1_234_567, 7_654_321, 9), (2_345_678, 8_765_432)
+CLOSED = keccak256(b"closed")
+FORMER_OUTPUT = Output(tokens_root(FORMER_ANSWER), 2, Finish.STOP)
+NEEDLES = (
+    *(token.to_bytes(4) for token in (*IDS[:2], *FORMER_ANSWER)),
+    b"likely canaries",
+    samples.request(IDS).nonce.hex().encode(),
+    FORMER_OUTPUT.output_root.hex().encode(),
+    SALT,
+)
+
+
+def in_the_clear(path: Path) -> sqlite3.Connection:
     """What version 1 wrote, with its log full, as kill -9 leaves it."""
-    path, ids, answer = tmp_path / "journal.sqlite", (1_234_567, 7_654_321, 9), (2_345_678, 8_765_432)
-    request, output = samples.request(ids), Output(tokens_root(answer), 2, Finish.STOP)
+    request = samples.request(IDS)
     old = sqlite3.connect(path, isolation_level=None)
     old.executescript(CLEAR_SCHEMA)
-    row = (request.request_hash, json.dumps(request.to_json()), pack_tokens(ids), NOW)
+    row = (request.request_hash, json.dumps(request.to_json()), pack_tokens(IDS), NOW)
     old.execute("INSERT INTO requests VALUES (?,?,?,?)", row)
-    for job, stage, kept in ((JOB, "ANSWERED", pack_tokens(answer)), (keccak256(b"closed"), "CLOSED", None)):
+    for job, stage, kept in ((JOB, "ANSWERED", pack_tokens(FORMER_ANSWER)), (CLOSED, "CLOSED", None)):
         old.execute(
             "INSERT INTO jobs (job_id, client, model_id, request_hash, quote_digest, bond, commit_deadline, public, "
             "stage, salt, ids, output, created_at, updated_at) VALUES (?,?,?,?,?,'5',?,0,?,?,?,?,?,?)",
             (job, samples.CLIENT, samples.MODEL_ID, request.request_hash, b"q", NOW, stage, SALT, kept,
-             json.dumps(output.to_json()), NOW, NOW),
+             json.dumps(FORMER_OUTPUT.to_json()), NOW, NOW),
         )  # fmt: skip
+    made = replace(quote(), provider=samples.OWNER.address)
+    old.execute(
+        "INSERT INTO quotes VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+        (b"q", "7", samples.CLIENT, samples.MODEL_ID, request.request_hash, json.dumps(made.to_json()), b"s" * 65, "5",
+         NOW, made.valid_until, JOB),
+    )  # fmt: skip
     old.execute("INSERT INTO log_probabilities VALUES (?, 3, 'likely canaries')", (JOB,))
     old.execute("INSERT INTO marks VALUES ('drain', 'kept')")
-    needles = (*(token.to_bytes(4) for token in (*ids[:2], *answer)), b"likely canaries", request.nonce.hex().encode())
-    assert all(needle in bytes_of(path) for needle in needles)
+    assert all(needle in bytes_of(path) for needle in NEEDLES)
+    return old
 
-    beside = Journal.read_only(path)  # `assay provider status` of this version beside an agent of the old one
-    assert (beside.tally().stages, beside.mark("drain")) == ({"ANSWERED": 1, "CLOSED": 1}, "kept")
-    beside.close()
-    with pytest.raises(JournalError, match="version 1"):
-        Journal.read_only(path, samples.OWNER)
-    old.close()
 
+def assert_encrypted(path: Path) -> None:
+    request = samples.request(IDS)
     journal = Journal(path, samples.OWNER)
     left = bytes_of(path)
-    assert [needle for needle in needles if needle in left] == []
-    kept, row_now, closed = journal.request(request.request_hash), journal.job(JOB), journal.job(keccak256(b"closed"))
+    assert [needle for needle in NEEDLES if needle in left] == []
+    kept, row, closed = journal.request(request.request_hash), journal.job(JOB), journal.job(CLOSED)
     assert kept is not None
-    assert row_now is not None
+    assert row is not None
     assert closed is not None
-    assert (kept.request, kept.ids, row_now.ids, closed.ids) == (request, ids, answer, None)
+    assert (kept.request, kept.ids) == (request, IDS)
+    assert (row.ids, row.output, row.salt, row.stage) == (FORMER_ANSWER, FORMER_OUTPUT, SALT, Stage.ANSWERED)
+    assert (closed.ids, closed.output, closed.salt) == (None, FORMER_OUTPUT, SALT)
+    assert [each.job_id for each in journal.open_jobs()] == [JOB]
     assert (journal.log_probabilities(JOB), journal.mark("drain")) == ("likely canaries", "kept")
-    journal.forget(NOW + 1, outputs_before=0)
     journal.close()
-    again = Journal(path, samples.OWNER)
-    assert again.request(request.request_hash) is not None
-    again.close()
+
+
+def test_journal_in_the_clear_is_encrypted_when_it_is_opened(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    in_the_clear(path).close()
+    assert_encrypted(path)
+    assert_encrypted(path)
+
+
+def test_commands_that_read_a_journal_do_it_beside_an_older_agent(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    old = in_the_clear(path)
+    for account in (None, samples.OWNER):
+        beside = Journal.read_only(path, account)
+        assert (beside.tally().stages, beside.mark("drain")) == ({"ANSWERED": 1, "CLOSED": 1}, "kept")
+        row = beside.job(JOB)
+        assert row is not None
+        assert row.ids is None
+        beside.close()
+    old.execute("UPDATE jobs SET ids = ids")  # its tables are as they were
+    old.close()
+
+
+def test_older_agent_beside_this_one_can_write_nothing_in_the_clear(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    old = in_the_clear(path)
+    Journal(path, samples.OWNER).close()
+    for statement in (
+        "UPDATE jobs SET ids = x'00', output = '', salt = x'00', inference_ms = 1 WHERE salt IS NULL",
+        "INSERT INTO requests VALUES (x'00', '', x'00', 0)",
+    ):
+        with pytest.raises(sqlite3.OperationalError):
+            old.execute(statement)
+    old.close()
+
+
+def test_journal_in_the_clear_is_left_to_its_own_provider(tmp_path: Path) -> None:
+    """`assay provider drain` with a keystore that was changed a moment ago, say."""
+    path = tmp_path / "journal.sqlite"
+    in_the_clear(path).close()
+    with pytest.raises(JournalError, match=f"belongs to the provider {samples.OWNER.address.lower()}"):
+        Journal(path, STRANGER)
+    assert_encrypted(path)
+
+
+MIGRATION = """
+import os, signal, sqlite3, sys
+from pathlib import Path
+import provider.journal_cipher as module
+from provider.journal import Journal
+from tests.unit.provider import samples
+at, encrypted = int(sys.argv[2]), 0
+real = module.Cipher.encrypt
+def encrypt(self, content, place):
+    global encrypted
+    encrypted += 1
+    if encrypted == at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(self, content, place)
+module.Cipher.encrypt = encrypt
+Journal._emptied_log = lambda self: os.kill(os.getpid(), signal.SIGKILL)
+Journal(Path(sys.argv[1]), samples.OWNER)
+"""
+
+
+@pytest.mark.parametrize("at", [1, 2, 4, 99], ids=["first", "second", "last", "encrypted-and-its-log-full"])
+def test_killed_in_the_middle_of_encrypting_it_goes_on_at_the_next_start(tmp_path: Path, at: int) -> None:
+    path = tmp_path / "journal.sqlite"
+    in_the_clear(path).close()
+    command = [sys.executable, "-c", MIGRATION, str(path), str(at)]
+    killed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    journal = Journal(path, samples.OWNER)
+    journal.forget(NOW - 1, outputs_before=0)  # as each start of the agent does: it empties the log
+    journal.close()
+    assert_encrypted(path)
+
+
+def test_two_programs_that_open_an_older_journal_encrypt_it_once(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    in_the_clear(path).close()
+    opened: list[Journal] = []
+    openers = [Thread(target=lambda: opened.append(Journal(path, samples.OWNER))) for _ in range(4)]
+    for opener in openers:
+        opener.start()
+    for opener in openers:
+        opener.join()
+    assert len(opened) == 4
+    for journal in opened:
+        journal.close()
+    assert_encrypted(path)
 
 
 def test_read_only_journal_that_does_not_exist_is_refused(tmp_path: Path) -> None:

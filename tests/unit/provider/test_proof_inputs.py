@@ -6,6 +6,7 @@ import sqlite3
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from eth_account import Account
@@ -161,3 +162,21 @@ def test_a_file_of_another_version_or_kind_is_left_as_it_is(path: Path) -> None:
     path.write_bytes(b"no database at all, but long enough to be read as one" * 20)
     with pytest.raises(JournalError, match="cannot be used"):
         InputStore(path, samples.OWNER)
+
+
+def test_two_programs_that_open_older_inputs_encrypt_them_once(path: Path) -> None:
+    path.parent.mkdir()
+    old = sqlite3.connect(path, isolation_level=None)
+    old.executescript(CLEAR_SCHEMA)
+    row = (_hash(1), pack_tokens(GIVEN.ids), len(GIVEN.ids), GIVEN.blinding.to_bytes(32), NOW)
+    old.execute("INSERT INTO inputs VALUES (?,?,?,?,?)", row)
+    old.close()
+    opened: list[InputStore] = []
+    openers = [Thread(target=lambda: opened.append(InputStore(path, samples.OWNER))) for _ in range(4)]
+    for opener in openers:
+        opener.start()
+    for opener in openers:
+        opener.join()
+    assert [store.get(_hash(1)) for store in opened] == [GIVEN] * 4
+    for store in opened:
+        store.close()
