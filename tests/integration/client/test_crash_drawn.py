@@ -209,6 +209,29 @@ def test_client_whose_draw_was_armed_by_another_while_it_was_dead_draws_all_the_
 
 
 @pytest.mark.slow
+def test_client_whose_draw_waits_while_another_arms_it_draws_all_the_same(
+    town: Town, connect: Connect, tmp_path: Path
+) -> None:
+    """It had failed for lack of gas, and the client with it."""
+    looking = connect(tmp_path / "looking")
+    before = Books.of(looking, town.providers)
+    kill_at(town, "posted", tmp_path / "client")
+    town.network.anvil.mine(OUT_OF_REACH)
+    client = connect(tmp_path / "client")
+    with ThreadPoolExecutor(1) as pool:
+        with no_blocks(town):
+            watching = pool.submit(client.watch, before.job)
+            until(lambda: town.network.anvil.rpc("txpool_status")["pending"] != "0x0")
+            town.network.anvil.rpc("anvil_dropAllTransactions")  # sent again in three seconds
+        draw_as_stranger(looking, before)
+        town.network.anvil.mine(2)
+        result = watching.result(SECONDS)
+    before.assert_bought_once(client, result)
+    assert draws(client, before) == (1, 1)
+    assert sent_by(client) == before.sent + 4
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["posted", "draw-persisted"])
 def test_client_that_is_dead_while_others_draw_and_settle_finds_its_answer(
     town: Town, connect: Connect, tmp_path: Path, point: str
