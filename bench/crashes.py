@@ -15,7 +15,7 @@ from tests.integration.client.crashing import ALL as CLIENT_POINTS
 from tests.integration.provider.crashing import ALL as AGENT_POINTS
 
 ROOT = Path(__file__).resolve().parent.parent
-AGENT, CHAIN = "tests/integration/provider", "tests/integration/chain"
+AGENT, CHAIN, CLIENT = "tests/integration/provider", "tests/integration/chain", "tests/integration/client"
 TESTS = (
     f"{AGENT}/test_crash.py",
     f"{AGENT}/test_crash_afterwards.py",
@@ -25,7 +25,8 @@ TESTS = (
     f"{CHAIN}/test_crashes.py::test_send_killed_at_a_checkpoint_happens_exactly_once",
     f"{CHAIN}/test_index_crash.py",
     f"{CHAIN}/test_deployer.py::test_deployment_killed_at_every_checkpoint_in_turn_makes_nothing_twice",
-    "tests/integration/client/test_crash.py",
+    f"{CLIENT}/test_crash.py",
+    f"{CLIENT}/test_crash_drawn.py",
 )
 PROPERTY = "crash_point"
 """What each of these tests records (pytest's record_property): the points at which it kills, one each."""

@@ -25,6 +25,7 @@ UNKNOWN_SECONDS = 30.0
 """How long a job that was posted may be missing at an endpoint."""
 _SOMEBODY_ELSE = frozenset({"WrongState"})
 _NOT_YET_OR_DONE = frozenset({"DrawNotReady", "WrongState", "TooLate"})
+_MET_ANOTHER_STATE = "Reverted"
 _CLOCKS_DIFFER = frozenset({"TooEarly"})
 
 
@@ -69,6 +70,7 @@ class Follow:
         self._said = ""
         self._drawn_at: float | None = None
         self._draw_pause = DRAW_AGAIN_FIRST
+        self._draw_ran_short: int | None = None
 
     async def until_final(self, job_id: bytes) -> JobView:
         """Looks, waits and settles until the job is final. Survives an RPC endpoint that goes away for a while.
@@ -142,7 +144,8 @@ class Follow:
 
     async def _draw(self, job_id: bytes, job: JobView, send: Callable[[Call, str], Sent]) -> bool:
         """Draws the replicas; False where the posting block is not behind yet, somebody was faster, or a draw that
-        found too few was made a moment ago."""
+        found too few was made a moment ago. Also where ours, which was to arm another draw, met one that somebody had
+        armed meanwhile: it had too little gas to make it, and is sent again with more, once for each draw."""
         if self._drawn_at is not None and job.draw_failed:
             if self._steps.now() < self._drawn_at + self._draw_pause:
                 return False
@@ -153,7 +156,9 @@ class Follow:
             self._say(error.message, "chain")
             return False
         except ContractError as error:
-            if error.code not in _NOT_YET_OR_DONE:
+            if error.code == _MET_ANOTHER_STATE and self._draw_ran_short != job.draw_block:
+                self._draw_ran_short = job.draw_block
+            elif error.code not in _NOT_YET_OR_DONE:
                 raise
             return False
         self._drawn_at = self._steps.now()

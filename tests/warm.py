@@ -36,6 +36,7 @@ MODULES = (
     "tests.integration.chain.crash",
     "tests.integration.chain.deploy_crash",
     "tests.integration.chain.index_crash",
+    "tests.integration.client.crashing",
     "tests.integration.provider.crashing",
 )
 SCRIPTS = (str(ROOT / "tests" / "adversaries.py"),)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 import subprocess
 import sys
 import threading
@@ -51,12 +53,15 @@ def until(condition: Callable[[], Any]) -> Any:
 
 def assay(market: Market, tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command line as a process of its own."""
+    command = program(market, tmp_path, *arguments)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def program(market: Market, tmp_path: Path, *arguments: str) -> list[str]:
     info = market.info
     where = ["--rpc", info.rpc_url, "--deployment", info.deployment, "--keystore", info.client_keystore]
     where += ["--password-file", info.password_file, "--data-dir", str(tmp_path / "client")]
-    return subprocess.run(
-        [sys.executable, "-m", "assay", *arguments, *where], capture_output=True, text=True, timeout=120, check=False
-    )
+    return [sys.executable, "-m", "assay", *arguments, *where]
 
 
 def document(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
@@ -101,6 +106,30 @@ def test_client_that_vanishes_after_the_post_does_not_keep_the_job_from_its_draw
     assert found["answer"]
     (listed,) = json.loads(assay(market, tmp_path, "job", "list", "--json").stdout)
     assert listed["replicas"] == 3
+
+
+@pytest.mark.parametrize(
+    "after", ["the job is on chain", pytest.param("of 3 (committed|revealed)|3 that committed", marks=pytest.mark.slow)]
+)
+def test_job_post_with_draw_that_is_killed_goes_on_with_watch(market: Market, tmp_path: Path, after: str) -> None:
+    """kill -9 between the post and the draw, and between the draw and the answers. An agent may be faster to draw."""
+    before = market.contracts.jobs.client_nonce(market.info.client)
+    command = program(market, tmp_path, "job", "post", "--draw", "--yes", "-t", "5", PROMPT)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any(re.search(after, line) for line in process.stderr)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    (listed,) = json.loads(assay(market, tmp_path, "job", "list", "--json").stdout)
+    found = document(assay(market, tmp_path, "job", "watch", listed["job_id"], "--json"))
+    assert found["state"] == "settled"
+    assert found["answer"]
+    assert found["escrow"] == found["paid"] + found["refunded"]
+    job = bytes.fromhex(listed["job_id"][2:])
+    for name in ("JobPosted", "Drawn", "Settled"):
+        assert sum(event.args["jobId"] == job for event in market.events(name)) == 1
+    assert market.contracts.jobs.client_nonce(market.info.client) == before + 1
+    market.assert_vault_is_whole()
 
 
 def test_contract_that_asks_reads_the_answer_of_drawn_agents(market: Market) -> None:

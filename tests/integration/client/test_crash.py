@@ -3,59 +3,23 @@ that is killed while it cancels, demands or withdraws does that once, too."""
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from client import Client
 from client.errors import InsufficientFunds, JobNotKnown
 from client.job_options import JobOptions
 from client.store import POSTED, PREPARED
-from market.events import Event, decode_logs
-from market.hashing import job_id as job_id_of
 from market.types import Mode
 from market.views import JobState
 from tests.integration.client.conftest import Connect, Town
-from tests.integration.client.crashing import POINTS
+from tests.integration.client.crashing import APPROVAL_POINTS, POINTS, TOKENS
+from tests.integration.client.killed import PROMPT, Books, count, events, holdings, kill_at, sent_by
 
-PROMPT = "the cat sat"
 CREDIT = 1_000
-
-
-def kill_at(town: Town, point: str, data_dir: Path, what: str = PROMPT) -> None:
-    command = [sys.executable, "-m", "tests.integration.client.crashing", point, town.info.rpc_url, town.info.ws_url]
-    command += [str(town.info.deployment), str(data_dir), what, *town.honest]
-    done = subprocess.run(command, timeout=120, capture_output=True, text=True, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-
-
-def count(client: Client, name: str, job: bytes) -> int:
-    return sum(event.args["jobId"] == job for event in events(client, name))
-
-
-def events(client: Client, name: str) -> list[Event]:
-    place = client.marketplace
-    logs = place.chain.logs([place.jobs.address, place.vault.address], 0, place.chain.head().number)
-    return [event for event in decode_logs(logs) if event.name == name]
-
-
-def stakes(client: Client, town: Town) -> list[int]:
-    """Free and bonded together, of the honest."""
-    found = (client.marketplace.vault.stake_of(provider) for provider in town.honest)
-    return [stake.free + stake.bonded for stake in found]
-
-
-def holdings(client: Client) -> int:
-    balance = client.balance()
-    return balance.wallet + balance.credit
-
-
-DEFAULT = ("persisted",)  # the others take the same paths, and seconds each
+DEFAULT = ("post-persisted",)  # the others take the same paths, and seconds each
 
 
 @pytest.mark.parametrize(
@@ -66,38 +30,51 @@ def test_client_killed_while_it_buys_loses_nothing_and_buys_once(
 ) -> None:
     record_property("crash_point", f"client {point}")
     looking = connect(tmp_path / "looking")
-    jobs, vault = looking.marketplace.jobs, looking.marketplace.vault
-    number, before, staked = jobs.client_nonce(town.account.address), holdings(looking), stakes(looking, town)
-    job = job_id_of(jobs.chain.chain_id, jobs.address, town.account.address, number)
-    kill_at(town, point, tmp_path / "client")
+    before = Books.of(looking, town.honest)
+    kill_at(town, point, tmp_path / "client", providers=town.honest)
 
     client = connect(tmp_path / "client")
-    record = client.store.get(job)
-    assert record is not None
-    assert record.state == (POSTED if point == "posted" else PREPARED)
-    if point in ("stored", "persisted"):
-        assert jobs.client_nonce(town.account.address) == number
-    if point == "stored":
-        with pytest.raises(JobNotKnown):
-            client.watch(job)
-        assert holdings(client) == before
-        result = client.run(PROMPT, allow=frozenset(town.honest), max_output_tokens=6)
+    record = client.store.get(before.job)
+    if point == "unstored":
+        assert record is None
     else:
-        result = client.watch(job)
-    assert result.job_id == job
-    assert result.settled
-    assert result.answer
-    assert jobs.client_nonce(town.account.address) == number + 1
-    assert count(client, "JobPosted", job) == count(client, "Settled", job) == 1
-    assert before - holdings(client) == result.paid
-    assert stakes(client, town) == staked
-    token = client.marketplace.token
-    assert token.balance_of(vault.address) == vault.total(token.address)
-    assert [entry.job_id for entry in client.store.all()] == [job]
+        assert record is not None
+        assert record.state == (PREPARED if point in POINTS[: POINTS.index("posted")] else POSTED)
+    if point in ("unstored", "stored", "post-persisted"):
+        before.assert_untouched(looking)
+    if point in ("unstored", "stored"):
+        with pytest.raises(JobNotKnown):
+            client.watch(before.job)
+        result = client.run(PROMPT, allow=frozenset(town.honest), max_output_tokens=TOKENS)
+    else:
+        result = client.watch(before.job)
+    before.assert_bought_once(client, result)
 
 
-def sent_by(client: Client) -> int:
-    return client.marketplace.chain.transaction_count(client.address)
+@pytest.mark.slow
+@pytest.mark.parametrize("point", APPROVAL_POINTS)
+def test_client_killed_while_it_approves_approves_once_and_buys_once(
+    town: Town, connect: Connect, tmp_path: Path, point: str, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("crash_point", f"client {point}")
+    looking = connect(tmp_path / "looking")
+    if looking.balance().credit:
+        looking.withdraw()  # else the job is paid out of it
+        assert looking.wallet is not None
+        looking.wallet.close()
+    before = Books.of(looking, town.honest)
+    kill_at(town, point, tmp_path / "client", providers=town.honest)
+    before.assert_untouched(looking)
+
+    client = connect(tmp_path / "client")
+    with pytest.raises(JobNotKnown):
+        client.watch(before.job)
+    result = client.run(PROMPT, allow=frozenset(town.honest), max_output_tokens=TOKENS)
+    before.assert_bought_once(client, result)
+    place = client.marketplace
+    assert place.token.allowance(client.address, place.vault.address) == 0
+    approvals = 1
+    assert sent_by(client) - before.sent in (approvals + 1, approvals + 2)  # a provider may have settled first
 
 
 @pytest.mark.slow
@@ -114,7 +91,7 @@ def test_client_killed_while_it_cancels_has_cancelled_once(
             frost.enter_context(town.frozen(0, 1, 2))
             job = buyer.post(offered=offered).job_id
         sent = sent_by(looking)
-        kill_at(town, "cancel-persisted", tmp_path / "client", "0x" + job.hex())
+        kill_at(town, "cancel-persisted", tmp_path / "client", "0x" + job.hex(), action="cancel")
         assert (sent_by(looking), looking.show(job).state) == (sent, JobState.OPEN)
         client = connect(tmp_path / "client")
         result = client.cancel(job)
@@ -128,13 +105,14 @@ def test_client_killed_while_it_cancels_has_cancelled_once(
 def test_client_killed_while_it_demands_pays_the_fee_once(
     town: Town, connect: Connect, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    record_property("crash_point", "client demand-persisted")
+    record_property("crash_point", "client demandReveal-persisted")
     with town.connect(tmp_path / "client") as buyer:
         job = buyer.run(PROMPT, allow=frozenset(town.honest), max_output_tokens=6).job_id
     looking = connect(tmp_path / "looking")
     before, sent = holdings(looking), sent_by(looking)
     with town.frozen(0):
-        kill_at(town, "demand-persisted", tmp_path / "client", "0x" + job.hex())
+        what = "0x" + job.hex()
+        kill_at(town, "demandReveal-persisted", tmp_path / "client", what, action="demand", providers=town.honest)
         assert (sent_by(looking), count(looking, "RevealDemanded", job)) == (sent, 0)
         client = connect(tmp_path / "client")
         demand = client.demand(job, town.honest[0])
@@ -156,7 +134,7 @@ def test_client_killed_while_it_withdraws_has_its_credit_once(
     looking = connect(tmp_path / "looking")
     before, sent, withdrawn = looking.balance(), sent_by(looking), len(events(looking, "Withdrawn"))
     assert before.credit >= CREDIT
-    kill_at(town, "withdraw-persisted", tmp_path / "client")
+    kill_at(town, "withdraw-persisted", tmp_path / "client", action="withdraw")
     assert (looking.balance(), sent_by(looking)) == (before, sent)
     client = connect(tmp_path / "client")
     with pytest.raises(InsufficientFunds, match="nothing to withdraw"):  # what was on disk has happened by now
