@@ -207,4 +207,7 @@ def test_never_all_activations_at_once(tiny: Setting) -> None:
         return most
 
     residual = 71 * 72 * 8
-    assert peak(24) - peak(4) < 20 * residual * 1.5
+    few, many = (
+        min(peak(layers) for _ in range(3)) for layers in (4, 24)
+    )  # other threads of the process allocate, too
+    assert many - few < 20 * residual * 1.5
