@@ -121,6 +121,12 @@ class JobRecord:
         return None if self.is_encrypted else (self.request, self.ids)
 
 
+class DamagedRecord(ConfigError):
+    """A row of the store that nobody can read."""
+
+    assurance = "It was left as it is."
+
+
 class JobStore:
     """Jobs of one market in a SQLite file (":memory:" for none). Safe to use from threads.
 
@@ -184,9 +190,10 @@ class JobStore:
         return [row[0] for row in rows if row[0].hex().startswith(wanted)]
 
     def all(self, limit: int = 1000) -> list[JobRecord]:
-        """Newest first. One that cannot be decrypted is there all the same, as of another key."""
+        """Newest first. One that cannot be decrypted is there as of another key; one that is damaged is left out."""
         query = "SELECT * FROM job WHERE market = ? ORDER BY created_at DESC, rowid DESC LIMIT ?"
-        return [self._record_or_less(row) for row in self._read(query, self._market, limit)]
+        records = [self._record_or_less(row) for row in self._read(query, self._market, limit)]
+        return [record for record in records if record is not None]
 
     def forget(self, job_id: bytes) -> None:
         """Removes a job, its prompt and its answer from this machine, and overwrites them. The chain's record stays."""
@@ -213,8 +220,8 @@ class JobStore:
             if not self._has_secrets():
                 self._write("ALTER TABLE job ADD COLUMN secret BLOB")
             for row in self._in_the_clear():
-                with suppress(KeyError, ValueError):  # a damaged row stays, and says so when it is read
-                    self._insert(row["market"], _record(row, _secret_in_the_clear(row)))
+                with suppress(DamagedRecord):  # it stays as it is, and says so when it is read
+                    self._insert(row["market"], self._record(row))
             self._write("COMMIT")
         except BaseException:
             self._connection.rollback()
@@ -248,21 +255,27 @@ class JobStore:
         return self._cipher is not None and self._cipher.address.lower() == client.lower()
 
     def _record(self, row: sqlite3.Row) -> JobRecord:
-        if "secret" not in row.keys() or row["secret"] is None:  # noqa: SIM118 - a Row is no mapping
-            return _record(row, _secret_in_the_clear(row))
-        if self._cipher is None or not self._is_ours(row["client"]):
-            return _record(row, None)
+        """Raises DamagedRecord, Undecipherable."""
+        job = f"The job 0x{row['job_id'].hex()} of the store"
         try:
+            if "secret" not in row.keys() or row["secret"] is None:  # noqa: SIM118 - a Row is no mapping
+                return _record(row, _secret_in_the_clear(row))
+            if self._cipher is None or not self._is_ours(row["client"]):
+                return _record(row, None)
             return _record(row, json.loads(self._cipher.decrypt(row["secret"], _place(row["market"], row["job_id"]))))
         except Undecipherable as error:
-            job = f"0x{row['job_id'].hex()}"
-            raise Undecipherable(f"The job {job} of the store: {error.message}", hint=error.hint) from None
+            raise Undecipherable(f"{job}: {error.message}", hint=error.hint) from None
+        except (KeyError, TypeError, ValueError) as error:
+            kind = type(error).__name__
+            raise DamagedRecord(f"{job} is damaged ({kind}).", hint="Restore it from a backup.") from None
 
-    def _record_or_less(self, row: sqlite3.Row) -> JobRecord:
+    def _record_or_less(self, row: sqlite3.Row) -> JobRecord | None:
         try:
             return self._record(row)
         except Undecipherable:
             return _record(row, None)
+        except DamagedRecord:
+            return None
 
     def _empty_log(self) -> None:
         """Once an older version's rows are encrypted, brings the write-ahead log into the file and cuts it to nothing.

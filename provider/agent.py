@@ -42,12 +42,11 @@ from provider.desk import Desk
 from provider.disputes import CHORE, Responder, Traced, concerns
 from provider.drain import Drain
 from provider.draws import Draws
-from provider.errors import JournalError
 from provider.executor import EngineExecutor, Executor, ExecutorFactory
 from provider.income import Income
 from provider.instructions import Attendant, InstructionBook
 from provider.journal import Journal
-from provider.journal_schema import CHAIN, peek
+from provider.journal_schema import CHAIN, peek, wrong_market
 from provider.judged import Judged, obstacle
 from provider.metrics import Books, Metrics, create_metrics_app
 from provider.node import Next, Node
@@ -442,18 +441,20 @@ def open_journal(path: Path, chain: Chain, jobs: str, account: LocalAccount) -> 
     known = peek(path, CHAIN)
     if known not in (None, identity):
         if chain.chain_id not in DEVELOPMENT_CHAIN_IDS:
-            raise JournalError(
-                f"The journal {path} belongs to other contracts or another chain. It was left as it is.",
-                hint="Set another data_dir, or the manifest that belongs to this one.",
-                path=str(path),
-                has=known,
-                needs=identity,
-            )
+            raise wrong_market(path, str(known), identity)
         aside = path.with_name(f"{path.stem}-{int(time.time())}{path.suffix}")
         for suffix in ("-wal", "-shm", ""):  # what was not brought into the file yet lies in its log
             with suppress(FileNotFoundError):
                 path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
         log.warning("journal_of_a_chain_that_is_gone", moved_to=str(aside))
     journal = Journal(path, account)
-    journal.set_mark(CHAIN, identity)
+    try:
+        known = journal.mark(CHAIN)
+        if known is None:
+            journal.set_mark(CHAIN, identity)
+        elif known != identity:  # it could not be read a moment ago
+            raise wrong_market(path, known, identity)
+    except BaseException:
+        journal.close()
+        raise
     return journal

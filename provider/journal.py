@@ -280,14 +280,13 @@ class Journal:
         return None if row is None else self._job(row)
 
     def open_jobs(self) -> list[JobRow]:
-        """Jobs with something left to do, oldest first."""
-        return [self._job(row) for row in self._all("SELECT * FROM open_jobs ORDER BY created_at, job_id")]
+        """Jobs with something left to do, oldest first, without their answers: one that is damaged stops no other."""
+        return [JobRow.of(row, None) for row in self._all("SELECT * FROM open_jobs ORDER BY created_at, job_id")]
 
     def jobs(self, limit: int = 1_000) -> list[JobRow]:
-        """The latest jobs, newest first."""
-        return [
-            self._job(row) for row in self._all("SELECT * FROM jobs ORDER BY created_at DESC, job_id LIMIT ?", limit)
-        ]
+        """The latest jobs, newest first, without their answers."""
+        rows = self._all("SELECT * FROM jobs ORDER BY created_at DESC, job_id LIMIT ?", limit)
+        return [JobRow.of(row, None) for row in rows]
 
     def earned(self) -> int:
         """Escrow paid to this provider in all jobs of this journal."""

@@ -76,17 +76,35 @@ def bring_up_to_date(db: sqlite3.Connection, path: Path, account: LocalAccount, 
             db.execute(statement)
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     db.execute(ADDED)
-    if version == CLEAR_VERSION:  # every quote names its provider
-        found = db.execute("SELECT json_extract(body, '$.provider') FROM quotes LIMIT 1").fetchone()
-    else:
-        found = db.execute("SELECT value FROM marks WHERE name = ?", (OWNER,)).fetchone()
     address = account.address.lower()
-    if found is not None and str(found[0]).lower() != address:
-        raise wrong_owner(path, str(found[0]).lower(), address)
+    owner = _owner_of_clear(db, path, address) if version == CLEAR_VERSION else _mark(db, OWNER)
+    if owner not in (None, address):
+        raise wrong_owner(path, str(owner), address)
     if version == CLEAR_VERSION:
         _encrypt_clear(db, cipher)
     db.execute("INSERT OR REPLACE INTO marks VALUES (?,?)", (OWNER, address))
     return version == CLEAR_VERSION
+
+
+def _mark(db: sqlite3.Connection, name: str) -> str | None:
+    row = db.execute("SELECT value FROM marks WHERE name = ?", (name,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def _owner_of_clear(db: sqlite3.Connection, path: Path, address: str) -> str | None:
+    """Whose a journal of `CLEAR_VERSION` is, which did not say it; None where nobody's answers are in it.
+
+    Every quote names its provider. Jobs that were drawn have none: then the queue beside it, of which there is one for
+    each key that ever sent something, must be of one provider alone.
+    """
+    quote = "SELECT json_extract(body, '$.provider') FROM quotes ORDER BY issued_at DESC, rowid DESC LIMIT 1"
+    found = db.execute(quote).fetchone()
+    if found is not None:
+        return str(found[0]).lower()
+    if db.execute("SELECT 1 FROM jobs UNION ALL SELECT 1 FROM requests LIMIT 1").fetchone() is None:
+        return None
+    senders = {file.stem.rpartition("-")[2] for file in path.parent.glob("transactions-*-0x*.sqlite")} - {address}
+    return min(senders, default=address)
 
 
 def _encrypt_clear(db: sqlite3.Connection, cipher: JournalCipher) -> None:

@@ -65,6 +65,16 @@ def peek(path: Path, name: str) -> str | None:
     return None if row is None else str(row["value"])
 
 
+def wrong_market(path: Path, has: str, needs: str) -> JournalError:
+    return JournalError(
+        f"The journal {path} belongs to other contracts or another chain. It was left as it is.",
+        hint="Set another data_dir, or the manifest that belongs to this one.",
+        path=str(path),
+        has=has,
+        needs=needs,
+    )
+
+
 def wrong_owner(path: Path, owner: str, account: str) -> JournalError:
     return JournalError(
         f"The journal {path} belongs to the provider {owner}: prompts and answers in it are for its key. "

@@ -60,6 +60,7 @@ class InputStore:
         self._path = path
         self._cipher = Cipher(account, "proof-inputs")
         self._lock = threading.RLock()
+        self._log_holds_dropped = False
         with self._mapped():
             if isinstance(path, Path):
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -107,6 +108,8 @@ class InputStore:
                 f"rowid LIMIT max(0, (SELECT count(*) FROM inputs WHERE {_UNCLAIMED}) - ?))",
                 (UNPOSTED_INPUTS,),
             )
+        if self._log_holds_dropped:
+            self._overwrite()
 
     def get(self, request_hash: bytes) -> PrivateInput | None:
         with self._lock, self._mapped():
@@ -141,7 +144,7 @@ class InputStore:
                 f"DELETE FROM inputs WHERE received < ? AND {_UNCLAIMED}",  # noqa: S608
                 (now - UNPOSTED_SECONDS,),
             ).rowcount
-        if late or stale:
+        if late or stale or self._log_holds_dropped:
             self._overwrite()
 
     def _insert(self, db: sqlite3.Connection, request_hash: bytes, given: PrivateInput, received: int) -> None:
@@ -160,9 +163,17 @@ class InputStore:
         ]
 
     def _overwrite(self) -> None:
-        """Brings the write-ahead log into the file and cuts it to nothing: what was dropped is nowhere any more."""
+        """Brings the write-ahead log into the file and cuts it to nothing: what was dropped is nowhere any more.
+
+        Where a reader holds the log, it is tried again at the next change.
+        """
         with self._lock, self._mapped():
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._db.execute("PRAGMA busy_timeout = 0")
+            try:
+                busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                self._db.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
+            self._log_holds_dropped = bool(busy)
 
     @contextmanager
     def _mapped(self) -> Iterator[None]:

@@ -50,7 +50,7 @@ class JobRow:
     Attributes:
         public: the request stands on chain, so anyone may read the answer.
         salt, ids, output, inference_ms: None until the answer is there; written once. The first three also where it was
-            forgotten, or the journal was opened without the provider's key.
+            forgotten, the journal was opened without the provider's key, or many rows were asked for.
         attempts: how often a commit or reveal was given up after a chain reorganisation; part of idempotency keys.
         paid: escrow paid to this provider; outcome: the chain's final state in words.
     """

@@ -256,3 +256,36 @@ def test_help_of_every_command_has_an_example(assay) -> None:
         assert f"assay job {command}" in assay("job", command, "--help").stdout
     for command in ("quote", "balance", "withdraw"):
         assert f"assay {command}" in assay(command, "--help").stdout
+
+
+def test_prompt_and_answer_show_where_the_password_is_given_and_nowhere_else(
+    town: Town, tmp_path: Path, assay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    posted = document(assay("job", "post", PROMPT, "--yes", "--json", *honest(town)))
+    (told,) = document(assay("job", "list", "--json"))  # the local network has a password's file
+    assert (told["prompt"], told["answer"], told["is_encrypted"]) == (PROMPT, posted["answer"], False)
+    network = town.info
+    keystore = str(town.home / "network" / "client" / "keystore.json")
+    elsewhere = ("--rpc", network.rpc_url, "--deployment", network.deployment, "--keystore", keystore)
+    away = {"ASSAY_HOME": str(tmp_path / "none"), "ASSAY_DATA_DIR": str(tmp_path / "client")}
+
+    def run(*arguments: str, **variables: str) -> Result:
+        monkeypatch.delenv("ASSAY_PASSWORD", raising=False)
+        result = CliRunner().invoke(app, [*arguments, *elsewhere], env={**away, **variables})
+        assert result.exception is None, result.exception
+        return result
+
+    password = (town.home / "network" / "password").read_text(encoding="utf-8").strip()
+    for variables in ({}, {"ASSAY_PASSWORD": "another's password"}):
+        (line,) = document(run("job", "list", "--json", **variables))
+        assert (line["prompt"], line["answer"], line["is_encrypted"]) == ("", None, True)
+        assert (line["job_id"], line["state"]) == (posted["job_id"], "settled")
+        shown = document(run("job", "show", posted["job_id"][:12], "--json", **variables))
+        assert (shown["answer"], shown["ids"], shown["settled"]) == (None, [], True)
+        assert any("encrypted under the key of" in problem for problem in shown["problems"])
+        assert PROMPT not in run("job", "list", **variables).output
+        assert "give the password" in run("job", "list", **variables).output
+    (line,) = document(run("job", "list", "--json", ASSAY_PASSWORD=password))
+    assert (line["prompt"], line["is_encrypted"]) == (PROMPT, False)
+    shown = document(run("job", "show", posted["job_id"], "--json", ASSAY_PASSWORD=password))
+    assert (shown["answer"], shown["problems"]) == (posted["answer"], [])

@@ -24,7 +24,7 @@ from market.models.text import Text
 from market.receipts import verify_receipt
 from market.types import Mode
 from market.views import JobState
-from tests.integration.client.conftest import Connect, Town
+from tests.integration.client.conftest import UNUSED_ACCOUNT, Connect, Town
 
 PROMPT = "the cat sat"
 
@@ -239,6 +239,26 @@ def test_job_posted_and_watched_by_another_process_goes_on_to_its_answer(
     again = second.watch(posted.job_id)
     assert again.ids == result.ids
     assert second.show(posted.job_id).answer == result.answer
+
+
+def test_job_watched_with_another_key_in_the_same_folder_keeps_its_prompt(
+    connect: Connect, town: Town, honest: JobOptions, tmp_path: Path
+) -> None:
+    """Nothing is delivered anew in its name, and nothing of its record is lost."""
+    first = connect(tmp_path / "one")
+    posted = first.post(PROMPT, options=honest)
+    first.close()
+    other = connect(tmp_path / "one", account=town.network.anvil.accounts[UNUSED_ACCOUNT])
+    result = other.watch(posted.job_id)
+    assert (result.settled, result.answer, result.sampling) == (True, None, None)
+    assert any("encrypted under the key of" in problem for problem in other.show(posted.job_id).problems)
+    (listed,) = other.list()
+    assert (listed.is_encrypted, listed.prompt, listed.answer) == (True, "", None)
+    other.close()
+    again = connect(tmp_path / "one")
+    assert [job.prompt for job in again.list()] == [PROMPT]
+    assert again.watch(posted.job_id).answer is not None
+    assert again.show(posted.job_id).problems == ()
 
 
 def test_job_watched_from_a_machine_without_its_record_still_gives_the_answer(

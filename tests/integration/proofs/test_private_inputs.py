@@ -5,28 +5,33 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from market.errors import ConfigError
 from market.events import decode_logs
 from market.keystore import save_account
 from market.proof_contracts import ProofJobParams
 from market.proofs.api import PrivateInputBody
 from market.proofs.artefact import ProofArtefact
 from market.proofs.backend import InputForm
+from market.transactions import Transactions
 from market.views import ProofJobState
 from provider.errors import Refusal
 from provider.proof_inputs import UNPOSTED_INPUTS, InputStore, PrivateInput
 from provider.proofs import HASHES_AT_ONCE, ProofAgent, ProofDesk, first_block_since
-from provider.proofs_cli import proving
+from provider.proofs_cli import ProvingAgent, proving
 from tests.integration.chain.world import PROVIDERS
 from tests.integration.proofs.shopping import BASE_FEE, STRANGER, VALUES, Shopping
+from tests.unit.provider.test_proof_inputs import CLEAR_SCHEMA
 
 KILLED = 1  # the provider of these tests
 WAIT = 60.0
@@ -281,3 +286,18 @@ def test_a_reorg_that_takes_a_settlement_back_is_settled_again(
         world.chain.rpc("anvil_reorg", world.chain.head().number - before, [])
         _wait(shopping, job_id, ProofJobState.SETTLED)
     assert isinstance(agent._agent, ProofAgent)
+
+
+def test_prover_that_is_not_alone_with_its_key_leaves_the_inputs_untouched(
+    shopping: Shopping, private: ProofArtefact, tmp_path: Path
+) -> None:
+    """One of the version before may be at work with them, and reads no others."""
+    path, queue = tmp_path / "inputs.sqlite", tmp_path / "queue.sqlite"
+    with closing(sqlite3.connect(path)) as older:
+        older.executescript(CLEAR_SCHEMA)
+    before = path.read_bytes()
+    settings = dataclasses.replace(shopping.settings(private, provider=KILLED), inputs=path, queue=queue)
+    with Transactions(shopping.world.chain, settings.account, queue), pytest.raises(ConfigError) as refused:
+        ProvingAgent(settings)
+    assert refused.value.code == "Locked"
+    assert path.read_bytes() == before

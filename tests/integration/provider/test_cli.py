@@ -15,12 +15,18 @@ from typing import Any
 
 import pytest
 
+from market.config import queue_path
+from market.errors import ConfigError
 from market.inference.engine import kernels_in_use, load_engine, threads_in_use
 from market.keystore import load_account
+from market.transactions import Transactions
 from market.types import Mode
+from provider.config import ProviderConfig
+from provider.errors import JournalError
 from provider.journal import Journal
 from provider.records import Stage
 from tests.integration.provider.market import DISPUTE_WINDOW, PASSWORD, STAKE, LocalAgent, Market, Program, until
+from tests.unit.provider.test_journal import in_the_clear
 
 
 def assay(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -335,3 +341,30 @@ def test_run_without_a_chain_says_so(broken: Broken, market: Market) -> None:
         port = closed.getsockname()[1]
     broken.replace(market.anvil.rpc_url, f"http://127.0.0.1:{port}")
     assert broken.run() == (3, "ChainUnreachable")
+
+
+def test_agent_that_is_not_alone_with_its_key_leaves_the_journal_untouched(market: Market, tmp_path: Path) -> None:
+    """One of the version before may be at work in it, with another file's tables."""
+    config, account = market.provider(tmp_path)
+    settings = ProviderConfig.load(config)
+    in_the_clear(settings.journal_path).close()
+    before = settings.journal_path.read_bytes()
+    queue = queue_path(settings.data_dir, market.chain.chain_id, account.address)
+    with Transactions(market.chain, account, queue), pytest.raises(ConfigError, match="queue") as refused:
+        LocalAgent(config, account)
+    assert refused.value.code == "Locked"
+    assert settings.journal_path.read_bytes() == before
+
+
+def test_agent_with_another_providers_journal_is_refused_and_lets_go_of_its_queue(
+    market: Market, tmp_path: Path
+) -> None:
+    config, account = market.provider(tmp_path)
+    settings = ProviderConfig.load(config)
+    in_the_clear(settings.journal_path).close()
+    before = settings.journal_path.read_bytes()
+    with pytest.raises(JournalError, match="belongs to the provider"):
+        LocalAgent(config, account)
+    assert settings.journal_path.read_bytes() == before
+    settings.journal_path.unlink()
+    LocalAgent(config, account).stop()

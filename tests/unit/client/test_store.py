@@ -237,14 +237,19 @@ def test_store_in_the_clear_is_encrypted_when_its_owner_opens_it(tmp_path: Path)
         assert store.all() == [CANARIES]
 
 
-def test_damaged_row_of_an_older_store_keeps_no_other_from_being_encrypted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("body", ["{", "null", "{}"])
+def test_damaged_row_of_an_older_store_keeps_no_other_from_being_encrypted(tmp_path: Path, body: str) -> None:
     path = tmp_path / "jobs.sqlite"
     damaged = dataclasses.replace(CANARIES, job_id=keccak256(b"damaged"), created_at=1)
     in_the_clear(path, ("m", damaged), ("m", CANARIES))
     with sqlite3.connect(path) as old:
-        old.execute("UPDATE job SET body = '{' WHERE job_id = ?", (damaged.job_id,))
+        old.execute("UPDATE job SET body = ? WHERE job_id = ?", (body, damaged.job_id))
     old.close()
     with JobStore(path, "m", OWNER) as store:
+        assert store.all() == [CANARIES]
+        with pytest.raises(ConfigError, match=f"0x{damaged.job_id.hex()} of the store is damaged") as told:
+            store.get(damaged.job_id)
+        assert "left as it is" in str(told.value)
         assert store.get(CANARIES.job_id) == CANARIES
         with JobStore(path, "m", OWNER) as another:  # no lock was left behind
             another.put(dataclasses.replace(CANARIES, state=FINAL))

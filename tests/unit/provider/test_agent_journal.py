@@ -75,6 +75,17 @@ def test_older_journal_of_another_market_is_left_as_it_is(tmp_path: Path) -> Non
     assert reopen(path, 1, "0x1", jobs="0xbb") is None
 
 
+def test_journal_that_could_not_be_looked_at_before_is_not_taken_for_a_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "journal.sqlite"
+    reopen(path, 1, "0x1")
+    monkeypatch.setattr("provider.agent.peek", lambda *_: None)  # another program held the file
+    with pytest.raises(JournalError, match="belongs to other contracts"):
+        reopen(path, 1, "0x2")
+    assert reopen(path, 1, "0x1") == "kept"
+
+
 @pytest.mark.parametrize("chain_id", [1, 31337])
 def test_journal_of_another_provider_is_refused_and_left_as_it_is(tmp_path: Path, chain_id: int) -> None:
     """Its prompts and answers are encrypted: an agent with another key could neither deliver nor defend them."""

@@ -17,6 +17,7 @@ from threading import Thread
 import pytest
 from eth_account import Account
 
+from market.config import queue_path
 from market.hashing import keccak256, pack_tokens, tokens_root
 from market.types import Acceptance, Finish, Mode, Output, Quote
 from provider import journal as module
@@ -433,6 +434,7 @@ NEEDLES = (
 def in_the_clear(path: Path) -> sqlite3.Connection:
     """What version 1 wrote, with its log full, as kill -9 leaves it."""
     request = samples.request(IDS)
+    path.parent.mkdir(exist_ok=True)
     old = sqlite3.connect(path, isolation_level=None)
     old.executescript(CLEAR_SCHEMA)
     row = (request.request_hash, json.dumps(request.to_json()), pack_tokens(IDS), NOW)
@@ -514,6 +516,61 @@ def test_journal_in_the_clear_is_left_to_its_own_provider(tmp_path: Path) -> Non
     with pytest.raises(JournalError, match=f"belongs to the provider {samples.OWNER.address.lower()}"):
         Journal(path, STRANGER)
     assert_encrypted(path)
+
+
+@pytest.mark.parametrize("which", ["own", "another's", "both"])
+def test_journal_of_drawn_jobs_in_the_clear_is_of_whoever_has_a_queue_beside_it(tmp_path: Path, which: str) -> None:
+    """They have no quotes, which would name the provider; an agent that starts has made its own queue already."""
+    path = tmp_path / "journal.sqlite"
+    old = in_the_clear(path)
+    old.execute("DELETE FROM quotes")
+    old.close()
+    if which in ("own", "both"):
+        queue_path(tmp_path, 1, samples.OWNER.address).touch()
+    if which == "own":
+        assert_encrypted(path)
+        return
+    queue_path(tmp_path, 1, STRANGER.address).touch()
+    with pytest.raises(JournalError, match=f"belongs to the provider {STRANGER.address.lower()}"):
+        Journal(path, samples.OWNER)
+    assert all(needle in bytes_of(path) for needle in NEEDLES)
+
+
+def test_journal_in_the_clear_whose_key_was_changed_is_of_the_newest(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    old = in_the_clear(path)
+    made = replace(quote(), provider=STRANGER.address, nonce=1)
+    old.execute(
+        "INSERT INTO quotes VALUES (?,?,?,?,?,?,?,?,?,?,NULL)",
+        (
+            b"r",
+            "1",
+            samples.CLIENT,
+            samples.MODEL_ID,
+            bytes(32),
+            json.dumps(made.to_json()),
+            b"s" * 65,
+            "5",
+            NOW - 1,
+            0,
+        ),
+    )
+    old.close()
+    assert_encrypted(path)
+
+
+def test_damaged_answer_stops_no_other_job(journal: Journal) -> None:
+    for job in (JOB, CLOSED):
+        add_job(journal, job)
+        journal.record_answer(job, ANSWER, OUTPUT, SALT, 12, NOW)
+    journal._db.execute("UPDATE jobs SET answer = substr(answer, 2) WHERE job_id = ?", (JOB,))
+    assert {row.job_id for row in journal.open_jobs()} == {row.job_id for row in journal.jobs()} == {JOB, CLOSED}
+    assert journal.tally().stages == {"ANSWERED": 2}
+    with pytest.raises(JournalError, match=f"Job 0x{JOB.hex()}: .*damaged"):
+        journal.job(JOB)
+    other = journal.job(CLOSED)
+    assert other is not None
+    assert other.ids == ANSWER
 
 
 MIGRATION = """

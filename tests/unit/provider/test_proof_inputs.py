@@ -164,6 +164,20 @@ def test_a_file_of_another_version_or_kind_is_left_as_it_is(path: Path) -> None:
         InputStore(path, samples.OWNER)
 
 
+def test_reader_that_holds_the_log_puts_overwriting_off_to_the_next_change(store: InputStore, path: Path) -> None:
+    store.put(_hash(1), GIVEN, NOW)
+    store.claim(b"one", _hash(1), NOW + 100)
+    (encrypted,) = _encrypted(store)
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM inputs").fetchall()
+    store.release(b"one")
+    assert encrypted[-16:] in _bytes_of(path)
+    reader.close()
+    store.put(_hash(2), GIVEN, NOW)
+    assert encrypted[-16:] not in _bytes_of(path)
+
+
 def test_two_programs_that_open_older_inputs_encrypt_them_once(path: Path) -> None:
     path.parent.mkdir()
     old = sqlite3.connect(path, isolation_level=None)
