@@ -58,7 +58,9 @@ def test_metrics_agree_with_journal_chain_and_queue(market: Market, working: Loc
     def value(name: str, *labels: str) -> float:
         return found["assay_provider_" + name][labels]
 
-    (row,) = working.journal.jobs()
+    (listed,) = working.journal.jobs()
+    row = working.journal.job(listed.job_id)
+    assert row is not None
     (replica,) = market.contracts.jobs.replicas(row.job_id)
     address = working.agent.address
     assert value("jobs_finished_total", "SETTLED") == value("jobs", "FINAL") == value("quotes_total") == 1
