@@ -360,7 +360,7 @@ TWINS = (
     ),
     Twin(
         "demand's fee kept by nobody",
-        DEMANDS,
+        VERDICTS,  # which has the internal function in its own code
         "libraries/Demands",
         "if (demander != address(0)) _close(job, jobId, index, demander);",
         "",
