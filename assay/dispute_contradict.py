@@ -133,7 +133,7 @@ def encoded(request: Request) -> bytes:
 
 
 def _request_of(place: Marketplace, job_id: bytes, record: JobRecord | None, document: ReceiptDocument) -> Request:
-    if record is not None and record.question is not None:
+    if record is not None and not record.is_encrypted:
         return record.request
     if document.request is not None:
         return document.request

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -42,14 +43,11 @@ class Connection:
 
         Nobody is asked for one, and one that does not fit is not an error: it may be another key's. Raises as `open`.
         """
-        if self.config.password_file is None and PASSWORD_VARIABLE not in os.environ:
-            return self.open(with_key=False)
-        if self.config.keystore is None or not self.config.keystore.exists():
-            return self.open(with_key=False)
-        try:
-            return self.open(with_key=True)
-        except WrongPassword:
-            return self.open(with_key=False)
+        keystore, is_given = self.config.keystore, PASSWORD_VARIABLE in os.environ
+        if keystore is not None and keystore.exists() and (is_given or self.config.password_file is not None):
+            with suppress(WrongPassword):
+                return self.open(with_key=True)
+        return self.open(with_key=False)
 
     def open(self, *, with_key: bool) -> Client:
         """A client; with its key unlocked, or only with its address for looking.

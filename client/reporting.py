@@ -119,7 +119,7 @@ def compose(
         accepted = dict.fromkeys(record.refusals, False) | dict.fromkeys(record.acceptances, True)
         outcome = record.result
         if record.is_encrypted:
-            problems = [*problems, unreadable(record)]
+            problems = [*problems, _unreadable(record)]
     paid = sum(replica.paid for replica in replicas)
     burnt = _draw_fee(job, replicas) if job.state is JobState.EXPIRED and not job.draw_failed else 0
     return JobResult(
@@ -150,7 +150,7 @@ def compose(
     )
 
 
-def unreadable(record: JobRecord) -> str:
+def _unreadable(record: JobRecord) -> str:
     """Why a job of this machine is shown without its answer, and what to do."""
     return (
         f"prompt and answer are encrypted under the key of {record.client.lower()}: give its keystore's password "

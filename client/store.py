@@ -22,7 +22,7 @@ from typing import Any, Self
 
 from eth_account.signers.local import LocalAccount
 
-from market.at_rest import Cipher, Undecipherable
+from market.at_rest import Cipher, Undecipherable, emptied_log
 from market.chain import DEVELOPMENT_CHAIN_IDS, Chain
 from market.errors import ConfigError
 from market.hashing import ZERO32, unpack_tokens
@@ -286,12 +286,7 @@ class JobStore:
         if not self._log_is_full:
             return
         with self._lock, suppress(sqlite3.OperationalError):
-            self._connection.execute("PRAGMA busy_timeout = 0")
-            try:
-                busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-                self._log_is_full = bool(busy)
-            finally:
-                self._connection.execute(f"PRAGMA busy_timeout = {int(1000 * LOCK_SECONDS)}")
+            self._log_is_full = not emptied_log(self._connection, int(1000 * LOCK_SECONDS))
 
     def _write(self, statement: str, *values: Any) -> int:
         """Returns how many rows it changed."""

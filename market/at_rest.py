@@ -8,6 +8,8 @@ has these can read it on any machine. The cipher hides contents, not that there 
 from __future__ import annotations
 
 import secrets
+import sqlite3
+from typing import cast
 
 from Crypto.Cipher import AES
 from Crypto.Hash import SHA256
@@ -38,9 +40,8 @@ class Cipher:
 
     def __init__(self, account: LocalAccount, purpose: str) -> None:
         self.address = account.address
-        key = HKDF(bytes(account.key), 32, b"", SHA256, context=b"assay/at-rest/1/" + purpose.encode())
-        assert isinstance(key, bytes)  # one key was asked for  # noqa: S101
-        self._key = key
+        context = b"assay/at-rest/1/" + purpose.encode()
+        self._key = cast(bytes, HKDF(bytes(account.key), 32, b"", SHA256, context=context))  # one: not a tuple of keys
 
     def encrypt(self, content: bytes, place: bytes) -> bytes:
         """`content` for one place (a table and a row's key): version, nonce, ciphertext, tag.
@@ -74,3 +75,23 @@ class Cipher:
             f"What is kept here was not encrypted with the key of {self.address}, or it is damaged.",
             hint="Use the keystore that it was made with, or restore it from a backup.",
         )
+
+
+def emptied_log(database: sqlite3.Connection, busy_milliseconds: int) -> bool:
+    """Brings the write-ahead log into the file and cuts it to nothing: what was overwritten is nowhere any more.
+
+    Args:
+        busy_milliseconds: the connection's time-out for locks, put back afterwards: this waits for nobody.
+
+    Returns:
+        False where a reader holds the log: it is to be tried again later.
+
+    Raises:
+        sqlite3.Error: the disk is full, or the file is damaged.
+    """
+    database.execute("PRAGMA busy_timeout = 0")
+    try:
+        busy, _, _ = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        database.execute(f"PRAGMA busy_timeout = {busy_milliseconds}")
+    return not busy

@@ -19,7 +19,7 @@ from typing import Any
 
 from eth_account.signers.local import LocalAccount
 
-from market.at_rest import Undecipherable
+from market.at_rest import Undecipherable, emptied_log
 from market.types import Acceptance, Output, Quote, Request
 from provider.errors import JournalError
 from provider.journal_cipher import JournalCipher, bring_up_to_date
@@ -242,12 +242,7 @@ class Journal:
     def _emptied_log(self) -> bool:
         """Brings the write-ahead log into the file and cuts it to nothing; False, at once, where a reader holds it."""
         with self._lock, self._mapped():
-            self._db.execute("PRAGMA busy_timeout = 0")
-            try:
-                busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            finally:
-                self._db.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
-        return not busy
+            return emptied_log(self._db, BUSY_MILLISECONDS)
 
     # -------------------------------------------------------------------------------------------------- jobs
 

@@ -37,6 +37,7 @@ class JournalCipher:
         self._cipher = Cipher(account, PURPOSE)
 
     def question(self, request: Request, ids: Sequence[int]) -> bytes:
+        """A request and its prompt's ids, for the row of its hash; `open_question` gives them back."""
         content = json.dumps({"request": request.to_json(), "ids": list(ids)}).encode()
         return self._cipher.encrypt(content, b"requests:" + request.request_hash)
 
@@ -45,6 +46,7 @@ class JournalCipher:
         return Request.from_json(content["request"]), tuple(content["ids"])
 
     def answer(self, job_id: bytes, answered: Answered) -> bytes:
+        """What a job was answered with, for its row; `open_answer` gives it back."""
         ids = None if answered.ids is None else list(answered.ids)
         content = {"ids": ids, "output": answered.output.to_json(), "salt": answered.salt.hex()}
         return self._cipher.encrypt(json.dumps(content).encode(), b"jobs:" + job_id)
@@ -55,6 +57,7 @@ class JournalCipher:
         return Answered(ids, Output.from_json(content["output"]), bytes.fromhex(content["salt"]))
 
     def log_probabilities(self, job_id: bytes, body: str) -> bytes:
+        """JSON of what was likely beside a job's answer, for its row; `open_log_probabilities` gives it back."""
         return self._cipher.encrypt(body.encode(), b"log_probabilities:" + job_id)
 
     def open_log_probabilities(self, job_id: bytes, encrypted: bytes) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from eth_account.signers.local import LocalAccount
 
-from market.at_rest import Cipher, Undecipherable
+from market.at_rest import Cipher, Undecipherable, emptied_log
 from market.hashing import unpack_tokens
 from provider.errors import JournalError
 
@@ -168,12 +168,7 @@ class InputStore:
         Where a reader holds the log, it is tried again at the next change.
         """
         with self._lock, self._mapped():
-            self._db.execute("PRAGMA busy_timeout = 0")
-            try:
-                busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            finally:
-                self._db.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
-            self._log_holds_dropped = bool(busy)
+            self._log_holds_dropped = not emptied_log(self._db, BUSY_MILLISECONDS)
 
     @contextmanager
     def _mapped(self) -> Iterator[None]:
