@@ -26,7 +26,7 @@ from provider.errors import JournalError
 from provider.journal import Journal
 from provider.records import Stage
 from tests.integration.provider.market import DISPUTE_WINDOW, PASSWORD, STAKE, LocalAgent, Market, Program, until
-from tests.unit.provider.test_journal import in_the_clear
+from tests.unit.provider.journals import in_the_clear
 
 
 def assay(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ from market.chain import Block
 from provider.agent import open_journal
 from provider.errors import JournalError
 from tests.unit.provider import samples
-from tests.unit.provider.test_journal import in_the_clear
+from tests.unit.provider.journals import in_the_clear
 
 
 class Genesis:
