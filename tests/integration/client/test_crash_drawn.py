@@ -14,6 +14,7 @@ import pytest
 from assay.network import LocalNetwork, NetworkPlan
 from client import Client
 from client.errors import JobNotKnown
+from client.results import JobResult
 from market.anvil import development_accounts
 from market.transactions import Transactions
 from market.views import JobState
@@ -40,6 +41,12 @@ def town(tiny_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield Town(network, home)
 
 
+@pytest.fixture
+def looking(connect: Connect, tmp_path: Path) -> Client:
+    """A client with a folder of its own, which outlives those that are killed."""
+    return connect(tmp_path / "looking")
+
+
 @contextmanager
 def no_blocks(town: Town) -> Iterator[None]:
     """What is sent waits in the endpoint's pool."""
@@ -54,6 +61,13 @@ def no_blocks(town: Town) -> Iterator[None]:
 def draws(client: Client, books: Books) -> tuple[int, int]:
     """How many only armed another one, and how many were made."""
     return count(client, "DrawArmed", books.job), count(client, "Drawn", books.job)
+
+
+def assert_bought_by_a_second_draw(client: Client, books: Books, result: JobResult) -> None:
+    """After one that only armed it."""
+    books.assert_bought_once(client, result)
+    assert draws(client, books) == (1, 1)
+    assert sent_by(client) == books.sent + 4  # post, draw in vain, draw, settle
 
 
 def draw_as_stranger(client: Client, books: Books) -> None:
@@ -71,10 +85,9 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def test_client_killed_at_one_point_after_the_other_buys_one_drawn_answer(
-    town: Town, connect: Connect, tmp_path: Path, record_property: Record
+    town: Town, connect: Connect, tmp_path: Path, looking: Client, record_property: Record
 ) -> None:
     """Ten processes die over one job, two of them over a draw that only arms another one."""
-    looking = connect(tmp_path / "looking")
     jobs, before = looking.marketplace.jobs, Books.of(looking, town.providers)
 
     def kill(point: str, action: str = "watch") -> None:
@@ -102,19 +115,16 @@ def test_client_killed_at_one_point_after_the_other_buys_one_drawn_answer(
     kill("answered")
     client = connect(tmp_path / "client")
     result = client.watch(before.job)
-    before.assert_bought_once(client, result)
-    assert draws(client, before) == (1, 1)
-    assert sent_by(client) == before.sent + 4  # post, draw in vain, draw, settle
+    assert_bought_by_a_second_draw(client, before, result)
     assert client.watch(before.job).answer == result.answer
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("point", DRAWN_POINTS)
 def test_client_killed_while_it_buys_a_drawn_answer_buys_it_once(
-    town: Town, connect: Connect, tmp_path: Path, point: str, record_property: Record
+    town: Town, connect: Connect, tmp_path: Path, looking: Client, point: str, record_property: Record
 ) -> None:
     record_property("crash_point", f"client drawn {point}")
-    looking = connect(tmp_path / "looking")
     before = Books.of(looking, town.providers)
     kill_at(town, point, tmp_path / "client")
 
@@ -136,10 +146,9 @@ def test_client_killed_while_it_buys_a_drawn_answer_buys_it_once(
 @pytest.mark.parametrize("point", ["post-broadcast", "draw-broadcast"])
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_client_killed_while_what_it_sent_waits_for_a_block_sends_it_once(
-    town: Town, connect: Connect, tmp_path: Path, point: str, forgotten: bool
+    town: Town, connect: Connect, tmp_path: Path, looking: Client, point: str, forgotten: bool
 ) -> None:
     """Also where the endpoint forgot it."""
-    looking = connect(tmp_path / "looking")
     jobs, before = looking.marketplace.jobs, Books.of(looking, town.providers)
     data_dir = tmp_path / "client"
     if point == "draw-broadcast":
@@ -162,40 +171,33 @@ def test_client_killed_while_what_it_sent_waits_for_a_block_sends_it_once(
 @pytest.mark.slow
 @pytest.mark.parametrize("point", DRAW)
 def test_client_killed_over_a_draw_that_only_arms_another_goes_on_with_that(
-    town: Town, connect: Connect, tmp_path: Path, point: str
+    town: Town, connect: Connect, tmp_path: Path, looking: Client, point: str
 ) -> None:
-    looking = connect(tmp_path / "looking")
     before = Books.of(looking, town.providers)
     kill_at(town, "posted", tmp_path / "client")
     town.network.anvil.mine(OUT_OF_REACH)
     kill_at(town, point, tmp_path / "client", before.job_text, action="watch")
     client = connect(tmp_path / "client")
-    before.assert_bought_once(client, client.watch(before.job))
-    assert draws(client, before) == (1, 1)
-    assert sent_by(client) == before.sent + 4
+    assert_bought_by_a_second_draw(client, before, client.watch(before.job))
 
 
 @pytest.mark.slow
 def test_client_whose_draw_went_out_of_reach_while_it_was_dead_draws_again(
-    town: Town, connect: Connect, tmp_path: Path
+    town: Town, connect: Connect, tmp_path: Path, looking: Client
 ) -> None:
     """What lies on disk was to draw; now it arms another draw, with the gas of the former."""
-    looking = connect(tmp_path / "looking")
     before = Books.of(looking, town.providers)
     kill_at(town, "draw-persisted", tmp_path / "client")
     town.network.anvil.mine(OUT_OF_REACH)
     client = connect(tmp_path / "client")
-    before.assert_bought_once(client, client.watch(before.job))
-    assert draws(client, before) == (1, 1)
-    assert sent_by(client) == before.sent + 4
+    assert_bought_by_a_second_draw(client, before, client.watch(before.job))
 
 
 @pytest.mark.slow
 def test_client_whose_draw_was_armed_by_another_while_it_was_dead_draws_all_the_same(
-    town: Town, connect: Connect, tmp_path: Path
+    town: Town, connect: Connect, tmp_path: Path, looking: Client
 ) -> None:
     """What lies on disk was to arm a draw; now it would make it, with gas that is too little for that."""
-    looking = connect(tmp_path / "looking")
     before = Books.of(looking, town.providers)
     kill_at(town, "posted", tmp_path / "client")
     town.network.anvil.mine(OUT_OF_REACH)
@@ -203,17 +205,14 @@ def test_client_whose_draw_was_armed_by_another_while_it_was_dead_draws_all_the_
     draw_as_stranger(looking, before)
     town.network.anvil.mine()
     client = connect(tmp_path / "client")
-    before.assert_bought_once(client, client.watch(before.job))
-    assert draws(client, before) == (1, 1)
-    assert sent_by(client) == before.sent + 4
+    assert_bought_by_a_second_draw(client, before, client.watch(before.job))
 
 
 @pytest.mark.slow
 def test_client_whose_draw_waits_while_another_arms_it_draws_all_the_same(
-    town: Town, connect: Connect, tmp_path: Path
+    town: Town, connect: Connect, tmp_path: Path, looking: Client
 ) -> None:
     """It had failed for lack of gas, and the client with it."""
-    looking = connect(tmp_path / "looking")
     before = Books.of(looking, town.providers)
     kill_at(town, "posted", tmp_path / "client")
     town.network.anvil.mine(OUT_OF_REACH)
@@ -226,18 +225,15 @@ def test_client_whose_draw_waits_while_another_arms_it_draws_all_the_same(
         draw_as_stranger(looking, before)
         town.network.anvil.mine(2)
         result = watching.result(SECONDS)
-    before.assert_bought_once(client, result)
-    assert draws(client, before) == (1, 1)
-    assert sent_by(client) == before.sent + 4
+    assert_bought_by_a_second_draw(client, before, result)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("point", ["posted", "draw-persisted"])
 def test_client_that_is_dead_while_others_draw_and_settle_finds_its_answer(
-    town: Town, connect: Connect, tmp_path: Path, point: str
+    town: Town, connect: Connect, tmp_path: Path, looking: Client, point: str
 ) -> None:
     """What lies on disk comes too late, and costs its gas alone."""
-    looking = connect(tmp_path / "looking")
     jobs, before = looking.marketplace.jobs, Books.of(looking, town.providers)
     kill_at(town, point, tmp_path / "client")
     with Transactions(jobs.chain, development_accounts()[STRANGER], ":memory:") as stranger:
@@ -251,10 +247,9 @@ def test_client_that_is_dead_while_others_draw_and_settle_finds_its_answer(
 
 @pytest.mark.slow
 def test_client_whose_terms_ran_out_while_it_was_dead_has_posted_nothing(
-    town: Town, connect: Connect, tmp_path: Path
+    town: Town, connect: Connect, tmp_path: Path, looking: Client
 ) -> None:
     """The post on disk comes too late: it costs its gas, and the question is asked again."""
-    looking = connect(tmp_path / "looking")
     before = Books.of(looking, town.providers)
     kill_at(town, "post-persisted", tmp_path / "client")
     town.pass_time(2 * WINDOW)
@@ -267,10 +262,9 @@ def test_client_whose_terms_ran_out_while_it_was_dead_has_posted_nothing(
 
 @pytest.mark.slow
 def test_client_that_asks_something_else_after_it_was_killed_loses_neither_prompt(
-    town: Town, connect: Connect, tmp_path: Path
+    town: Town, connect: Connect, tmp_path: Path, looking: Client
 ) -> None:
     """The post on disk takes its number first."""
-    looking = connect(tmp_path / "looking")
     before = Books.of(looking, town.providers)
     kill_at(town, "post-persisted", tmp_path / "client")
     client = connect(tmp_path / "client")
