@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -484,7 +485,11 @@ def compile_twins(slow: bool) -> dict[str, dict[str, Artefact]]:
 
 
 def compile_each(twins: Sequence[Twin]) -> dict[str, dict[str, Artefact]]:
-    """Twin's name → all contracts, one of them broken, in one run of the compiler."""
+    """Twin's name → all contracts, one of them broken, in one run of the compiler.
+
+    Raises:
+        ValueError: a twin whose code is the honest one's, say of a library that others have in their own code.
+    """
     sources: dict[str, str] = {}
     for twin in twins:
         sources |= broken(twin)
@@ -493,7 +498,15 @@ def compile_each(twins: Sequence[Twin]) -> dict[str, dict[str, Artefact]]:
     }
     selection = {paths[twin.name]: [twin.contract] for twin in twins}
     compiled = compile_sources(sources, selection, strict=False)
+    for twin in twins:
+        if _unlinked(compiled[paths[twin.name]][twin.contract]) == _unlinked(artefacts()[twin.contract]):
+            raise ValueError(f"the twin “{twin.name}” is the honest {twin.contract}")
     return {twin.name: artefacts() | {twin.contract: compiled[paths[twin.name]][twin.contract]} for twin in twins}
+
+
+def _unlinked(artefact: Artefact) -> str:
+    """Its code without the names of its libraries, which say in which folder they were compiled."""
+    return re.sub(r"__\$[0-9a-f]{34}\$__", "_" * 40, str(artefact["bytecode"]))
 
 
 def _folder(twin: Twin) -> str:
